@@ -1,0 +1,258 @@
+"""Timestep bands: which noise levels a source of training data is drawn for.
+
+A band is a half-open interval of log-SNR, `[log_snr_min, log_snr_max)`, because the split of Style Tailoring
+(arXiv 2311.10794, section 3.3) is a statement about noise and not about an index: the same band means the same noise
+on every schedule. log-SNR(t) = ln(abar_t / (1 - abar_t)) falls as t grows, so large t are small log-SNR.
+
+This module imports no torch: web forms and the trainer do the same arithmetic with it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "linspace", "trailing")
+# A stored edge is rounded down to this many decimals: far below the distance of two timesteps (about 0.01) and far
+# above the last bits in which two machines' logarithms may differ.
+EDGE_DECIMALS = 6
+
+
+class TableRefused(ValueError):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+    """A recipe table, band or schedule that cannot be trained; `sentence` is written for a person."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+@dataclass(frozen=True)
+class Band:
+    """The log-SNR values `log_snr_min <= x < log_snr_max`; None leaves that side open."""
+
+    log_snr_min: float | None = None
+    log_snr_max: float | None = None
+
+    def holds(self, log_snr: float) -> bool:
+        above = self.log_snr_min is None or log_snr >= self.log_snr_min
+        return above and (self.log_snr_max is None or log_snr < self.log_snr_max)
+
+
+FULL_BAND = Band()
+
+
+class TableRow(Protocol):
+    """What a row of a recipe table must have; `recipe.Source` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def band(self) -> Band: ...
+
+    @property
+    def weight(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Split:
+    """The two bands of Style Tailoring: content where t > T', style where t <= T'."""
+
+    content: Band
+    style: Band
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """A diffusers scheduler's noise schedule, computed without torch.
+
+    `alphas_cumprod[t]` is abar_t for t = 0 .. T-1. It agrees with diffusers' float32 values to about 1e-5 relative.
+    """
+
+    alphas_cumprod: tuple[float, ...]
+    prediction_type: str = "epsilon"
+    timestep_spacing: str = "leading"
+    steps_offset: int = 0
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
+        """Read a `scheduler_config.json`. Raises `TableRefused` for a schedule that the trainer does not know."""
+        prediction_type = str(config.get("prediction_type", "epsilon"))
+        spacing = str(config.get("timestep_spacing", "leading"))
+        if prediction_type not in PREDICTION_TYPES:
+            raise TableRefused(f"The scheduler predicts “{prediction_type}”; known are {', '.join(PREDICTION_TYPES)}.")
+        if spacing not in SPACINGS:
+            raise TableRefused(f"The scheduler spaces timesteps “{spacing}”; known are {', '.join(SPACINGS)}.")
+        betas = _betas(config)
+        if config.get("rescale_betas_zero_snr"):
+            if prediction_type == "epsilon":
+                raise TableRefused("A schedule that ends in pure noise cannot be trained with epsilon prediction.")
+            alphas = _zero_terminal_snr(betas)
+        else:
+            alphas = _cumulative_product([1.0 - beta for beta in betas])
+        return cls(tuple(alphas), prediction_type, spacing, int(config.get("steps_offset", 0)))
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.alphas_cumprod)
+
+    @cached_property
+    def log_snr(self) -> tuple[float, ...]:
+        """log-SNR of every timestep, falling; minus infinity where only noise is left."""
+        return tuple(math.log(alpha / (1.0 - alpha)) if alpha > 0.0 else -math.inf for alpha in self.alphas_cumprod)
+
+    def timesteps_in(self, band: Band) -> range:
+        """The timesteps of a band; they are contiguous because log-SNR falls with t."""
+        inside = [t for t, value in enumerate(self.log_snr) if band.holds(value)]
+        return range(inside[0], inside[-1] + 1) if inside else range(0)
+
+    def timestep_at(self, log_snr: float) -> int:
+        """T' for an edge: the last timestep whose log-SNR is not below `log_snr` (-1 if there is none)."""
+        return sum(value >= log_snr for value in self.log_snr) - 1
+
+
+def _betas(config: Mapping[str, Any]) -> list[float]:
+    """The schedule's betas as diffusers makes them, by name."""
+    count = int(config.get("num_train_timesteps", 1000))
+    if count < 2:
+        raise TableRefused("The scheduler has fewer than two timesteps.")
+    if config.get("trained_betas") is not None:
+        return [float(beta) for beta in config["trained_betas"]]
+    name = str(config.get("beta_schedule", "linear"))
+    start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
+    if name == "linear":
+        return [start + (end - start) * i / (count - 1) for i in range(count)]
+    if name == "scaled_linear":
+        low, high = math.sqrt(start), math.sqrt(end)
+        return [(low + (high - low) * i / (count - 1)) ** 2 for i in range(count)]
+    if name == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, equation 17, capped at 0.999.
+        bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
+        return [min(1.0 - bar[i + 1] / bar[i], 0.999) for i in range(count)]
+    raise TableRefused(f"The scheduler's noise schedule “{name}” is not known; known are {', '.join(SCHEDULES)}.")
+
+
+def _cumulative_product(values: Sequence[float]) -> list[float]:
+    product, out = 1.0, []
+    for value in values:
+        product *= value
+        out.append(product)
+    return out
+
+
+def _zero_terminal_snr(betas: Sequence[float]) -> list[float]:
+    """Lin et al. 2023 (arXiv 2305.08891), algorithm 1: shift and scale sqrt(abar) so that the last one is zero."""
+    roots = [math.sqrt(alpha) for alpha in _cumulative_product([1.0 - beta for beta in betas])]
+    first, last = roots[0], roots[-1]
+    return [max(0.0, (root - last) * first / (first - last)) ** 2 for root in roots]
+
+
+def split_at(schedule: NoiseSchedule, t_prime: int = 900) -> Split:
+    """Content in t > T', style in t <= T': T' itself belongs to style, T' + 1 to content.
+
+    The stored edge is log-SNR(T') rounded down to six decimals, so it reads as the published figure (-4.244 for
+    T' = 900 of Stable Diffusion's schedule) and survives a round trip through JSON or a form field.
+    """
+    last = schedule.num_timesteps - 1
+    if not 0 <= t_prime < last:
+        raise TableRefused(f"T' must lie between 0 and {last - 1}, so that both bands hold a timestep.")
+    scale = 10**EDGE_DECIMALS
+    edge = math.floor(schedule.log_snr[t_prime] * scale) / scale
+    if schedule.log_snr[t_prime + 1] >= edge:
+        # Two timesteps closer than the rounding: keep the exact value.
+        edge = schedule.log_snr[t_prime]
+    return Split(content=Band(None, edge), style=Band(edge, None))
+
+
+def describe_band(schedule: NoiseSchedule, band: Band) -> str:
+    """A band in timesteps, for a person: "t 901 to 999 (99 of 1000)"."""
+    inside = schedule.timesteps_in(band)
+    if not inside:
+        return "no timestep"
+    return f"t {inside.start} to {inside.stop - 1} ({len(inside)} of {schedule.num_timesteps})"
+
+
+def table_problems(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> list[str]:
+    """Sentences for everything that makes a recipe table untrainable; an empty list means that it is fine.
+
+    Bands may overlap: where they do, sources are drawn by their weights.
+    """
+    if not rows:
+        return ["The recipe has no source."]
+    problems = []
+    for row in rows:
+        low, high = row.band.log_snr_min, row.band.log_snr_max
+        if not (math.isfinite(row.weight) and row.weight > 0):
+            problems.append(f"The weight of “{row.name}” must be a positive number.")
+        if low is not None and high is not None and low >= high:
+            problems.append(f"The band of “{row.name}” ends before it begins.")
+        elif not schedule.timesteps_in(row.band):
+            problems.append(f"The band of “{row.name}” holds no timestep of this schedule.")
+    covered = {t for row in rows for t in schedule.timesteps_in(row.band)}
+    problems += [
+        f"No source covers the timesteps {gap.start} to {gap.stop - 1}."
+        for gap in _gaps(covered, schedule.num_timesteps)
+    ]
+    return problems
+
+
+def _gaps(covered: set[int], count: int) -> list[range]:
+    gaps, start = [], None
+    for t in range(count + 1):
+        missing = t < count and t not in covered
+        if missing and start is None:
+            start = t
+        elif not missing and start is not None:
+            gaps.append(range(start, t))
+            start = None
+    return gaps
+
+
+def check_table(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> None:
+    """Raise `TableRefused` with all sentences of `table_problems`, if there are any."""
+    problems = table_problems(schedule, rows)
+    if problems:
+        raise TableRefused(" ".join(problems))
+
+
+def draw_shares(schedule: NoiseSchedule, rows: Sequence[TableRow], mixture: str = "natural") -> list[float]:
+    """The expected share of training draws of every row; they add up to 1 for a table without gaps.
+
+    natural: t is uniform over all timesteps, then a source is drawn by weight among those whose band holds t.
+    shares: a source is drawn by weight, then t uniformly from its band.
+    """
+    if mixture == "shares":
+        total = sum(row.weight for row in rows)
+        return [row.weight / total for row in rows]
+    inside = [set(schedule.timesteps_in(row.band)) for row in rows]
+    shares = [0.0] * len(rows)
+    for t in range(schedule.num_timesteps):
+        holders = [i for i in range(len(rows)) if t in inside[i]]
+        total = sum(rows[i].weight for i in holders)
+        for i in holders:
+            shares[i] += rows[i].weight / total / schedule.num_timesteps
+    return shares
+
+
+def inference_timesteps(schedule: NoiseSchedule, n_steps: int) -> list[int]:
+    """The timesteps that diffusers' DDIM scheduler visits in `n_steps` steps, noisiest first."""
+    total = schedule.num_timesteps
+    if not 1 <= n_steps <= total:
+        raise TableRefused(f"The number of steps must lie between 1 and {total}.")
+    if schedule.timestep_spacing == "linspace":
+        if n_steps == 1:
+            return [0]
+        return [round((total - 1) * i / (n_steps - 1)) for i in reversed(range(n_steps))]
+    if schedule.timestep_spacing == "trailing":
+        return [round(total - i * total / n_steps) - 1 for i in range(n_steps)]
+    ratio = total // n_steps
+    return [i * ratio + schedule.steps_offset for i in reversed(range(n_steps))]
+
+
+def inference_steps_in_band(schedule: NoiseSchedule, n_steps: int, band: Band) -> int:
+    """How many of `n_steps` drawing steps fall into a band. 0 for content is worth a warning: training in that band
+    then changes nothing that anyone sees."""
+    inside = schedule.timesteps_in(band)
+    return sum(t in inside for t in inference_timesteps(schedule, n_steps))

@@ -1,0 +1,274 @@
+"""What a training run is asked to do: `run.json` as frozen dataclasses, and nothing that is not understood.
+
+The web process writes the file and the trainer reads it, both through this module, which imports no torch.
+
+run.json (keys with a default may be left out; unknown keys are refused):
+
+    {"schema": 1,
+     "parent": "folder of a StableDiffusionPipeline", "parent_hash": "content hash by generation.engine.folders",
+     "sources": [{"name": "content", "manifest": "images.jsonl",
+                  "band": {"log_snr_min": null, "log_snr_max": -4.244}, "weight": 1.0}, ...],
+     "cache_dir": "folder of cached latents and text embeddings, shared by runs", "steps": 300, ...}
+
+Paths are absolute, or relative to the run's folder. A manifest is a file of JSON lines (or one JSON list) of
+{"image": path, "caption": text, "sha256": hex digest of the file}; other keys of a line are ignored, relative image
+paths are relative to the manifest.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from training.engine.bands import FULL_BAND, Band
+
+SCHEMA = 1
+METHODS = ("full", "lora")
+OPTIMIZERS = ("adamw",)
+LR_SCHEDULES = ("constant", "cosine")
+PRECISIONS = ("auto", "fp32", "bf16")
+MIXTURES = ("natural", "shares")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class RunRefused(Exception):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+    """A run that cannot be trained as asked.
+
+    `sentence` is for a person, `field` names the key of run.json that is wrong ("" if it is none of them), `retry`
+    says whether the same request may succeed later.
+    """
+
+    def __init__(self, sentence: str, *, field: str = "", retry: bool = False) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.field = field
+        self.retry = retry
+
+
+@dataclass(frozen=True)
+class Source:
+    """One row of the recipe table: images with captions, the noise levels they teach, and their weight."""
+
+    name: str
+    manifest: str
+    band: Band = FULL_BAND
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class SamplePrompt:
+    """A prompt that is drawn at step 0 (the parent) and again as the run goes on."""
+
+    prompt: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that decides a run's result, and where it runs."""
+
+    parent: str
+    parent_hash: str
+    sources: tuple[Source, ...]
+    cache_dir: str
+    schema: int = SCHEMA
+    # full: all weights of the U-Net; lora: low-rank updates of its attention projections, merged into the result.
+    method: str = "full"
+    lora_rank: int = 16
+    steps: int = 300
+    # Images of one forward pass; a step sees batch_size x gradient_accumulation images.
+    batch_size: int = 16
+    gradient_accumulation: int = 1
+    learning_rate: float = 1e-4
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    schedule: str = "constant"
+    warmup_steps: int = 0
+    max_grad_norm: float = 1.0
+    # Decay of the moving average of the weights, which then becomes the result; null trains without one.
+    ema_decay: float | None = None
+    # Min-SNR loss weights (Hang et al. 2023, arXiv 2303.09556); null leaves every timestep at weight 1.
+    min_snr_gamma: float | None = None
+    # Share of captions replaced by the empty one, which guidance needs.
+    caption_dropout: float = 0.1
+    # natural: t first, then a source whose band holds t. shares: the source by weight first, then t in its band.
+    mixture: str = "natural"
+    # Only with "shares": weigh each draw by its natural probability, so that the expected loss is the natural one.
+    importance_weights: bool = False
+    seed: int = 0
+    precision: str = "auto"
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    # 0 switches validation, or samples, off.
+    validate_every: int = 50
+    sample_every: int = 100
+    sample_prompts: tuple[SamplePrompt, ...] = field(default=())
+    sample_steps: int = 20
+    sample_guidance: float = 4.0
+    device: str = "auto"
+    num_threads: int | None = None
+
+    @property
+    def images_per_step(self) -> int:
+        return self.batch_size * self.gradient_accumulation
+
+    def as_json(self) -> dict[str, Any]:
+        """The mapping that `parse_run` reads back to an equal value."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+_CHOICES = {
+    "method": METHODS,
+    "optimizer": OPTIMIZERS,
+    "schedule": LR_SCHEDULES,
+    "precision": PRECISIONS,
+    "mixture": MIXTURES,
+    "device": DEVICES,
+}
+# (least, most), both allowed.
+_WHOLE_NUMBERS = {
+    "lora_rank": (1, 1024),
+    "steps": (1, 10_000_000),
+    "batch_size": (1, 4096),
+    "gradient_accumulation": (1, 4096),
+    "warmup_steps": (0, 10_000_000),
+    "seed": (0, 2**63 - 1),
+    "checkpoint_every": (1, 10_000_000),
+    "keep_checkpoints": (1, 1000),
+    "validate_every": (0, 10_000_000),
+    "sample_every": (0, 10_000_000),
+    "sample_steps": (1, 1000),
+    "num_threads": (1, 1024),
+}
+_NUMBERS = {
+    "learning_rate": (1e-9, 1.0),
+    "weight_decay": (0.0, 1.0),
+    "max_grad_norm": (1e-6, 1e6),
+    "ema_decay": (0.0, 0.999999),
+    "min_snr_gamma": (1e-3, 1e3),
+    "caption_dropout": (0.0, 1.0),
+    "sample_guidance": (0.0, 50.0),
+}
+_NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}
+
+
+def parse_run(data: Any) -> RunSettings:
+    """Check a decoded run.json. Raises `RunRefused` with a sentence and the key for the first thing wrong."""
+    if not isinstance(data, Mapping):
+        raise RunRefused("The run's settings must be a JSON object.")
+    known = {each.name: each for each in fields(RunSettings)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise RunRefused(f"The run's settings have keys that are not known: {', '.join(unknown)}.", field=unknown[0])
+    missing = [
+        name
+        for name, each in known.items()
+        if each.default is MISSING and each.default_factory is MISSING and name not in data
+    ]
+    if missing:
+        raise RunRefused(f"The run's settings lack {', '.join(missing)}.", field=missing[0])
+    values = {name: _check(name, value) for name, value in data.items()}
+    settings = RunSettings(**values)
+    if settings.importance_weights and settings.mixture != "shares":
+        raise RunRefused("Importance weights need the mixture “shares”.", field="importance_weights")
+    return settings
+
+
+def load_run(path: Path) -> RunSettings:
+    """Read and check a run.json file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunRefused(f"The run has no {path.name}.") from None
+    except (OSError, ValueError):
+        raise RunRefused(f"The run's {path.name} is not readable JSON.") from None
+    return parse_run(data)
+
+
+def _check(name: str, value: Any) -> Any:
+    if value is None and name in _NULLABLE:
+        return None
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise RunRefused(f"{_label(name)} must be one of {', '.join(_CHOICES[name])}.", field=name)
+        return value
+    if name in _WHOLE_NUMBERS:
+        return _number(name, value, *_WHOLE_NUMBERS[name], whole=True)
+    if name in _NUMBERS:
+        return _number(name, value, *_NUMBERS[name], whole=False)
+    if name == "schema" and value != SCHEMA:
+        raise RunRefused(f"The run's settings have schema {value}; this trainer knows schema {SCHEMA}.", field=name)
+    if name in ("parent", "parent_hash", "cache_dir"):
+        return _text(name, value)
+    if name == "importance_weights" and not isinstance(value, bool):
+        raise RunRefused("Importance weights must be true or false.", field=name)
+    if name == "sources":
+        return _sources(value)
+    if name == "sample_prompts":
+        return _sample_prompts(value)
+    return value
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise RunRefused(f"{_label(name)} must be a text that is not empty.", field=name)
+    return value
+
+
+def _number(name: str, value: Any, least: float, most: float, *, whole: bool) -> int | float:
+    kind = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        raise RunRefused(f"{_label(name)} must be a {'whole ' if whole else ''}number.", field=name)
+    if not least <= value <= most:
+        raise RunRefused(f"{_label(name)} must lie between {least:g} and {most:g}.", field=name)
+    return value if whole else float(value)
+
+
+def _only(value: Any, allowed: set[str], what: str, name: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise RunRefused(f"{what} must be a JSON object.", field=name)
+    unknown = sorted(set(value) - allowed)
+    if unknown:
+        raise RunRefused(f"{what} has keys that are not known: {', '.join(unknown)}.", field=name)
+    return dict(value)
+
+
+def _sources(value: Any) -> tuple[Source, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise RunRefused("The recipe needs at least one source.", field="sources")
+    sources = tuple(_source(each) for each in value)
+    names = [source.name for source in sources]
+    if len(set(names)) != len(names):
+        raise RunRefused("Two sources of the recipe have the same name.", field="sources")
+    return sources
+
+
+def _source(value: Any) -> Source:
+    row = _only(value, {"name", "manifest", "band", "weight"}, "A source", "sources")
+    if "name" not in row or "manifest" not in row:
+        raise RunRefused("A source needs a name and a manifest.", field="sources")
+    band = _only(row.get("band") or {}, {"log_snr_min", "log_snr_max"}, "A band", "sources")
+    edges = {
+        key: None if edge is None else float(_number(key, edge, -1000, 1000, whole=False)) for key, edge in band.items()
+    }
+    weight = float(_number("weight", row.get("weight", 1.0), 1e-6, 1e6, whole=False))
+    return Source(_text("name", row["name"]), _text("manifest", row["manifest"]), Band(**edges), weight)
+
+
+def _sample_prompts(value: Any) -> tuple[SamplePrompt, ...]:
+    if not isinstance(value, list | tuple):
+        raise RunRefused("The sample prompts must be a list.", field="sample_prompts")
+    prompts = []
+    for each in value:
+        row = _only(each, {"prompt", "seed"}, "A sample prompt", "sample_prompts")
+        if not isinstance(row.get("prompt"), str):
+            raise RunRefused("A sample prompt needs a text.", field="sample_prompts")
+        seed = int(_number("seed", row.get("seed", 0), *_WHOLE_NUMBERS["seed"], whole=True))
+        prompts.append(SamplePrompt(row["prompt"], seed))
+    return tuple(prompts)
