@@ -1,0 +1,153 @@
+// What every page shares: the theme switch, dialogs, copying, confirmations, relative times, and words for failed requests.
+
+const THEMES = ["system", "light", "dark"];
+
+function readTheme() {
+  return document.documentElement.dataset.theme ?? "system";
+}
+
+function chooseTheme(theme) {
+  if (theme === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = theme;
+  try {
+    if (theme === "system") localStorage.removeItem("atelier-theme");
+    else localStorage.setItem("atelier-theme", theme);
+  } catch {
+    // Without storage the choice lasts as long as the page.
+  }
+  document.dispatchEvent(new CustomEvent("atelier:theme", { detail: theme }));
+}
+
+export function toast(text, tone = "") {
+  const box = document.createElement("div");
+  box.className = `callout${tone ? ` callout--${tone}` : ""}`;
+  const words = document.createElement("div");
+  words.textContent = text;
+  box.append(words);
+  document.getElementById("toasts")?.append(box);
+  setTimeout(() => box.remove(), tone === "bad" ? 12000 : 5000);
+}
+
+for (const button of document.querySelectorAll("[data-theme-switch]")) button.hidden = false;
+
+document.addEventListener("click", async (event) => {
+  const target = event.target.closest?.("[data-theme-switch], [data-dialog], [data-close], [data-copy]");
+  if (!target) return;
+  if (target.matches("[data-theme-switch]")) {
+    const next = THEMES[(THEMES.indexOf(readTheme()) + 1) % THEMES.length];
+    chooseTheme(next);
+    toast(next === "system" ? "Colours follow the system." : `Colours are ${next}.`);
+  } else if (target.matches("[data-dialog]")) {
+    const dialog = document.getElementById(target.dataset.dialog);
+    if (dialog) {
+      event.preventDefault();
+      dialog.showModal();
+    }
+  } else if (target.matches("[data-close]")) {
+    target.closest("dialog")?.close();
+  } else if (target.matches("[data-copy]")) {
+    try {
+      await navigator.clipboard.writeText(target.dataset.copy);
+      toast("Copied.", "ok");
+    } catch {
+      toast("The browser did not allow copying. Select the text and copy it by hand.", "warn");
+    }
+  }
+});
+
+// A click on the backdrop closes a dialog, as everywhere else.
+document.addEventListener("click", (event) => {
+  if (event.target instanceof HTMLDialogElement && event.target.open) {
+    const box = event.target.getBoundingClientRect();
+    const inside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
+    if (!inside) event.target.close();
+  }
+});
+
+// A form with data-confirm asks first, in a dialog that names what is destroyed. Without JavaScript it posts at once.
+function askFirst(form, submitter) {
+  const dialog = document.createElement("dialog");
+  const head = document.createElement("div");
+  head.className = "dialog__head";
+  const title = document.createElement("h2");
+  title.textContent = form.dataset.confirmTitle ?? "Are you sure?";
+  title.id = "confirm-title";
+  head.append(title);
+  const body = document.createElement("div");
+  body.className = "dialog__body";
+  const words = document.createElement("p");
+  words.textContent = form.dataset.confirm;
+  body.append(words);
+  const foot = document.createElement("div");
+  foot.className = "dialog__foot";
+  const no = document.createElement("button");
+  no.className = "btn";
+  no.textContent = "Keep it as it is";
+  const yes = document.createElement("button");
+  yes.className = "btn btn--danger";
+  yes.textContent = form.dataset.confirmLabel ?? submitter?.textContent?.trim() ?? "Go on";
+  foot.append(no, yes);
+  dialog.setAttribute("aria-labelledby", "confirm-title");
+  dialog.append(head, body, foot);
+  document.body.append(dialog);
+  no.addEventListener("click", () => dialog.close());
+  yes.addEventListener("click", () => {
+    form.dataset.confirmed = "yes";
+    dialog.close();
+    form.requestSubmit(submitter ?? undefined);
+  });
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    submitter?.focus();
+  });
+  dialog.showModal();
+  no.focus();
+}
+
+document.addEventListener(
+  "submit",
+  (event) => {
+    const form = event.target;
+    if (!form.dataset?.confirm) return;
+    if (form.dataset.confirmed) {
+      delete form.dataset.confirmed;
+      return;
+    }
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    askFirst(form, event.submitter);
+  },
+  true,
+);
+
+// htmx keeps silent about failures; a person should not have to guess.
+document.addEventListener("htmx:responseError", (event) => {
+  const status = event.detail.xhr.status;
+  const silent = event.detail.elt?.closest?.("[data-quiet]");
+  if (silent) return;
+  if (status === 401 || status === 403) toast("You are signed out, or this is not yours to do. Reload the page and sign in.", "bad");
+  else if (status === 404) toast("That no longer exists. Reload the page.", "warn");
+  else if (status === 409) toast("Somebody else was faster. Reload the page to see the new state.", "warn");
+  else toast("The server could not do that. Try again in a moment.", "bad");
+});
+document.addEventListener("htmx:sendError", (event) => {
+  if (!event.detail.elt?.closest?.("[data-quiet], [hx-trigger*='every']")) toast("The server cannot be reached. Check the connection.", "bad");
+});
+
+// <time datetime=... data-relative> says how long ago; its title keeps the exact moment.
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
+
+function refreshTimes(root) {
+  for (const time of root.querySelectorAll?.("time[data-relative]") ?? []) {
+    const moment = new Date(time.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    const seconds = (moment - Date.now()) / 1000;
+    const [unit, size] = UNITS.find(([, s]) => Math.abs(seconds) >= s) ?? UNITS[3];
+    time.title = moment.toLocaleString();
+    time.textContent = relative.format(Math.round(seconds / size), unit);
+  }
+}
+refreshTimes(document);
+setInterval(() => refreshTimes(document), 20000);
+document.addEventListener("htmx:afterSettle", (event) => refreshTimes(event.target));

@@ -1,0 +1,14 @@
+// Turns series of [x, y] points, each with its own x, into uPlot's table: one sorted list of x, and a list of y (or null) for each series.
+// With a logarithmic axis what is not above zero has no place on it and becomes a gap.
+export function alignSeries({ series, log = false }) {
+  const xs = [...new Set(series.flatMap((line) => line.points.map(([x]) => x)))].sort((a, b) => a - b);
+  const index = new Map(xs.map((x, i) => [x, i]));
+  const columns = series.map((line) => {
+    const column = new Array(xs.length).fill(null);
+    for (const [x, y] of line.points) {
+      if (y !== null && Number.isFinite(y) && !(log && y <= 0)) column[index.get(x)] = y;
+    }
+    return column;
+  });
+  return [xs, ...columns];
+}
