@@ -1,0 +1,1 @@
+"""Settings, URLs and processes of this installation. The apps never import it."""

@@ -1,0 +1,58 @@
+"""Who is calling the API: a signed-in session, or a token in `Authorization: Bearer atl_...`."""
+
+from collections.abc import Iterable
+
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.http import HttpRequest
+from ninja.errors import HttpError
+from ninja.security import HttpBearer, SessionAuth
+
+from accounts.models import ApiToken, Scope, User, hash_token, new_secret
+
+SAFE_METHODS = {"GET", "HEAD"}
+
+
+class TokenAuth(HttpBearer):
+    """A usable token of an active person. Writing needs one of the operation's scopes, reading any scope."""
+
+    def __init__(self, *scopes: str) -> None:
+        super().__init__()
+        self.scopes = set(scopes) | {Scope.WRITE}
+
+    def authenticate(self, request: HttpRequest, token: str) -> User | None:
+        row = (
+            ApiToken.objects.select_related("user")
+            .filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
+            .filter(token_hash=hash_token(token), revoked_at=None, user__is_active=True)
+            .first()
+        )
+        if row is None:
+            return None
+        if request.method not in SAFE_METHODS and not self.scopes & set(row.scopes):
+            raise HttpError(403, f"This token lacks the scope {' or '.join(sorted(self.scopes))}.")
+        ApiToken.objects.filter(pk=row.pk).update(last_used_at=Now())
+        request.user = row.user
+        return row.user
+
+
+class ActiveSession(SessionAuth):
+    """A signed-in browser; django-ninja checks the CSRF token of whatever writes."""
+
+    def authenticate(self, request: HttpRequest, key: str | None) -> User | None:
+        return request.user if request.user.is_authenticated and request.user.is_active else None
+
+
+def callers(*scopes: str) -> list[TokenAuth | ActiveSession]:
+    """The `auth=` of an operation: token first, then session."""
+    return [TokenAuth(*scopes), ActiveSession()]
+
+
+def create_token(user: User, *, scopes: Iterable[str], name: str = "") -> str:
+    """A new token, returned once; only its hash is kept. Raises ValueError on an unknown scope."""
+    wanted = sorted(set(scopes))
+    if unknown := set(wanted) - set(Scope.values):
+        raise ValueError(f"Unknown scope {', '.join(sorted(unknown))}; there are {', '.join(Scope.values)}.")
+    token = new_secret(ApiToken.PREFIX)
+    ApiToken.objects.create(user=user, name=name, token_hash=hash_token(token), hint=token[:8], scopes=wanted)
+    return token

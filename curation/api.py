@@ -1,0 +1,5 @@
+"""The rating API."""
+
+from ninja import Router
+
+router = Router(tags=["rating"])

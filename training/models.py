@@ -1,0 +1,196 @@
+"""What we do with the judgments: recipes, runs with their checkpoints, and evaluations of what came out."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.urls import reverse
+
+from curation.models import Campaign, DatasetVersion
+from generation.models import GenerationBatch, ModelVersion, PromptSet
+from jobs.models import Job
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+
+class TeamQuerySet(models.QuerySet[models.Model]):
+    def visible_to(self, user: "User") -> "TeamQuerySet":
+        return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
+
+
+class Preset(models.TextChoices):
+    STYLE_TAILORING = "style_tailoring", "Style Tailoring"
+    SEQUENTIAL = "sequential", "Sequential"
+    JOINT = "joint", "Joint"
+    SINGLE = "single", "One source"
+
+
+class Recipe(models.Model):
+    """A table of sources, each a row of (dataset version, band in log-SNR, weight), with optimizer settings.
+
+    `hyperparameters` are the fields of `training.engine.recipe` but the sources. A recipe does not change once a run used it.
+    """
+
+    slug = models.SlugField(max_length=80, unique=True)
+    name = models.CharField(max_length=120)
+    preset = models.CharField(max_length=24, choices=Preset.choices)
+    hyperparameters = models.JSONField(default=dict)
+    then = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="The chain's next run."
+    )
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("recipe", args=[self.slug])
+
+
+class RecipeSource(models.Model):
+    """One row of the table. A band holds log-SNR values l with log_snr_min <= l < log_snr_max; None is unbounded."""
+
+    recipe = models.ForeignKey(Recipe, on_delete=models.CASCADE, related_name="sources")
+    position = models.PositiveSmallIntegerField()
+    name = models.SlugField(max_length=40)
+    dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="recipe_sources")
+    log_snr_min = models.FloatField(null=True, blank=True)
+    log_snr_max = models.FloatField(null=True, blank=True)
+    weight = models.FloatField(default=1.0)
+
+    class Meta:
+        ordering = ["recipe", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["recipe", "position"], name="recipe_source_position_once"),
+            models.UniqueConstraint(fields=["recipe", "name"], name="recipe_source_name_once"),
+            models.CheckConstraint(condition=Q(weight__gt=0), name="recipe_source_weight_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TrainingRun(models.Model):
+    """One execution of a recipe on a parent version. Its state is that of its job; its folder is RUNS_DIR/<id>."""
+
+    name = models.CharField(max_length=120)
+    recipe = models.ForeignKey(Recipe, on_delete=models.PROTECT, related_name="runs")
+    parent = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="runs")
+    job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="training_run")
+    previous = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="next", help_text="Of a chain of runs."
+    )
+    spec = models.JSONField(default=dict, help_text="run.json as the child process reads it, but for its paths.")
+    step = models.PositiveIntegerField(default=0)
+    total_steps = models.PositiveIntegerField()
+    result = models.OneToOneField(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="made_by"
+    )
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("run", args=[self.pk])
+
+
+class Checkpoint(models.Model):
+    """A resumable state of a run, on disk below the run's folder."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="checkpoints")
+    step = models.PositiveIntegerField()
+    manifest_hash = models.CharField(max_length=64)
+    byte_size = models.PositiveBigIntegerField(default=0)
+    saved_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["run", "-step"]
+        constraints = [models.UniqueConstraint(fields=["run", "step"], name="checkpoint_once_a_step")]
+
+    def __str__(self) -> str:
+        return f"Step {self.step} of run {self.run_id}"
+
+
+class RunMetric(models.Model):
+    """The figures of one step: loss, loss by source and band, learning rate, gradient norm, images a second."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    values = models.JSONField()
+
+    class Meta:
+        ordering = ["run", "step"]
+        constraints = [models.UniqueConstraint(fields=["run", "step"], name="run_metric_once_a_step")]
+
+    def __str__(self) -> str:
+        return f"Step {self.step} of run {self.run_id}"
+
+
+class RunSample(models.Model):
+    """An image drawn through training on a fixed prompt and seed; step 0 is the parent's."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="samples")
+    step = models.PositiveIntegerField()
+    position = models.PositiveSmallIntegerField()
+    prompt = models.CharField(max_length=1000)
+    seed = models.PositiveBigIntegerField()
+    image = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ["run", "step", "position"]
+        constraints = [models.UniqueConstraint(fields=["run", "step", "position"], name="run_sample_once")]
+
+    def __str__(self) -> str:
+        return f"{self.prompt} at step {self.step}"
+
+
+class Evaluation(models.Model):
+    """Two versions on one prompt set with the same seeds: drawn, measured, and judged side by side, blind."""
+
+    name = models.CharField(max_length=120)
+    baseline = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    candidate = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="evaluations")
+    prompt_set = models.ForeignKey(PromptSet, on_delete=models.PROTECT, related_name="+")
+    baseline_batch = models.OneToOneField(GenerationBatch, on_delete=models.PROTECT, related_name="+")
+    candidate_batch = models.OneToOneField(GenerationBatch, on_delete=models.PROTECT, related_name="+")
+    campaign = models.OneToOneField(
+        Campaign, on_delete=models.PROTECT, null=True, blank=True, related_name="evaluation"
+    )
+    job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="evaluation")
+    overlap = models.PositiveSmallIntegerField(default=1)
+    raters = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="+", blank=True)
+    metrics = models.JSONField(default=dict, help_text="Automatic metrics of both, with every image's score.")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(baseline=models.F("candidate")), name="evaluation_compares_two_versions"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("evaluation", args=[self.pk])
