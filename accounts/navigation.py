@@ -11,18 +11,18 @@ EVERYONE = frozenset(Role.values)
 TEAM = frozenset({Role.CURATOR, Role.OPERATOR, Role.AUDITOR})
 # (URL name, label, icon, roles that see it), in the order of the loop.
 PLACES: list[tuple[str, str, str, frozenset[str]]] = [
-    ("home", "Home", "home", EVERYONE),
-    ("prompt_sets", "Prompts", "prompts", TEAM),
-    ("batches", "Batches", "batches", TEAM),
-    ("samples", "Samples", "samples", TEAM),
-    ("campaigns", "Campaigns", "campaigns", TEAM),
-    ("datasets", "Datasets", "datasets", TEAM),
-    ("recipes", "Recipes", "recipes", TEAM),
-    ("runs", "Runs", "runs", TEAM),
-    ("models", "Models", "models", TEAM),
-    ("evaluations", "Evaluations", "evaluations", TEAM),
-    ("jobs", "Jobs", "jobs", TEAM),
-    ("people", "People", "people", frozenset({Role.OPERATOR, Role.AUDITOR})),
+    ("home", "Home", "house", EVERYONE),
+    ("prompt_sets", "Prompts", "file-text", TEAM),
+    ("batches", "Batches", "image-plus", TEAM),
+    ("samples", "Samples", "images", TEAM),
+    ("campaigns", "Campaigns", "star", TEAM),
+    ("datasets", "Datasets", "database", TEAM),
+    ("recipes", "Recipes", "flask-conical", TEAM),
+    ("runs", "Runs", "activity", TEAM),
+    ("models", "Models", "boxes", TEAM),
+    ("evaluations", "Evaluations", "scale", TEAM),
+    ("jobs", "Jobs", "server", TEAM),
+    ("people", "People", "users", frozenset({Role.OPERATOR, Role.AUDITOR})),
 ]
 
 

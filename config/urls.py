@@ -4,8 +4,10 @@ from django.contrib import admin
 from django.urls import include, path
 
 from config.api import api
+from config.home import home
 
 urlpatterns = [
+    path("", home, name="home"),
     path("", include("accounts.urls")),
     path("", include("jobs.urls")),
     path("", include("generation.urls")),

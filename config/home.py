@@ -1,0 +1,144 @@
+"""The first page: what waits for you, by role. It sees all rooms, so it lives above them."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Count, F, Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+from accounts.models import Role, User
+from accounts.policies import signed_in
+from curation.models import Campaign, CampaignState, DatasetVersion, Item, Judgment, JudgmentAction, Outcome, Verdict
+from generation.models import ModelVersion, PromptSet, Sample
+from jobs.models import Job, JobState, Queue, Worker
+from training.models import Evaluation, TrainingRun
+
+TEAM = (Role.CURATOR, Role.OPERATOR, Role.AUDITOR)
+
+
+@require_GET
+@signed_in
+def home(request: HttpRequest) -> HttpResponse:
+    """What waits for this person: work to rate, campaigns to look after, the loop and what moves in it."""
+    user = request.user
+    assert isinstance(user, User)
+    context: dict[str, Any] = {"rating": rating(user)}
+    if user.is_superuser or user.has_role(*TEAM):
+        context["stations"] = stations()
+        context["moving"] = Job.objects.open().select_related("created_by").order_by("-state", "-created_at")[:6]
+        context["workers"] = Worker.objects.filter(seen_at__gt=timezone.now() - timedelta(minutes=1))
+        context["campaigns"] = campaigns()
+        context["last_evaluation"] = Evaluation.objects.select_related("baseline", "candidate", "job").first()
+        context["promoted"] = ModelVersion.objects.promoted()
+        context["next_step"] = next_step(user)
+    return render(request, "home.html", context)
+
+
+def rating(user: User) -> dict[str, Any]:
+    """The campaigns this person may rate with what is left for them, and what they did today."""
+    rateable = list(Campaign.objects.rateable_by(user).order_by("opened_at", "id"))
+    for campaign in rateable:
+        mine = Q(assignments__rater=user, assignments__state__in=["judged", "released"])
+        campaign.left = Item.objects.filter(campaign=campaign, is_open=True).exclude(mine).count()
+    answered = Judgment.objects.filter(rater=user, action=JudgmentAction.ANSWER, superseded_by=None)
+    today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
+    return {
+        "campaigns": rateable,
+        "next": next((campaign for campaign in rateable if campaign.left), None),
+        "today": answered.filter(received_at__gte=today).count(),
+        "ever": answered.count(),
+    }
+
+
+def stations() -> list[dict[str, Any]]:
+    """The loop as six stations with their counts."""
+    busy = dict(Job.objects.open().values_list("queue").annotate(n=Count("pk")))
+    open_items = Item.objects.filter(is_open=True, campaign__state=CampaignState.OPEN).count()
+    accepted = Verdict.objects.filter(outcome=Outcome.ACCEPTED).count()
+    running = TrainingRun.objects.filter(job__state=JobState.RUNNING).count()
+    return [
+        _station("Prompts", "prompt_sets", "file-text", PromptSet.objects.values("slug").distinct().count(), "sets"),
+        _station(
+            "Samples", "samples", "images", Sample.objects.count(), _moving(busy.get(Queue.GENERATE, 0), "drawing")
+        ),
+        _station(
+            "Verdicts", "campaigns", "star", accepted, f"accepted · {open_items} to judge" if open_items else "accepted"
+        ),
+        _station("Dataset versions", "datasets", "database", DatasetVersion.objects.count(), "frozen"),
+        _station("Runs", "runs", "activity", TrainingRun.objects.count(), _moving(running, "training")),
+        _station("Model versions", "models", "boxes", ModelVersion.objects.count(), "versions"),
+    ]
+
+
+def _station(label: str, url: str, icon: str, count: int, note: str) -> dict[str, Any]:
+    return {"label": label, "url": reverse(url), "icon": icon, "count": count, "note": note}
+
+
+def _moving(count: int, verb: str) -> str:
+    return f"{count} {verb} now" if count else "nothing moves"
+
+
+def campaigns() -> list[dict[str, Any]]:
+    """The open campaigns with how far they are."""
+    rows = (
+        Campaign.objects.filter(state__in=[CampaignState.OPEN, CampaignState.PAUSED])
+        .annotate(
+            total=Count("items", distinct=True),
+            done=Count("items", filter=Q(items__judged__gte=F("overlap")), distinct=True),
+            split=Count("items", filter=Q(items__verdicts__outcome=Outcome.SPLIT), distinct=True),
+        )
+        .order_by("-id")[:8]
+    )
+    return [{"campaign": row, "total": row.total, "done": row.done, "split": row.split} for row in rows]
+
+
+def next_step(user: User) -> dict[str, str] | None:
+    """The first thing of the loop that is still missing, for a workspace that is only beginning."""
+    steps = [
+        (
+            ModelVersion.objects.exists(),
+            "Import a model",
+            "model_import",
+            "A diffusers folder on this machine, safetensors only.",
+            Role.OPERATOR,
+        ),
+        (
+            PromptSet.objects.exists(),
+            "Write a prompt set",
+            "prompt_set_new",
+            "Paste one prompt a line, or a CSV file.",
+            Role.CURATOR,
+        ),
+        (
+            Sample.objects.exists(),
+            "Draw a batch",
+            "batch_new",
+            "Some images of every prompt, to be judged.",
+            Role.CURATOR,
+        ),
+        (Campaign.objects.exists(), "Open a campaign", "campaign_new", "Ask raters about the samples.", Role.CURATOR),
+        (
+            DatasetVersion.objects.exists(),
+            "Freeze a dataset",
+            "dataset_new",
+            "Keep what the raters accepted, for good.",
+            Role.CURATOR,
+        ),
+        (TrainingRun.objects.exists(), "Start a run", "run_new", "Teach the model what was accepted.", Role.OPERATOR),
+        (
+            Evaluation.objects.exists(),
+            "Evaluate the new version",
+            "evaluation_new",
+            "Let it meet its parent, blind.",
+            Role.OPERATOR,
+        ),
+    ]
+    for done, label, url, text, role in steps:
+        if not done:
+            allowed = user.is_superuser or user.has_role(role)
+            return {"label": label, "url": reverse(url) if allowed else "", "text": text, "role": str(Role(role).label)}
+    return None
