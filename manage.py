@@ -5,17 +5,28 @@ import os
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit("Atelier needs Python 3.11 or newer; this is Python %d.%d. Run it with a newer one." % sys.version_info[:2])
+    sys.exit(
+        "Atelier needs Python 3.11 or newer; this is Python %d.%d. Run it with a newer one." % sys.version_info[:2]
+    )
 
 
-def main():
+def run():
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
         from django.core.management import execute_from_command_line
-    except ImportError:
-        sys.exit("Django is not installed for this Python. Run `make demo` once, or use .venv/bin/python.")
-    execute_from_command_line(sys.argv)
+
+        from config.embedded import Problem
+        from config.embedded.commands import BEFORE_DJANGO, main, services_for
+    except ImportError as error:
+        sys.exit("%s is not installed for this Python. Run `make demo` once, or use .venv/bin/python." % error.name)
+    if sys.argv[1:2] and sys.argv[1] in BEFORE_DJANGO:
+        sys.exit(main(sys.argv[1:]))
+    try:
+        with services_for(sys.argv[1:]):
+            execute_from_command_line(sys.argv)
+    except Problem as problem:
+        sys.exit(str(problem))
 
 
 if __name__ == "__main__":
-    main()
+    run()

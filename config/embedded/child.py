@@ -12,13 +12,16 @@ from pathlib import Path
 from config.embedded.account import OURSELVES, Account, wrap
 from config.embedded.problem import Problem
 
+PROJECT = Path(__file__).resolve().parents[2]
+
 
 @dataclass(frozen=True)
 class Program:
     """What to run, and how to know that it is up.
 
     `prepare` runs before each start and may raise Problem; `is_ready` is asked until it says True, for at most `ready_seconds`.
-    `stop_signal` ends it in order, `death_signal` is what the kernel sends it when this process dies.
+    `stop_signal` ends it in order, `death_signal` is what the kernel sends it when this process dies. A server is stopped after
+    everything that uses it. `to_terminal` shows its output to the person instead of keeping it in a log.
     """
 
     name: str
@@ -29,6 +32,9 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     stop_signal: signal.Signals = signal.SIGTERM
     death_signal: signal.Signals = signal.SIGKILL
+    folder: Path = PROJECT
+    is_server: bool = False
+    to_terminal: bool = False
     stop_seconds: float = 3.0
     ready_seconds: float = 60.0
 
@@ -54,9 +60,10 @@ class Child:
             self.process = subprocess.Popen(
                 wrap(self.program.arguments, self.program.account, self.program.death_signal),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=None if self.program.to_terminal else log,
+                stderr=None if self.program.to_terminal else log,
                 env={**os.environ, **self.program.environment},
+                cwd=self.program.folder,
                 start_new_session=True,
             )
         self.started = time.monotonic()
@@ -68,8 +75,11 @@ class Child:
     def is_ready(self) -> bool:
         return self.is_alive() and self.process is not None and self.program.is_ready(self.process.pid)
 
-    def wait_ready(self) -> None:
-        """Returns when it answers; raises Problem, with the end of its log, when it ends or takes too long."""
+    def wait_ready(self, pause: Callable[[float], None] = time.sleep) -> None:
+        """Returns when it answers; raises Problem, with the end of its log, when it ends or takes too long.
+
+        `pause` waits between two looks, and may raise to give up.
+        """
         deadline = time.monotonic() + self.program.ready_seconds
         while not self.is_ready():
             if not self.is_alive():
@@ -81,7 +91,7 @@ class Child:
                     f"{self.program.name} did not answer within {self.program.ready_seconds:.0f} s. "
                     f"Its log is {self.log}; it ends with:\n{self.log_tail()}"
                 )
-            time.sleep(0.02)
+            pause(0.02)
 
     def log_tail(self, lines: int = 8) -> str:
         """The last lines of its log."""

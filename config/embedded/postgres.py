@@ -106,10 +106,12 @@ def postgres_program(cluster: Cluster) -> Program:
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return Program(
         name="postgres",
+        is_server=True,
         arguments=[str(binaries() / "postgres"), "-D", str(cluster.folder), *options],
         prepare=partial(end_leftovers, cluster.folder),
         is_ready=partial(_is_ready, cluster),
         account=cluster.account,
+        folder=Path("/"),
         # SIGINT is the fast shutdown: sessions are ended, everything is flushed.
         stop_signal=signal.SIGINT,
         death_signal=signal.SIGINT,

@@ -63,6 +63,7 @@ def valkey_program(broker: Broker) -> Program:
     """The server as a child process."""
     return Program(
         name="valkey",
+        is_server=True,
         arguments=[str(binary()), str(broker.configuration)],
         prepare=partial(_prepare, broker),
         is_ready=partial(_is_ready, broker),
