@@ -1,0 +1,12 @@
+"""The engine that draws. Importing it imports no torch: only the modules that draw or score do."""
+
+import os
+
+# The libraries read these when they are imported, which any module of an engine does after this one.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# cuBLAS repeats its sums only with a fixed workspace.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

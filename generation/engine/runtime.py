@@ -1,0 +1,36 @@
+"""Process-wide settings of everything that draws or trains: quiet, and repeatable on one kind of machine."""
+
+import torch
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def prepare_torch() -> None:
+    """Make drawing and training repeatable on this machine, and keep bars and warnings of the libraries quiet."""
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """ "auto" is the GPU where there is one. Raises `ValueError` if a named device is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("This machine has no usable GPU.")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" is float32, which draws the same everywhere; half precision is chosen by name, and on a GPU only."""
+    dtype = torch.float32 if name == "auto" else DTYPES[name]
+    if device.type == "cpu" and dtype is torch.float16:
+        return torch.float32
+    return dtype
