@@ -4,7 +4,7 @@ from accounts.models import ApiToken, Invitation, User
 
 
 @admin.register(User)
-class UserAdmin(admin.ModelAdmin[User]):
+class UserAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["email", "name", "role_labels", "is_active", "is_staff", "last_login"]
     list_filter = ["is_active", "is_staff"]
     search_fields = ["email", "name"]
@@ -13,7 +13,7 @@ class UserAdmin(admin.ModelAdmin[User]):
 
 
 @admin.register(Invitation)
-class InvitationAdmin(admin.ModelAdmin[Invitation]):
+class InvitationAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["email", "roles", "invited_by", "created_at", "expires_at", "accepted_at", "revoked_at"]
     search_fields = ["email"]
     exclude = ["token_hash"]
@@ -23,7 +23,7 @@ class InvitationAdmin(admin.ModelAdmin[Invitation]):
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin[ApiToken]):
+class ApiTokenAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display = ["hint", "user", "scopes", "created_at", "last_used_at", "revoked_at"]
     exclude = ["token_hash"]
 
