@@ -68,6 +68,8 @@ EXTERNAL: dict[str, Policy] = {
     "account_change_password": SIGNED_IN,
     "account_set_password": SIGNED_IN,
     "account_email": SIGNED_IN,
+    "account_confirm_login_code": PUBLIC,
+    "account_request_login_code": PUBLIC,
     "account_reauthenticate": SIGNED_IN,
     "mfa_authenticate": PUBLIC,
     "mfa_login_webauthn": PUBLIC,
@@ -111,7 +113,7 @@ def signed_in(view: View) -> View:
 
 
 def declared_policy(view: Callable[..., Any], namespaces: Iterable[str], name: str | None) -> Policy | None:
-    """The policy of a view: its own declaration, or that of the package it comes from; None where nobody declared one."""
+    """The policy of a view: its own, or that of the package it comes from; None where nobody declared one."""
     own = getattr(view, "access_policy", None)
     if own is not None:
         return own  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""One turn of the loop without people: simulated raters who submit through the HTTP endpoints like everybody else."""
