@@ -1,0 +1,88 @@
+// Keys to actions. Pure: it gets what a keyboard event says and answers what it means, or null.
+
+export const COMMANDS = [
+  { name: "undo", keys: ["u", "Backspace"], label: "Undo the last one" },
+  { name: "skip", keys: ["s"], label: "Skip" },
+  { name: "flag", keys: ["x"], label: "Report a broken picture or prompt" },
+  { name: "background", keys: ["b"], label: "Change the background" },
+  { name: "zoom", keys: ["z"], label: "Zoom while held" },
+  { name: "guidelines", keys: ["g"], label: "Guidelines" },
+  { name: "help", keys: ["?"], label: "All keys" },
+];
+
+// Used where the server names no key: two rows of pairs that lie under both hands.
+const PAIRS = [["q", "a"], ["w", "d"], ["e", "c"], ["r", "v"]];
+const SINGLE = { alignment: ["f", "j"], compare: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
+const ALIASES = { left: "ArrowLeft", right: "ArrowRight", up: "ArrowUp", down: "ArrowDown", "←": "ArrowLeft", "→": "ArrowRight", "↑": "ArrowUp", "↓": "ArrowDown", space: " ", enter: "Enter" };
+const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space", Backspace: "⌫" };
+
+/** "F" -> "f", "left" -> "ArrowLeft": one spelling for each key. */
+export function normaliseKey(key) {
+  if (!key) return "";
+  const alias = ALIASES[key.toLowerCase()];
+  if (alias) return alias;
+  return key.length === 1 ? key.toLowerCase() : key;
+}
+
+/** What is printed on the button. */
+export function nameKey(key) {
+  return NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
+}
+
+function isAccepting(choice) {
+  return choice.accepts === true;
+}
+
+/**
+ * The bindings of one campaign. A question's keys win over a command's; a command whose keys are all taken has none.
+ * Returns {bindings: Map(key -> action), choiceKeys: Map("question\0value" -> key), commandKeys: Map(name -> key), passAll: key or null}.
+ */
+export function buildKeymap({ kind, questions }) {
+  const bindings = new Map();
+  const choiceKeys = new Map();
+  const commandKeys = new Map();
+  const bind = (key, action) => {
+    if (!key || bindings.has(key)) return false;
+    bindings.set(key, action);
+    return true;
+  };
+  const bindChoice = (question, choice, key) => {
+    if (bind(key, { type: "answer", question: question.name, value: choice.value })) choiceKeys.set(`${question.name}\0${choice.value}`, key);
+  };
+
+  for (const question of questions) for (const choice of question.choices) bindChoice(question, choice, normaliseKey(choice.key));
+
+  const defaults = questions.length > 1 ? PAIRS : [SINGLE[kind] ?? ["1", "2", "3", "4", "5", "6", "7", "8", "9"]];
+  questions.forEach((question, row) => {
+    question.choices.forEach((choice, column) => {
+      if (!choiceKeys.has(`${question.name}\0${choice.value}`)) bindChoice(question, choice, defaults[row]?.[column]);
+    });
+  });
+
+  let passAll = null;
+  const required = questions.filter((question) => question.required !== false);
+  if (required.length > 1 && required.every((question) => question.choices.some(isAccepting))) {
+    const answers = Object.fromEntries(required.map((question) => [question.name, question.choices.find(isAccepting).value]));
+    passAll = ["p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
+  }
+
+  for (const command of COMMANDS) {
+    for (const key of command.keys) {
+      if (bind(key, { type: command.name }) && !commandKeys.has(command.name)) commandKeys.set(command.name, key);
+    }
+  }
+  return { bindings, choiceKeys, commandKeys, passAll };
+}
+
+/**
+ * The action of a key press, or null. `event` needs key, code, ctrlKey, metaKey, altKey, repeat; `busy` says that a text field or a
+ * dialog has the keyboard. A key that is held does not answer again and again.
+ */
+export function readKey(keymap, event, busy = false) {
+  if (busy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
+  let key = normaliseKey(event.key);
+  if (!keymap.bindings.has(key) && /^Key[A-Z]$/.test(event.code ?? "") && !/^[a-z]$/.test(key)) key = event.code[3].toLowerCase();
+  const action = keymap.bindings.get(key) ?? null;
+  if (action && event.repeat && action.type !== "zoom") return null;
+  return action;
+}

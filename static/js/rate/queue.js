@@ -1,0 +1,151 @@
+// What is to be judged, what was, and the rows that say so. Pure: no DOM, no network, no clock of its own.
+
+/**
+ * options: buffer (items wanted ahead), refillAt (when to ask for more), history (how many can be undone), newId() -> UUID, now() -> ms.
+ * An item is {assignment, item, prompt, bucket, images: [{url, width, height}], expires_at, expiresAt?: ms of the local clock, supersedes?}.
+ */
+export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
+  const items = []; // items[0] is on the screen.
+  const judged = []; // The newest first: {item, record}.
+  const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
+  const latest = new Map(); // Assignment -> id of the last row of its chain.
+  const required = questions.filter((question) => question.required !== false).map((question) => question.name);
+  let drafts = new Map(); // Assignment -> answers so far.
+  let shownAt = null;
+
+  const current = () => items[0] ?? null;
+  const draft = () => (items.length ? drafts.get(items[0].assignment) ?? {} : {});
+
+  function buildRecord(action, fields) {
+    const item = items[0];
+    const record = {
+      id: newId(),
+      assignment: item.assignment,
+      action,
+      answers: {},
+      reason: null,
+      shown_at: new Date(shownAt ?? now()).toISOString(),
+      decided_at: new Date(now()).toISOString(),
+      order: orderOf(item),
+      supersedes: latest.get(item.assignment) ?? item.supersedes ?? null,
+      ...fields,
+    };
+    latest.set(item.assignment, record.id);
+    return record;
+  }
+
+  function leave(record) {
+    const item = items.shift();
+    drafts.delete(item.assignment);
+    closed.add(item.assignment);
+    judged.unshift({ item, record });
+    if (judged.length > history) judged.length = history;
+    shownAt = null;
+    return record;
+  }
+
+  return {
+    current,
+    draft,
+    length: () => items.length,
+    upcoming: (count) => items.slice(1, 1 + count),
+    history: () => judged.slice(),
+    needsMore: () => items.length < refillAt,
+    /** How many to ask for: those that are held count too, since a lease may answer with them first. */
+    wanted: (unsent = 0) => Math.min(50, buffer + unsent),
+
+    /** Takes leased items; those known, judged or in `skip` (assignments whose rows wait to be sent) are left out. Returns how many were new. */
+    offer(leased, skip = new Set()) {
+      const known = new Set(items.map((item) => item.assignment));
+      let added = 0;
+      for (const item of leased) {
+        if (known.has(item.assignment)) {
+          const held = items.find((other) => other.assignment === item.assignment);
+          held.expires_at = item.expires_at;
+          held.expiresAt = item.expiresAt;
+          continue;
+        }
+        if (closed.has(item.assignment) || skip.has(item.assignment)) continue;
+        known.add(item.assignment);
+        items.push(item);
+        added += 1;
+      }
+      return added;
+    },
+
+    /** Says that the current item was painted; the time to decide counts from here. */
+    markShown(at = now()) {
+      if (items.length && shownAt === null) shownAt = at;
+    },
+
+    /** One question answered. Returns the finished record once all required questions are, else null. */
+    answer(question, value) {
+      if (!items.length) return null;
+      const optional = !required.includes(question);
+      const answers = { ...draft() };
+      if (optional && answers[question] === value) delete answers[question];
+      else answers[question] = value;
+      drafts.set(items[0].assignment, answers);
+      if (optional && required.length) return null;
+      return required.every((name) => name in answers) ? leave(buildRecord("answer", { answers })) : null;
+    },
+
+    answerAll(answers) {
+      if (!items.length) return null;
+      return leave(buildRecord("answer", { answers: { ...draft(), ...answers } }));
+    },
+
+    skip: (reason = null) => (items.length ? leave(buildRecord("skip", { reason })) : null),
+    flag: (reason) => (items.length ? leave(buildRecord("flag", { reason })) : null),
+
+    /** Takes back the last judgment, or that of `assignment`; its item comes up again. Returns the undo's record, or null. */
+    undo(assignment = judged[0]?.item.assignment) {
+      const index = judged.findIndex((entry) => entry.item.assignment === assignment);
+      if (index < 0) return null;
+      const [{ item }] = judged.splice(index, 1);
+      closed.delete(item.assignment);
+      items.unshift(item);
+      shownAt = null;
+      const record = buildRecord("undo", { shown_at: null, order: [] });
+      drafts.delete(item.assignment);
+      return record;
+    },
+
+    /** Removes leases that have run out. The one on the screen stays unless `all`: the server decides about late answers. */
+    dropExpired(all = false) {
+      const time = now();
+      let dropped = 0;
+      for (let index = items.length - 1; index >= (all ? 0 : 1); index -= 1) {
+        if (items[index].expiresAt && items[index].expiresAt <= time) {
+          items.splice(index, 1);
+          dropped += 1;
+          if (index === 0) shownAt = null;
+        }
+      }
+      return dropped;
+    },
+
+    /** The server did not take this assignment's answer for good: nothing of it can be undone any more. */
+    forget(assignment) {
+      const index = judged.findIndex((entry) => entry.item.assignment === assignment);
+      if (index >= 0) judged.splice(index, 1);
+      closed.add(assignment);
+      const held = items.findIndex((item) => item.assignment === assignment);
+      if (held > 0) items.splice(held, 1);
+    },
+
+    /** An item whose pictures cannot be had is put aside; its lease runs out by itself. */
+    setAside(assignment) {
+      const index = items.findIndex((item) => item.assignment === assignment);
+      if (index < 0) return;
+      items.splice(index, 1);
+      closed.add(assignment);
+      if (index === 0) shownAt = null;
+    },
+  };
+}
+
+/** What was shown, from left to right: slots where the server names them, else ids, else addresses. */
+export function orderOf(item) {
+  return item.images.map((image) => image.slot ?? image.id ?? image.url);
+}

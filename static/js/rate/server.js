@@ -1,0 +1,50 @@
+// The two endpoints of the rater, and the CSRF token that must be renewed after signing in again.
+
+export function createServer({ config, fetch = (...args) => globalThis.fetch(...args), readConfig, pageUrl }) {
+  let token = config.csrf;
+
+  async function post(url, content) {
+    const body = JSON.stringify(content);
+    return fetch(url, {
+      method: "POST",
+      credentials: "same-origin",
+      keepalive: body.length < 60000, // What is under way survives leaving the page; browsers allow 64 KiB of it.
+      headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": token },
+      body,
+    });
+  }
+
+  /** Signing in again changes the token. The page itself says the new one, and whose it is: somebody else's is not taken. */
+  async function renewToken() {
+    const response = await fetch(pageUrl, { credentials: "same-origin", headers: { Accept: "text/html" } });
+    if (!response.ok) return false;
+    const fresh = readConfig(await response.text());
+    if (!fresh || String(fresh.user_id) !== String(config.user_id)) return false;
+    token = fresh.csrf;
+    return true;
+  }
+
+  async function postSigned(url, content) {
+    const response = await post(url, content);
+    const refused = response.status === 401 || response.status === 403;
+    return refused && (await renewToken()) ? post(url, content) : response;
+  }
+
+  return {
+    /** -> {ok, status, questions?, items?}; items carry expiresAt in ms of this computer's clock. */
+    async lease(count) {
+      const response = await postSigned(config.lease_url, { count });
+      if (!response.ok) return { ok: false, status: response.status };
+      const data = await response.json();
+      const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());
+      for (const item of data.items) item.expiresAt = (Date.parse(item.expires_at) || Infinity) + skew;
+      return { ok: true, status: response.status, ...data };
+    },
+    async sendJudgments(judgments) {
+      const response = await postSigned(config.judgments_url, { judgments });
+      const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+      const data = await response.json().catch(() => null);
+      return { ok: response.ok, status: response.status, results: data?.results, reason: typeof data?.detail === "string" ? data.detail : null, retryAfter };
+    },
+  };
+}

@@ -1,0 +1,44 @@
+// The outbox's place in the browser: one IndexedDB store for all rows, each with the id of the person whose it is.
+
+function asPromise(request) {
+  return new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+}
+
+function open(name) {
+  const request = indexedDB.open(name, 1);
+  request.onupgradeneeded = () => request.result.createObjectStore("rows", { keyPath: "id" }).createIndex("user", "user");
+  return asPromise(request);
+}
+
+export function createBrowserStore(name = "atelier-outbox") {
+  let database = null;
+  const connect = () => (database ??= open(name).catch((error) => {
+    database = null;
+    throw error;
+  }));
+
+  async function change(work) {
+    const transaction = (await connect()).transaction("rows", "readwrite");
+    const done = new Promise((resolve, reject) => {
+      transaction.oncomplete = resolve;
+      transaction.onerror = transaction.onabort = () => reject(transaction.error);
+    });
+    work(transaction.objectStore("rows"));
+    await done;
+  }
+
+  return {
+    all: async (user) => asPromise((await connect()).transaction("rows").objectStore("rows").index("user").getAll(user)),
+    put: (row) => change((rows) => rows.put(row)),
+    remove: (ids) => change((rows) => ids.forEach((id) => rows.delete(id))),
+  };
+}
+
+/** Only one tab of a person sends at a time. Where the browser has no locks, the server's idempotency by id is enough. */
+export function createTabLock(name) {
+  if (!navigator.locks) return (work) => work();
+  return (work) => navigator.locks.request(name, { ifAvailable: true }, (granted) => (granted ? work() : undefined));
+}

@@ -1,0 +1,383 @@
+// The only module of the rater that knows the DOM.
+import { COMMANDS, nameKey } from "./keymap.js";
+
+const GROUNDS = ["checker", "white", "black", "chat"];
+const GROUND_NAMES = { checker: "checkerboard", white: "white", black: "black", chat: "a chat" };
+const SWIPE = 72;
+
+const find = (id) => document.getElementById(id);
+
+function build(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+function buildKey(key) {
+  return build("kbd", "", nameKey(key));
+}
+
+export function readConfig(html) {
+  const source = html === undefined ? document : new DOMParser().parseFromString(html, "text/html");
+  const script = source.getElementById("rate-config");
+  return script ? JSON.parse(script.textContent) : null;
+}
+
+/** Loads and decodes one picture: what `prefetch` calls. */
+export async function loadPicture(url) {
+  const picture = new Image();
+  picture.decoding = "sync"; // It is decoded by then; the swap must not wait for another turn.
+  picture.draggable = false;
+  picture.alt = "";
+  picture.src = url;
+  await picture.decode();
+  return picture;
+}
+
+function toneOf(choice, question) {
+  if (choice.accepts === true) return "pass";
+  return question.choices.some((other) => other.accepts === true) ? "fail" : "even";
+}
+
+function describeAnswers(record, questions) {
+  if (record.action === "skip") return "skipped";
+  if (record.action === "flag") return "reported";
+  return questions
+    .filter((question) => question.name in record.answers)
+    .map((question) => question.choices.find((choice) => choice.value === record.answers[question.name])?.label ?? record.answers[question.name])
+    .join(", ");
+}
+
+/** act(action) gets what a person wants, in the words of keymap.js. */
+export function createView({ config, keymap, act }) {
+  const root = find("rate");
+  const stage = find("rate-stage");
+  const choices = find("rate-choices");
+  const buttons = []; // {button, question, value}
+  let scale = 1;
+
+  // ---- what is there from the start ----
+  function buildChoice(question, choice) {
+    const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
+    const button = build("button", `choice choice--${toneOf(choice, question)}`);
+    button.type = "button";
+    button.append(build("span", "choice__label", choice.label));
+    if (key) {
+      button.prepend(buildKey(key));
+      button.dataset.key = key;
+      button.setAttribute("aria-keyshortcuts", key);
+    }
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => act({ type: "answer", question: question.name, value: choice.value }));
+    buttons.push({ button, question: question.name, value: choice.value });
+    return button;
+  }
+
+  function buildQuestions() {
+    const order = ["ArrowLeft", "ArrowUp", "ArrowDown", "ArrowRight"];
+    for (const question of config.questions) {
+      const row = build("fieldset", "question");
+      row.append(build("legend", "question__text", question.text));
+      const box = build("div", "question__choices");
+      const made = question.choices.map((choice) => buildChoice(question, choice));
+      if (made.every((button) => order.includes(button.dataset.key))) made.sort((a, b) => order.indexOf(a.dataset.key) - order.indexOf(b.dataset.key));
+      box.append(...made);
+      row.append(box);
+      choices.append(row);
+    }
+    choices.dataset.questions = config.questions.length;
+    if (keymap.passAll) {
+      const all = build("button", "choice choice--pass choice--all");
+      all.type = "button";
+      all.append(buildKey(keymap.passAll), build("span", "choice__label", "Pass all"));
+      all.addEventListener("click", () => act(keymap.bindings.get(keymap.passAll)));
+      choices.append(all);
+      buttons.push({ button: all });
+    }
+  }
+
+  function buildHelp() {
+    const list = find("rate-keys");
+    const add = (key, label) => list.append(buildRow(key, label));
+    for (const question of config.questions) {
+      for (const choice of question.choices) {
+        const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
+        if (key) add(key, config.questions.length > 1 ? `${question.text}: ${choice.label}` : choice.label);
+      }
+    }
+    if (keymap.passAll) add(keymap.passAll, "Pass all questions");
+    for (const command of COMMANDS) if (keymap.commandKeys.has(command.name)) add(keymap.commandKeys.get(command.name), command.label);
+  }
+
+  function buildRow(key, label) {
+    const row = build("div", "keys__row");
+    const term = build("dt");
+    term.append(buildKey(key));
+    row.append(term, build("dd", "", label));
+    return row;
+  }
+
+  function wireCommands() {
+    for (const button of root.querySelectorAll("[data-command]")) {
+      const key = keymap.commandKeys.get(button.dataset.command);
+      if (key && !button.querySelector("kbd")) button.append(buildKey(key));
+      if (key) button.setAttribute("aria-keyshortcuts", key);
+      if (button.dataset.command === "zoom") button.addEventListener("click", () => setZoom(!stage.hasAttribute("data-zoom")));
+      else button.addEventListener("click", () => act({ type: button.dataset.command }));
+    }
+    find("rate-flag").addEventListener("close", (event) => {
+      const reason = event.target.returnValue;
+      event.target.returnValue = "";
+      if (reason) act({ type: "flag", reason });
+    });
+    find("rate-flag").addEventListener("keydown", (event) => {
+      const option = event.target.closest("dialog").querySelector(`[data-digit="${event.key}"]`);
+      if (option) option.click();
+    });
+  }
+
+  // ---- the stage ----
+  function measure() {
+    // Read once a resize, never on the key path.
+    const single = stage.dataset.count === "1" || !stage.dataset.count;
+    const gap = 8;
+    const count = Number(stage.dataset.count || 1);
+    const columns = single ? 1 : Math.min(count, stage.clientWidth < 560 && count > 2 ? 2 : count);
+    const rows = Math.ceil(count / columns);
+    stage.dataset.columns = columns;
+    scale = Math.max(48, Math.min((stage.clientWidth - gap * (columns - 1)) / columns, (stage.clientHeight - gap * (rows - 1)) / rows) - 16);
+  }
+
+  /** As large as it stays crisp: small pictures grow by whole steps, large ones fill the stage. */
+  function sizeOf(picture) {
+    const natural = Math.max(picture.naturalWidth, picture.naturalHeight, 1);
+    const largest = natural <= 128 ? natural * 6 : natural * 2;
+    return Math.round(Math.min(scale, largest));
+  }
+
+  function fit(picture) {
+    const size = sizeOf(picture);
+    const ratio = picture.naturalWidth / Math.max(1, picture.naturalHeight);
+    picture.width = ratio >= 1 ? size : Math.round(size * ratio);
+    picture.height = ratio >= 1 ? Math.round(size / ratio) : size;
+  }
+
+  function setPressed(draft) {
+    for (const { button, question, value } of buttons) button.setAttribute("aria-pressed", String(question !== undefined && draft[question] === value));
+  }
+
+  function setState(state) {
+    root.dataset.state = state;
+    for (const { button } of buttons) button.setAttribute("aria-disabled", String(state !== "ready"));
+  }
+
+  function show(item, pictures, draft) {
+    const count = String(pictures.length);
+    if (stage.dataset.count !== count) {
+      stage.dataset.count = count;
+      measure();
+    }
+    for (const picture of pictures) fit(picture);
+    stage.replaceChildren(...pictures.map((picture, index) => {
+      const frame = build("div", "rate__frame");
+      picture.alt = pictures.length > 1 ? `Sticker ${index + 1}` : "The sticker";
+      frame.append(picture);
+      if (pictures.length > 2) frame.append(build("span", "rate__number", String(index + 1)));
+      return frame;
+    }));
+    find("rate-prompt").textContent = item.prompt;
+    find("rate-bucket").textContent = item.bucket ?? "";
+    setPressed(draft);
+    setState("ready");
+  }
+
+  function showMessage(state, title, text, actions = []) {
+    const box = find("rate-message");
+    box.replaceChildren(build("h2", "", title), build("p", "", text));
+    const row = build("div", "cluster");
+    for (const { label, href, run, primary } of actions) {
+      const button = build(href ? "a" : "button", `btn${primary ? " btn--primary" : ""}`, label);
+      if (href) button.href = href;
+      else button.addEventListener("click", run);
+      row.append(button);
+    }
+    box.append(row);
+    stage.replaceChildren();
+    find("rate-prompt").textContent = "";
+    find("rate-bucket").textContent = "";
+    setState(state);
+    announce(`${title}. ${text}`);
+  }
+
+  function showLoading(item) {
+    stage.replaceChildren();
+    find("rate-prompt").textContent = item?.prompt ?? "";
+    find("rate-bucket").textContent = item?.bucket ?? "";
+    setPressed({});
+    setState("loading");
+  }
+
+  // ---- around it ----
+  function showHistory(history) {
+    find("rate-strip").replaceChildren(...history.slice(0, 10).map(({ item, record }) => {
+      const said = describeAnswers(record, config.questions);
+      const entry = build("li");
+      const button = build("button", "strip__item");
+      button.type = "button";
+      button.title = `${item.prompt}: ${said}. Press to undo.`;
+      button.setAttribute("aria-label", `Undo: ${item.prompt}, ${said}`);
+      for (const image of item.images.slice(0, 2)) {
+        const small = new Image(40, 40);
+        small.src = image.url;
+        small.alt = "";
+        button.append(small);
+      }
+      button.append(build("span", `strip__mark strip__mark--${markOf(record)}`, { pass: "✓", fail: "✗", skip: "–", even: "•" }[markOf(record)]));
+      button.addEventListener("click", () => act({ type: "undo", assignment: item.assignment }));
+      entry.append(button);
+      return entry;
+    }));
+    for (const button of root.querySelectorAll('[data-command="undo"]')) button.disabled = history.length === 0;
+  }
+
+  function markOf(record) {
+    if (record.action !== "answer") return "skip";
+    const judged = config.questions.filter((question) => question.name in record.answers && question.choices.some((choice) => choice.accepts === true));
+    if (!judged.length) return "even";
+    return judged.every((question) => question.choices.find((choice) => choice.value === record.answers[question.name])?.accepts) ? "pass" : "fail";
+  }
+
+  function showProgress({ done, total, left, pace }) {
+    const bar = find("rate-progress");
+    bar.max = Math.max(1, total);
+    bar.value = Math.min(done, total);
+    const figures = `${done} of ${total}`;
+    find("rate-figures").textContent = left > 0 ? `${figures}, ${left} left for you` : figures;
+    const minutes = pace > 0 ? Math.ceil(left / pace) : 0;
+    find("rate-pace").textContent = pace > 0 ? `${pace} a minute${left > 0 ? `, about ${minutes} min left` : ""}` : "";
+  }
+
+  function showOutbox({ waiting, rejected, problem, kept }) {
+    const cloud = find("rate-cloud");
+    const words = waiting === 0 ? "all saved" : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : `${waiting} waiting`;
+    if (cloud.textContent !== words) cloud.textContent = words;
+    find("rate-cloud-box").dataset.state = waiting === 0 ? "saved" : problem ? "stuck" : "waiting";
+    toggle("rate-signed-out", problem === "signed-out");
+    toggle("rate-loose", kept === "tab" && waiting > 0);
+    toggle("rate-rejected", rejected.length > 0);
+    find("rate-rejected-count").textContent = rejected.length === 1 ? "One judgment was not accepted." : `${rejected.length} judgments were not accepted.`;
+    if (find("rate-rejected-dialog").open || rejected.length) listRejected(rejected);
+  }
+
+  function listRejected(rejected) {
+    find("rate-rejected-list").replaceChildren(...rejected.map((row) => {
+      const entry = build("li");
+      entry.dataset.tone = "bad";
+      entry.append(build("strong", "", describeAnswers(row.judgment, config.questions) || "Undo"), build("span", "", row.reason), build("time", "", new Date(row.judgment.decided_at).toLocaleTimeString()));
+      const button = build("button", "btn btn--sm", "I have read it");
+      button.addEventListener("click", () => act({ type: "dismiss", id: row.id }));
+      entry.append(button);
+      return entry;
+    }));
+    if (!rejected.length) find("rate-rejected-dialog").close();
+  }
+
+  function toggle(id, on) {
+    const element = find(id);
+    if (element.hidden === on) element.hidden = !on;
+  }
+
+  function announce(text) {
+    find("rate-live").textContent = text;
+  }
+
+  // ---- backgrounds, zoom, guidelines ----
+  function remember(name, value) {
+    try {
+      if (value === undefined) return localStorage.getItem(`atelier-rate-${name}`);
+      localStorage.setItem(`atelier-rate-${name}`, value);
+    } catch {
+      // Forbidden storage costs no more than the memory of a preference.
+    }
+    return null;
+  }
+
+  function setGround(ground) {
+    root.dataset.ground = ground;
+    find("rate-ground-name").textContent = GROUND_NAMES[ground];
+  }
+
+  function nextGround() {
+    const ground = GROUNDS[(GROUNDS.indexOf(root.dataset.ground) + 1) % GROUNDS.length];
+    setGround(ground);
+    remember("ground", ground);
+    announce(`Background: ${GROUND_NAMES[ground]}`);
+  }
+
+  function setZoom(on) {
+    stage.toggleAttribute("data-zoom", on);
+  }
+
+  function toggleGuidelines() {
+    const open = getComputedStyle(find("rate-guide")).display === "none";
+    root.dataset.guide = open ? "open" : "closed";
+    if (matchMedia("(min-width: 64rem)").matches) remember("guide", root.dataset.guide);
+    if (open) find("rate-guide").focus({ preventScroll: true });
+  }
+
+  function openDialog(id) {
+    const dialog = find(id);
+    if (!dialog.open) dialog.showModal();
+  }
+
+  // ---- pointers ----
+  function wirePointers() {
+    let from = null;
+    const yes = () => buttons.find(({ button }) => button.classList.contains("choice--pass"));
+    const no = () => buttons.find(({ button }) => button.classList.contains("choice--fail"));
+    const swipes = config.questions.filter((question) => question.required !== false).length === 1 && config.kind === "alignment";
+    const move = (distance) => {
+      stage.firstElementChild?.style.setProperty("translate", distance ? `${distance}px 0` : "");
+      stage.dataset.swipe = distance > SWIPE ? "pass" : distance < -SWIPE ? "fail" : "";
+    };
+    stage.addEventListener("pointermove", (event) => {
+      if (stage.hasAttribute("data-zoom")) {
+        const box = stage.getBoundingClientRect();
+        stage.style.setProperty("--x", `${((event.clientX - box.left) / box.width) * 100}%`);
+        stage.style.setProperty("--y", `${((event.clientY - box.top) / box.height) * 100}%`);
+      }
+      if (from && swipes) move(event.clientX - from);
+    });
+    stage.addEventListener("pointerdown", (event) => {
+      if (event.pointerType !== "mouse") from = event.clientX;
+    });
+    stage.addEventListener("pointerup", (event) => {
+      if (from === null) return;
+      const distance = event.clientX - from;
+      from = null;
+      move(0);
+      if (swipes && Math.abs(distance) > SWIPE) (distance > 0 ? yes() : no())?.button.click();
+    });
+    stage.addEventListener("pointercancel", () => {
+      from = null;
+      move(0);
+    });
+  }
+
+  buildQuestions();
+  buildHelp();
+  wireCommands();
+  wirePointers();
+  setGround(GROUNDS.includes(remember("ground")) ? remember("ground") : "checker");
+  root.dataset.guide = remember("guide") ?? "auto";
+  showHistory([]);
+  setState("loading");
+  measure();
+  new ResizeObserver(() => {
+    measure();
+    for (const picture of stage.querySelectorAll("img")) fit(picture);
+  }).observe(stage);
+
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, announce, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+}
