@@ -1,15 +1,15 @@
-"""A pipeline folder of the same kind as the demo model, random and very small: for tests that need the shape, not the art."""
+"""A pipeline folder of the same kind as the demo model, random and tiny: for tests that need the shape, not the art."""
 
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from demo.tokenizer import build_tokenizer
 
 SIZE = 32
-WORDS = "a an the of with and plain die cut sticker cat dog heart face happy sad pizza white border".split()
+WORDS = ("a", "an", "of", "with", "plain", "die", "cut", "sticker", "cat", "dog", "heart", "face", "happy", "white")
 
 
 def build_tiny(out_dir: Path, seed: int = 0) -> Path:
@@ -20,11 +20,12 @@ def build_tiny(out_dir: Path, seed: int = 0) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        tokenizer = build_tokenizer(WORDS)
         pipeline = assemble_pipeline(
             vae=make_vae(SIZE, channels=(8, 8, 16), groups=4),
             unet=make_unet(SIZE // 4, channels=(16, 32), cross_dim=32, layers=1, groups=8),
-            text_encoder_of=lambda tokenizer: make_text_encoder(tokenizer, hidden=32, layers=1, heads=2),
-            words=WORDS,
+            text_encoder=make_text_encoder(tokenizer, hidden=32, layers=1, heads=2),
+            tokenizer=tokenizer,
         )
     save_pipeline(pipeline, out_dir)
     return out_dir
@@ -65,7 +66,7 @@ def make_unet(
     )
 
 
-def make_text_encoder(tokenizer, *, hidden: int, layers: int, heads: int) -> CLIPTextModel:  # type: ignore[no-untyped-def]
+def make_text_encoder(tokenizer: CLIPTokenizer, *, hidden: int, layers: int, heads: int) -> CLIPTextModel:
     """A small CLIP text model that knows the special tokens of `tokenizer`."""
     return CLIPTextModel(
         CLIPTextConfig(
@@ -98,13 +99,14 @@ def make_scheduler() -> DDIMScheduler:
     )
 
 
-def assemble_pipeline(*, vae, unet, text_encoder_of, words) -> StableDiffusionPipeline:  # type: ignore[no-untyped-def]
-    """The parts as one pipeline, with a tokenizer learned from `words` and the shared noise schedule."""
-    tokenizer = build_tokenizer(words)
+def assemble_pipeline(
+    *, vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> StableDiffusionPipeline:
+    """The parts as one pipeline, on the shared noise schedule and without a safety checker."""
     return StableDiffusionPipeline(
         vae=vae,
         unet=unet,
-        text_encoder=text_encoder_of(tokenizer),
+        text_encoder=text_encoder,
         tokenizer=tokenizer,
         scheduler=make_scheduler(),
         safety_checker=None,

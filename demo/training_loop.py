@@ -1,0 +1,96 @@
+"""The training loop of the demo build: a wall-time budget, a cosine learning rate, and checkpoints to resume from."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: at most `steps` optimizer steps and at most `minutes` of wall time, whichever ends first."""
+
+    steps: int
+    minutes: float = math.inf
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a stage trains. `loss(step)` returns the scalar loss of that step and a dict of figures for the log."""
+
+    name: str
+    parameters: list[torch.nn.Parameter]
+    state: dict[str, torch.nn.Module]
+    loss: Callable[[int], tuple[torch.Tensor, dict[str, float]]]
+    learning_rate: float
+    after_step: Callable[[int], None] = lambda step: None
+    every: Callable[[int], None] = lambda step: None
+    every_steps: int = 250
+
+
+def train(loop: Loop, budget: Budget, work: Path) -> int:
+    """Run the loop, and return the number of steps done. A checkpoint in `work` is continued, its time counted."""
+    work.mkdir(parents=True, exist_ok=True)
+    optimizer = torch.optim.AdamW(loop.parameters, lr=loop.learning_rate, weight_decay=0.01, betas=(0.9, 0.99))
+    checkpoint = work / f"{loop.name}.pt"
+    step, spent = _resume(checkpoint, loop, optimizer)
+    started = time.monotonic() - spent
+    with (work / f"{loop.name}.jsonl").open("a") as log:
+        while step < budget.steps:
+            minutes = (time.monotonic() - started) / 60
+            progress = max(step / budget.steps, minutes / budget.minutes)
+            if progress >= 1:
+                break
+            rate = (
+                loop.learning_rate
+                * min(1.0, (step + 1) / 50)
+                * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+            )
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            loss, figures = loop.loss(step)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"The loss of {loop.name} is {loss.item()} at step {step}.")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(loop.parameters, 1.0)
+            optimizer.step()
+            step += 1
+            loop.after_step(step)
+            if step % 25 == 0:
+                line = {
+                    "step": step,
+                    "minutes": round(minutes, 2),
+                    "loss": round(loss.item(), 5),
+                    "lr": rate,
+                    **figures,
+                }
+                print(loop.name, json.dumps(line), flush=True)
+                log.write(json.dumps(line) + "\n")
+            if step % loop.every_steps == 0:
+                _save(checkpoint, loop, optimizer, step, time.monotonic() - started)
+                loop.every(step)
+    _save(checkpoint, loop, optimizer, step, time.monotonic() - started)
+    loop.every(step)
+    return step
+
+
+def _save(checkpoint: Path, loop: Loop, optimizer: torch.optim.Optimizer, step: int, spent: float) -> None:
+    state = {"modules": {name: module.state_dict() for name, module in loop.state.items()}}
+    temporary = checkpoint.with_suffix(".tmp")
+    torch.save(state | {"optimizer": optimizer.state_dict(), "step": step, "spent": spent}, temporary)
+    temporary.rename(checkpoint)
+
+
+def _resume(checkpoint: Path, loop: Loop, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    if not checkpoint.exists():
+        return 0, 0.0
+    state = torch.load(checkpoint, weights_only=True)
+    for name, module in loop.state.items():
+        module.load_state_dict(state["modules"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["spent"]
