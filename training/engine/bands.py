@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
@@ -226,9 +227,34 @@ def draw_shares(schedule: NoiseSchedule, rows: Sequence[TableRow], mixture: str 
     if mixture == "shares":
         total = sum(row.weight for row in rows)
         return [row.weight / total for row in rows]
-    inside = [set(schedule.timesteps_in(row.band)) for row in rows]
+    return cell_shares(schedule, rows, range(schedule.num_timesteps))
+
+
+def report_regions(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> list[range]:
+    """The parts of [0, T) for which losses are reported apart: cut wherever a band of the table begins or ends.
+
+    A table of full bands is cut at T' = 0.9 T all the same, so that it can be compared with a split one, and so that
+    no table's losses hide the noisy end.
+    """
+    count = schedule.num_timesteps
+    cuts = {
+        edge for row in rows for inside in [schedule.timesteps_in(row.band)] for edge in (inside.start, inside.stop)
+    }
+    inner = sorted(cut for cut in cuts if 0 < cut < count) or [min(count * 9 // 10 + 1, count - 1)]
+    edges = [0, *inner, count]
+    return [range(low, high) for low, high in pairwise(edges)]
+
+
+def region_label(region: range) -> str:
+    """ "901-999": the first and last timestep of a region."""
+    return f"{region.start}-{region.stop - 1}"
+
+
+def cell_shares(schedule: NoiseSchedule, rows: Sequence[TableRow], region: range) -> list[float]:
+    """The natural share of draws of every row within one region of timesteps."""
+    inside = [schedule.timesteps_in(row.band) for row in rows]
     shares = [0.0] * len(rows)
-    for t in range(schedule.num_timesteps):
+    for t in region:
         holders = [i for i in range(len(rows)) if t in inside[i]]
         total = sum(rows[i].weight for i in holders)
         for i in holders:

@@ -1,0 +1,85 @@
+"""A tiny random parent, coloured squares as images, and a run folder that trains in a second."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from demo.tiny import build_tiny
+from generation.engine.folders import hash_folder
+from training.engine.bands import NoiseSchedule, split_at
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_tiny(tmp_path_factory.mktemp("parent") / "model", seed=3)
+
+
+@pytest.fixture(scope="session")
+def schedule(parent: Path) -> NoiseSchedule:
+    return NoiseSchedule.from_config(json.loads((parent / "scheduler" / "scheduler_config.json").read_text()))
+
+
+def write_manifest(folder: Path, name: str, count: int) -> str:
+    """`count` squares of different colours with captions; returns the manifest's path."""
+    lines = []
+    for i in range(count):
+        path = folder / f"{name}-{i}.png"
+        colour = (37 * i % 256, 90 if name == "style" else 200, 11 * i % 256, 255 if i % 2 else 128)
+        Image.new("RGBA", (40, 32), colour).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(json.dumps({"image": path.name, "caption": f"a {name} cat {i}", "sha256": digest, "note": "x"}))
+    manifest = folder / f"{name}.jsonl"
+    manifest.write_text("\n".join(lines))
+    return str(manifest)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, parent: Path, schedule: NoiseSchedule) -> MakeRun:
+    """Write a run folder: Style Tailoring of 5 content and 6 style images unless `changes` say otherwise."""
+    data = tmp_path / "data"
+    data.mkdir()
+    split = split_at(schedule)
+    manifests = {name: write_manifest(data, name, count) for name, count in (("content", 5), ("style", 6))}
+    parent_hash, _ = hash_folder(parent)
+
+    def make(name: str = "run", **changes: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        settings = {
+            "schema": 1,
+            "parent": str(parent),
+            "parent_hash": parent_hash,
+            "sources": [
+                {
+                    "name": each,
+                    "manifest": manifests[each],
+                    "band": {"log_snr_min": band.log_snr_min, "log_snr_max": band.log_snr_max},
+                    "weight": 1.0,
+                }
+                for each, band in (("content", split.content), ("style", split.style))
+            ],
+            "cache_dir": str(tmp_path / "cache"),
+            "steps": 6,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "checkpoint_every": 2,
+            "validate_every": 3,
+            "sample_every": 3,
+            "sample_prompts": [{"prompt": "a cat", "seed": 1}],
+            "sample_steps": 2,
+            "seed": 7,
+            "num_threads": 1,
+            "device": "cpu",
+            **changes,
+        }
+        (folder / "run.json").write_text(json.dumps(settings))
+        return folder
+
+    return make

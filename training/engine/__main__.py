@@ -1,0 +1,78 @@
+"""`python -m training.engine RUN_DIR`: train one run as a child process.
+
+Exit status: 0 done, 75 may be tried again and resumes (out of memory, disk full, folder held by another process), 76
+stopped by SIGTERM or by the file RUN_DIR/cancel with all progress saved, 77 cannot be trained as asked, 78 diverged, 1 a
+fault of the program. With 75, 77, 78 and 1, RUN_DIR/error.json has {"sentence", "retry"}. For the other files see
+`run_files`, for run.json see `recipe`.
+"""
+
+import argparse
+import sys
+import traceback
+from pathlib import Path
+
+from generation.engine.folders import FolderRefused
+from training.engine.bands import TableRefused
+from training.engine.lifeline import StopRequest, die_with_parent, hold_folder
+from training.engine.recipe import RunRefused, load_run
+from training.engine.run_files import write_json
+
+DONE, RESUMABLE, CANCELLED, REFUSED, DIVERGED, FAULT = 0, 75, 76, 77, 78, 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m training.engine", description="Train one run.")
+    parser.add_argument("folder", type=Path, metavar="RUN_DIR", help="the folder that holds run.json")
+    folder: Path = parser.parse_args(arguments).folder.resolve()
+    die_with_parent()
+    if not folder.is_dir():
+        sys.stderr.write("The run's folder does not exist.\n")
+        return REFUSED
+    stop = StopRequest(folder)
+    stop.listen()
+    try:
+        with hold_folder(folder):
+            (folder / "error.json").unlink(missing_ok=True)
+            # Before torch is imported, which takes seconds: most refusals need none of it.
+            load_run(folder / "run.json")
+            return _train(folder, stop)
+    except RunRefused as refused:
+        return _refuse(folder, refused.sentence, RESUMABLE if refused.retry else REFUSED)
+
+
+def _train(folder: Path, stop: StopRequest) -> int:
+    import torch
+
+    from training.engine.result import Diverged
+    from training.engine.trainer import Stopped, run_training
+
+    try:
+        run_training(folder, stop)
+    except Stopped:
+        return CANCELLED
+    except Diverged as diverged:
+        return _refuse(folder, diverged.sentence, DIVERGED)
+    except (FolderRefused, TableRefused) as refused:
+        return _refuse(folder, refused.sentence, REFUSED)
+    except (MemoryError, torch.OutOfMemoryError):
+        return _refuse(folder, "There was not enough memory; a smaller batch size needs less.", RESUMABLE)
+    except OSError as error:
+        traceback.print_exc()
+        reason = "The disk is full." if error.errno == 28 else "A file could not be read or written."
+        return _refuse(folder, reason, RESUMABLE)
+    except RunRefused:
+        raise
+    except Exception:
+        traceback.print_exc()
+        return _refuse(folder, "The trainer failed by a fault of its own; its log has the details.", FAULT)
+    return DONE
+
+
+def _refuse(folder: Path, sentence: str, status: int) -> int:
+    write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
+    sys.stderr.write(f"{sentence}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

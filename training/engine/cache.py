@@ -1,0 +1,190 @@
+"""The cache of latents and text embeddings, shared by all runs, addressed by content.
+
+A latent's key is a hash of the image's bytes, the preprocessing and the VAE's weights; a caption's of the text and the
+text encoder's weights: a stale hit is impossible. What is kept is the posterior's mean and standard deviation, not one
+frozen sample, so that training still draws a fresh latent each time. Entries lie in safetensors shards that are named
+by their own hash. Every image is encoded alone: its values do not depend on which others were missing from the cache.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from generation.engine.folders import Manifest, hash_file, hash_manifest
+from generation.engine.images import on_white
+from generation.engine.pipeline import Pipeline
+from training.engine.manifests import Item
+from training.engine.recipe import RunRefused
+from training.engine.run_files import write_bytes
+
+# Part of every latent's key: change it whenever `read_pixels` changes.
+PREPROCESSING = "white lanczos center 1"
+SHARD_ENTRIES = 256
+
+Report = Callable[[int, int], None]
+
+
+class ShardStore:
+    """Tensors by key in a folder of safetensors files, each named by the SHA-256 of its bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._where: dict[str, Any] = {}
+        for path in sorted(folder.glob("*.safetensors")):
+            self._open(path)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._where
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        """The tensor, read through the page cache: a large set costs no process memory."""
+        return self._where[key].get_tensor(key)
+
+    def add(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Write one shard, atomically; the same tensors are the same file."""
+        content = save({key: tensors[key].contiguous() for key in sorted(tensors)})
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
+        write_bytes(path, content)
+        self._open(path)
+
+    def _open(self, path: Path) -> None:
+        try:
+            if hash_file(path) != path.stem:
+                raise ValueError(path.name)
+            shard = safe_open(path, framework="pt")
+            self._where.update((key, shard) for key in shard.keys())  # noqa: SIM118 - a shard is no mapping.
+        except (OSError, ValueError, SafetensorError):
+            # Damaged: what it held is computed again.
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `texts[key]` is [L, D], both float32."""
+
+    latents: ShardStore
+    texts: ShardStore
+    latent_keys: tuple[tuple[str, ...], ...]
+    text_keys: tuple[tuple[str, ...], ...]
+    empty_text_key: str
+
+
+def encode_sources(
+    pipeline: Pipeline,
+    parent_manifest: Manifest,
+    sources: Sequence[Sequence[Item]],
+    cache_dir: Path,
+    report: Report = lambda done, total: None,
+) -> Encoded:
+    """Make sure that every image and caption is in the cache. `report(done, total)` is called after each new entry and
+    may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
+    vae_hash = _part_hash(parent_manifest, "vae/")
+    text_hash = _part_hash(parent_manifest, "text_encoder/", "tokenizer/")
+    latents = ShardStore(cache_dir / "latents")
+    texts = ShardStore(cache_dir / "texts")
+    size = pipeline.resolution
+    images = {_latent_key(item.sha256, size, vae_hash): item for items in sources for item in items}
+    captions = {_text_key(caption, text_hash): caption for caption in ["", *_captions(sources)]}
+    missing_images = [key for key in images if key not in latents]
+    missing_captions = [key for key in captions if key not in texts]
+    total = len(missing_images) + len(missing_captions)
+    done = _fill(texts, missing_captions, lambda key: encode_text(pipeline, captions[key]), report, 0, total)
+    _fill(
+        latents, missing_images, lambda key: encode_image(pipeline, read_pixels(images[key], size)), report, done, total
+    )
+    return Encoded(
+        latents=latents,
+        texts=texts,
+        latent_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in sources),
+        text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
+        empty_text_key=_text_key("", text_hash),
+    )
+
+
+def read_pixels(item: Item, size: int) -> torch.Tensor:
+    """[3, size, size] in -1..1: composited on white, shorter side resized to `size`, centre cut out."""
+    try:
+        content = item.image.read_bytes()
+        if hashlib.sha256(content).hexdigest() != item.sha256:
+            raise RunRefused(f"The image {item.image.name} is not the one that was frozen: its hash differs.")
+        image = on_white(Image.open(io.BytesIO(content)))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise RunRefused(f"The image {item.image.name} cannot be read.") from None
+    if image.size != (size, size):
+        scale = size / min(image.size)
+        width, height = (max(size, round(side * scale)) for side in image.size)
+        left, top = (width - size) // 2, (height - size) // 2
+        image = image.resize((width, height), Image.Resampling.LANCZOS).crop((left, top, left + size, top + size))
+    return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1.0
+
+
+def encode_image(pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
+    """[2, C, H, W] float32 on the CPU: mean and standard deviation of the latent posterior, not yet scaled."""
+    with torch.inference_mode():
+        posterior = pipeline.pipe.vae.encode(pixels[None].to(pipeline.device, pipeline.dtype)).latent_dist
+        return torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
+
+
+def encode_text(pipeline: Pipeline, caption: str) -> torch.Tensor:
+    """[L, D] float32 on the CPU: what diffusers' Stable Diffusion pipeline conditions on for this prompt."""
+    pipe = pipeline.pipe
+    tokens = pipe.tokenizer(
+        [caption],
+        padding="max_length",
+        truncation=True,
+        max_length=pipe.tokenizer.model_max_length,
+        return_tensors="pt",
+    )
+    masked = getattr(pipe.text_encoder.config, "use_attention_mask", None)
+    mask = tokens.attention_mask.to(pipeline.device) if masked else None
+    with torch.inference_mode():
+        return pipe.text_encoder(tokens.input_ids.to(pipeline.device), attention_mask=mask)[0][0].float().cpu()
+
+
+def _fill(
+    store: ShardStore,
+    keys: Sequence[str],
+    encode: Callable[[str], torch.Tensor],
+    report: Report,
+    done: int,
+    total: int,
+) -> int:
+    for start in range(0, len(keys), SHARD_ENTRIES):
+        shard = {}
+        for key in keys[start : start + SHARD_ENTRIES]:
+            shard[key] = encode(key)
+            done += 1
+            report(done, total)
+        store.add(shard)
+    return done
+
+
+def _captions(sources: Iterable[Iterable[Item]]) -> list[str]:
+    return [item.caption for items in sources for item in items]
+
+
+def _part_hash(manifest: Manifest, *prefixes: str) -> str:
+    return hash_manifest({name: entry for name, entry in manifest.items() if name.startswith(prefixes)})
+
+
+def _latent_key(image_sha256: str, size: int, vae_hash: str) -> str:
+    return _key(image_sha256, PREPROCESSING, size, vae_hash)
+
+
+def _text_key(caption: str, text_hash: str) -> str:
+    return _key(caption, text_hash)
+
+
+def _key(*parts: str | int) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,162 @@
+"""Checkpoints: published whole or not at all, verified before they are used, never pickled.
+
+checkpoints/step-000100/weights.safetensors     the trained parameters by name, float32
+                        optimizer.safetensors   AdamW's moments: "<parameter>|exp_avg", "|exp_avg_sq", "|step"
+                        ema.safetensors         the moving average by name, if the run keeps one
+                        state.json              step and the small counters of the loop
+                        manifest.json           {"files": {name: {"sha256", "bytes"}}}, written last
+quarantine/                                     checkpoints whose files did not match their manifest
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from generation.engine.folders import hash_file
+from training.engine.run_files import sync_folder, write_json
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass
+class Checkpoint:
+    """The whole state of a run after `step` updates. `state` is small and JSON."""
+
+    step: int
+    weights: Tensors
+    optimizer: Tensors
+    ema: Tensors | None
+    state: dict[str, Any]
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Publish a checkpoint under `folder`/checkpoints and only then remove those beyond the newest `keep`."""
+    root = folder / "checkpoints"
+    root.mkdir(exist_ok=True)
+    final = root / checkpoint_name(checkpoint.step)
+    temporary = root / f".{final.name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    parts: dict[str, Tensors] = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
+    if checkpoint.ema is not None:
+        parts["ema"] = checkpoint.ema
+    for name, tensors in parts.items():
+        save_file(
+            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
+            temporary / f"{name}.safetensors",
+        )
+    write_json(temporary / "state.json", {**checkpoint.state, "step": checkpoint.step})
+    publish_folder(temporary, final)
+    for old in list_checkpoints(folder)[:-keep]:
+        discard_folder(old)
+    return final
+
+
+def publish_folder(temporary: Path, final: Path) -> None:
+    """Sync the files, add a manifest with their hashes, and rename: `final` appears whole or not at all."""
+    files = sorted(path for path in temporary.rglob("*") if path.is_file())
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    entries = {
+        path.relative_to(temporary).as_posix(): {"sha256": hash_file(path), "bytes": path.stat().st_size}
+        for path in files
+    }
+    write_json(temporary / "manifest.json", {"files": entries})
+    if final.exists():
+        discard_folder(final)
+    temporary.rename(final)
+    sync_folder(final.parent)
+
+
+def discard_folder(path: Path) -> None:
+    """Remove a published folder; a half-removed one is never seen under its name."""
+    dying = path.with_name(f".{path.name}.old")
+    shutil.rmtree(dying, ignore_errors=True)
+    path.rename(dying)
+    shutil.rmtree(dying, ignore_errors=True)
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The published checkpoints, oldest first."""
+    return sorted((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what a killed process was still writing or removing."""
+    for path in [*(folder / "checkpoints").glob(".step-*"), *folder.glob(".result.*")]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".*.tmp-*"):
+        path.unlink(missing_ok=True)
+
+
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """(the newest checkpoint that is whole, names of damaged ones, which were moved to quarantine/)."""
+    damaged: list[str] = []
+    for path in reversed(list_checkpoints(folder)):
+        checkpoint = _load(path)
+        if checkpoint is not None:
+            return checkpoint, damaged
+        damaged.append(_set_aside(folder, path))
+    return None, damaged
+
+
+def _load(path: Path) -> Checkpoint | None:
+    """The checkpoint, or None if any file is missing, unexpected or not what the manifest says."""
+    try:
+        entries = json.loads((path / "manifest.json").read_text())["files"]
+        present = {each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()} - {"manifest.json"}
+        if present != set(entries) or not _matches(path, entries):
+            return None
+        state = json.loads((path / "state.json").read_text())
+        ema = load_file(path / "ema.safetensors") if "ema.safetensors" in entries else None
+        weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+        return Checkpoint(int(state["step"]), weights, optimizer, ema, state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        return None
+
+
+def _matches(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(hash_file(path / name) == entry["sha256"] for name, entry in entries.items())
+
+
+def _set_aside(folder: Path, path: Path) -> str:
+    quarantine = folder / "quarantine"
+    quarantine.mkdir(exist_ok=True)
+    target, number = quarantine / path.name, 1
+    while target.exists():
+        number += 1
+        target = quarantine / f"{path.name}-{number}"
+    path.rename(target)
+    return target.name
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[torch.nn.Parameter, str]) -> Tensors:
+    """The optimizer's state as named tensors."""
+    return {
+        f"{names[parameter]}|{key}": value
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter], tensors: Tensors
+) -> None:
+    """The inverse of `optimizer_tensors`. Raises `KeyError` for a parameter that is not there."""
+    for key, value in tensors.items():
+        name, _, slot = key.rpartition("|")
+        parameter = parameters[name]
+        optimizer.state[parameter][slot] = value.to(parameter.device)

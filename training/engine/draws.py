@@ -1,0 +1,119 @@
+"""What each slot of each step trains on: timestep, source, image, caption drop and noise.
+
+Every choice is a pure function of (seed, step, slot), so a resumed run repeats what an uninterrupted one would have
+drawn, whatever happened in between, and no generator's state needs saving. This module imports no torch.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+
+from training.engine.bands import NoiseSchedule, TableRow, check_table, draw_shares
+
+WORD = 2**64
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One training example. `noise_seed` seeds the diffusion noise and the sample of the image's latent posterior;
+    `weight` multiplies its loss (1 except for importance weights)."""
+
+    timestep: int
+    source: int
+    image: int
+    drop_caption: bool
+    noise_seed: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The joint distribution of timestep and source that a recipe table describes.
+
+    natural: t is uniform over all T timesteps, then a source is drawn by weight among those whose band holds t. For
+    Style Tailoring's two rows this is the unweighted sum of the paper's two expectations: about 10% content draws.
+    shares: the source is drawn by weight first, then t uniformly from its band; with `importance_weights` each loss is
+    multiplied by natural / used probability, so that the expected loss is the natural one.
+
+    Images are drawn uniformly from their source, with replacement: independence of history is what makes resuming exact.
+    `sizes` counts the images of each row. Raises `TableRefused` for a table with gaps or empty bands.
+    """
+
+    schedule: NoiseSchedule
+    rows: tuple[TableRow, ...]
+    sizes: tuple[int, ...]
+    seed: int
+    mode: str = "natural"
+    importance_weights: bool = False
+    caption_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_table(self.schedule, self.rows)
+
+    @cached_property
+    def bands(self) -> tuple[range, ...]:
+        return tuple(self.schedule.timesteps_in(row.band) for row in self.rows)
+
+    @cached_property
+    def holders(self) -> tuple[tuple[int, ...], ...]:
+        """For each timestep the rows that may be drawn for it."""
+        return tuple(
+            tuple(i for i, band in enumerate(self.bands) if t in band) for t in range(self.schedule.num_timesteps)
+        )
+
+    def draw(self, step: int, slot: int) -> Draw:
+        """The example of slot `slot` (0 .. images per step - 1) of step `step` (from 0)."""
+        u_time, u_source, u_image, u_drop, noise_seed = _words(self.seed, step, slot)
+        if self.mode == "natural":
+            timestep = _pick(u_time, self.schedule.num_timesteps)
+            holders = self.holders[timestep]
+            source = holders[_pick_weighted(u_source, [self.rows[i].weight for i in holders])]
+            weight = 1.0
+        else:
+            source = _pick_weighted(u_source, [row.weight for row in self.rows])
+            band = self.bands[source]
+            timestep = band[_pick(u_time, len(band))]
+            weight = self._importance(timestep, source) if self.importance_weights else 1.0
+        return Draw(
+            timestep=timestep,
+            source=source,
+            image=_pick(u_image, self.sizes[source]),
+            drop_caption=u_drop / WORD < self.caption_dropout,
+            noise_seed=noise_seed >> 1,  # torch takes seeds below 2**63.
+            weight=weight,
+        )
+
+    def shares(self) -> list[float]:
+        """The expected share of draws of every row."""
+        return draw_shares(self.schedule, self.rows, self.mode)
+
+    def _importance(self, timestep: int, source: int) -> float:
+        holders = self.holders[timestep]
+        weights = [row.weight for row in self.rows]
+        natural = weights[source] / sum(weights[i] for i in holders) / self.schedule.num_timesteps
+        used = weights[source] / sum(weights) / len(self.bands[source])
+        return natural / used
+
+
+def key_words(*parts: int | str) -> tuple[int, ...]:
+    """Eight independent, uniform 64-bit numbers from a key."""
+    digest = hashlib.blake2b(":".join(str(part) for part in parts).encode(), digest_size=64).digest()
+    return tuple(int.from_bytes(digest[i : i + 8], "big") for i in range(0, 64, 8))
+
+
+def _words(seed: int, step: int, slot: int) -> tuple[int, int, int, int, int]:
+    first, second, third, fourth, fifth, *_ = key_words("draw", seed, step, slot)
+    return first, second, third, fourth, fifth
+
+
+def _pick(word: int, count: int) -> int:
+    """A uniform whole number below `count`."""
+    return word * count // WORD
+
+
+def _pick_weighted(word: int, weights: Sequence[float]) -> int:
+    edges = list(accumulate(weights))
+    return min(bisect_right(edges, word / WORD * edges[-1]), len(weights) - 1)

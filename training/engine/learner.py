@@ -1,0 +1,161 @@
+"""What learns: the trained parameters, their optimizer, the moving average, and one update of them."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
+from training.engine.draws import key_words
+from training.engine.recipe import RunRefused, RunSettings
+
+# The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
+LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+@dataclass
+class Learner:
+    """A U-Net in float32 with the parameters that are trained, by name; `step` counts finished updates."""
+
+    unet: Any
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: Tensors | None
+    settings: RunSettings
+    step: int = 0
+    skipped_in_row: int = 0
+    final_loss: float | None = field(default=None)
+
+
+def make_learner(unet: Any, settings: RunSettings) -> Learner:
+    """Prepare a frozen float32 U-Net for full training or for LoRA, by `settings.method`."""
+    if settings.method == "lora":
+        _add_lora(unet, settings)
+    else:
+        unet.requires_grad_(True)
+    parameters = {name: each for name, each in unet.named_parameters() if each.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    ema = None
+    if settings.ema_decay is not None:
+        # Always float32: a half-precision average never moves.
+        ema = {name: each.detach().clone().float() for name, each in parameters.items()}
+    return Learner(unet, parameters, optimizer, ema, settings)
+
+
+def _add_lora(unet: Any, settings: RunSettings) -> None:
+    from peft import LoraConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key_words("lora", settings.seed)[0] >> 1)
+        rank = settings.lora_rank
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
+    for parameter in unet.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def learning_rate_at(settings: RunSettings, step: int) -> float:
+    """The learning rate of the update with index `step` (from 0): linear warm-up, then constant, or a half cosine that
+    reaches zero after the last update."""
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / warmup
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    progress = (step - warmup) / max(1, settings.steps - warmup)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
+    """One optimizer update from the accumulated gradients: (gradient norm before clipping, whether it was made).
+
+    A loss or gradient that is not finite leaves weights, moments and average untouched. The step counts all the same,
+    so the next one draws other examples.
+    """
+    settings = learner.settings
+    for group in learner.optimizer.param_groups:
+        group["lr"] = learning_rate_at(settings, learner.step)
+    norm = float(torch.nn.utils.clip_grad_norm_(list(learner.parameters.values()), settings.max_grad_norm))
+    updated = math.isfinite(loss) and math.isfinite(norm)
+    if updated:
+        learner.optimizer.step()
+        _update_average(learner)
+        learner.final_loss = loss
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.skipped_in_row = 0 if updated else learner.skipped_in_row + 1
+    learner.step += 1
+    return norm, updated
+
+
+def _update_average(learner: Learner) -> None:
+    """ema <- d ema + (1 - d) weights, with d = min(decay, (1 + s) / (10 + s)), so that short runs are averaged too."""
+    if learner.ema is None or learner.settings.ema_decay is None:
+        return
+    decay = min(learner.settings.ema_decay, (1 + learner.step) / (10 + learner.step))
+    averages = [learner.ema[name] for name in learner.parameters]
+    torch._foreach_lerp_(averages, [each.detach() for each in learner.parameters.values()], 1 - decay)
+
+
+@contextmanager
+def weights_for_use(learner: Learner) -> Iterator[Any]:
+    """The U-Net as it would be published: in eval mode, and with the moving average where the run keeps one."""
+    live = None
+    if learner.ema is not None:
+        live = {name: each.detach().clone() for name, each in learner.parameters.items()}
+        _copy_into(learner, learner.ema)
+    learner.unet.eval()
+    try:
+        yield learner.unet
+    finally:
+        learner.unet.train()
+        if live is not None:
+            _copy_into(learner, live)
+
+
+def _copy_into(learner: Learner, tensors: Tensors) -> None:
+    with torch.no_grad():
+        for name, parameter in learner.parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def snapshot(learner: Learner, **state: Any) -> Checkpoint:
+    """The learner as a checkpoint; `state` adds small JSON values to its state.json."""
+    names = {parameter: name for name, parameter in learner.parameters.items()}
+    return Checkpoint(
+        step=learner.step,
+        weights={name: each.detach() for name, each in learner.parameters.items()},
+        optimizer=optimizer_tensors(learner.optimizer, names),
+        ema=learner.ema,
+        state={"skipped_in_row": learner.skipped_in_row, "final_loss": learner.final_loss, **state},
+    )
+
+
+def restore(learner: Learner, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's state into a fresh learner. Raises `RunRefused` if it belongs to another network."""
+    if set(checkpoint.weights) != set(learner.parameters) or (checkpoint.ema is None) != (learner.ema is None):
+        raise RunRefused("The run's checkpoint belongs to another network or another method.")
+    _copy_into(learner, checkpoint.weights)
+    restore_optimizer(learner.optimizer, learner.parameters, checkpoint.optimizer)
+    if learner.ema is not None and checkpoint.ema is not None:
+        for name, tensor in checkpoint.ema.items():
+            learner.ema[name].copy_(tensor)
+    learner.step = checkpoint.step
+    learner.skipped_in_row = int(checkpoint.state["skipped_in_row"])
+    learner.final_loss = checkpoint.state["final_loss"]
+
+
+def merged_weights(learner: Learner) -> Tensors:
+    """The published U-Net's weights by name, on the CPU, with LoRA merged in. The learner cannot train afterwards."""
+    with weights_for_use(learner) as unet:
+        if learner.settings.method == "lora":
+            unet.fuse_lora()
+            unet.unload_lora()
+        weights = {name: each.detach().cpu().clone() for name, each in unet.state_dict().items()}
+        if learner.settings.method == "lora":
+            learner.ema = None
+    return weights

@@ -1,0 +1,59 @@
+"""Manifests: the images and captions of a source, as a frozen dataset version lists them."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.engine.recipe import RunRefused
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image with its caption; `sha256` is the hex digest of the image file."""
+
+    image: Path
+    caption: str
+    sha256: str
+
+
+def read_manifest(path: Path) -> list[Item]:
+    """The items of a manifest (JSON lines, or one JSON list), in its order.
+
+    Keys other than image, caption and sha256 are ignored. Raises `RunRefused`, naming the line, for anything that is
+    not an item, and for a manifest without items.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise RunRefused(f"The manifest {path.name} cannot be read.", field="sources") from None
+    items = [_item(path, number, value) for number, value in _values(path, text)]
+    if not items:
+        raise RunRefused(f"The manifest {path.name} lists no image.", field="sources")
+    return items
+
+
+def _values(path: Path, text: str) -> Iterator[tuple[int, object]]:
+    try:
+        if text.lstrip().startswith("["):
+            yield from enumerate(json.loads(text), start=1)
+            return
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                yield number, json.loads(line)
+    except ValueError:
+        raise RunRefused(f"The manifest {path.name} is not JSON.", field="sources") from None
+
+
+def _item(path: Path, number: int, value: object) -> Item:
+    if not isinstance(value, dict):
+        raise RunRefused(f"Entry {number} of the manifest {path.name} is not a JSON object.", field="sources")
+    image, caption, digest = value.get("image"), value.get("caption"), value.get("sha256")
+    if not isinstance(image, str) or not isinstance(caption, str) or not isinstance(digest, str):
+        raise RunRefused(f"Entry {number} of {path.name} needs image, caption and sha256.", field="sources")
+    if not SHA256.fullmatch(digest):
+        raise RunRefused(f"Entry {number} of {path.name} has no valid sha256.", field="sources")
+    return Item(path.parent / image, caption, digest)

@@ -1,0 +1,366 @@
+"""The training loop. `run_training(folder, stop)` reads `folder`/run.json and leaves `folder`/result.
+
+A run is a pure function of its settings, its manifests and its parent: step s draws the same examples whenever it is
+trained (see `draws`), and a checkpoint holds everything else. So a run that was killed anywhere ends with the same
+bits as one that was not, on the same kind of machine with the same number of threads.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from generation.engine.draw import DrawRequest, Interrupted, chunk_requests, draw, png_bytes
+from generation.engine.folders import hash_folder
+from generation.engine.pipeline import Pipeline, load_pipeline
+from training.engine.bands import NoiseSchedule, region_label, report_regions
+from training.engine.batches import Diffusion, make_batch
+from training.engine.cache import Encoded, encode_sources
+from training.engine.checkpoints import (
+    checkpoint_name,
+    clear_leftovers,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
+from training.engine.draws import Mixture, key_words
+from training.engine.learner import (
+    Learner,
+    apply_gradients,
+    learning_rate_at,
+    make_learner,
+    merged_weights,
+    restore,
+    snapshot,
+    weights_for_use,
+)
+from training.engine.manifests import Item, read_manifest
+from training.engine.recipe import RunRefused, RunSettings, load_run
+from training.engine.result import Diverged, publish_result
+from training.engine.run_files import RunFiles, write_bytes, write_json
+from training.engine.validation import Cell, make_grid, validate
+
+MAX_SKIPPED = 5
+RATE_WINDOW = 20
+# What may change between the attempts of one run without changing its weights.
+FREE_SETTINGS = {
+    "parent",
+    "cache_dir",
+    "device",
+    "num_threads",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "validate_every",
+    "sample_every",
+    "sample_prompts",
+    "sample_steps",
+    "sample_guidance",
+}
+
+
+class Stopped(Exception):  # noqa: N818 - nothing went wrong: somebody asked.
+    """A cancel or SIGTERM; all that was learned is in a checkpoint."""
+
+
+@dataclass
+class Run:
+    """One run at work: what it was asked, what it reads, what it learns, and where it writes."""
+
+    folder: Path
+    settings: RunSettings
+    stop: Callable[[], bool]
+    files: RunFiles
+    pipeline: Pipeline
+    schedule: NoiseSchedule
+    encoded: Encoded
+    mixture: Mixture
+    diffusion: Diffusion
+    regions: list[range]
+    grid: list[Cell]
+    learner: Learner
+    digest: str
+
+    @property
+    def scaling_factor(self) -> float:
+        return float(self.pipeline.pipe.vae.config.scaling_factor)
+
+
+def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
+    """Train the run in `folder` to its end, from its newest checkpoint if it has one.
+
+    Raises `Stopped` when `stop()` became true, `RunRefused` for a run that cannot be trained, `Diverged` (a
+    `RunRefused`) when losses stopped being finite. A run with a result.json is done and left alone.
+    """
+    if (folder / "result.json").exists():
+        return
+    started = time.monotonic()
+    settings = load_run(folder / "run.json")
+    clear_leftovers(folder)
+    run = _prepare(folder, settings, stop)
+    _resume(run)
+    _loop(run)
+    _finish(run, started)
+
+
+def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> Run:
+    """Check and load everything that the loop needs."""
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
+    files = RunFiles(folder, settings.steps)
+    files.progress(phase="loading", now=True)
+    sources = [read_manifest(folder / source.manifest) for source in settings.sources]
+    parent = folder / settings.parent
+    parent_hash, parent_manifest = hash_folder(parent)
+    if parent_hash != settings.parent_hash:
+        raise RunRefused("The parent's files are not those of its content hash.", field="parent_hash")
+    try:
+        pipeline = load_pipeline(parent, settings.device, "float32")
+    except ValueError as error:
+        raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
+    schedule = NoiseSchedule.from_config(pipeline.report.scheduler_config)
+    mixture = Mixture(
+        schedule,
+        settings.sources,
+        tuple(len(items) for items in sources),
+        seed=settings.seed,
+        mode=settings.mixture,
+        importance_weights=settings.importance_weights,
+        caption_dropout=settings.caption_dropout,
+    )
+
+    def report(done: int, total: int) -> None:
+        files.progress(phase="caching", done=done, total=total)
+        if stop():
+            files.event("stopped", 0)
+            raise Stopped
+
+    encoded = encode_sources(pipeline, parent_manifest, sources, folder / settings.cache_dir, report)
+    return Run(
+        folder=folder,
+        settings=settings,
+        stop=stop,
+        files=files,
+        pipeline=pipeline,
+        schedule=schedule,
+        encoded=encoded,
+        mixture=mixture,
+        diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma),
+        regions=report_regions(schedule, settings.sources),
+        grid=make_grid(schedule, settings.sources, sources),
+        learner=make_learner(pipeline.pipe.unet, settings),
+        digest=_digest(settings, sources),
+    )
+
+
+def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
+    """A hash of all that decides the weights: a checkpoint of other settings is never continued."""
+    deciding = {key: value for key, value in settings.as_json().items() if key not in FREE_SETTINGS}
+    for row, items in zip(deciding["sources"], sources, strict=True):
+        row["manifest"] = [[item.sha256, item.caption] for item in items]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+
+def _machine(run: Run) -> dict[str, Any]:
+    """What the last bits of a sum depend on."""
+    return {"torch": torch.__version__, "device": str(run.pipeline.device), "threads": torch.get_num_threads()}
+
+
+def _resume(run: Run) -> None:
+    """Continue from the newest whole checkpoint, or begin; never begin again silently."""
+    files = run.files
+    checkpoint, damaged = load_newest(run.folder)
+    for name in damaged:
+        files.event("quarantined", checkpoint.step if checkpoint else 0, checkpoint=name)
+    if checkpoint is None:
+        if damaged or files.events("checkpoint") or any((run.folder / "quarantine").glob("*")):
+            raise RunRefused("The run had saved checkpoints, but none of them is whole; it cannot be continued.")
+        again = bool(files.events())
+        files.rewind(0)
+        files.event("restarted" if again else "started", 0, **_machine(run))
+        return
+    if checkpoint.state.get("digest") != run.digest:
+        raise RunRefused("The run's settings or images changed since its checkpoint; it cannot be continued.")
+    restore(run.learner, checkpoint)
+    files.rewind(checkpoint.step)
+    exact = checkpoint.state.get("machine") == _machine(run)
+    files.event("resumed", checkpoint.step, exact=exact, **_machine(run))
+    if not files.happened("checkpoint", checkpoint.step):
+        files.event("checkpoint", checkpoint.step, checkpoint=checkpoint_name(checkpoint.step))
+
+
+def _loop(run: Run) -> None:
+    settings, learner = run.settings, run.learner
+    learner.unet.train()
+    seconds: deque[float] = deque(maxlen=RATE_WINDOW)
+    while True:
+        _observe(run)
+        if run.stop():
+            _stop(run)
+        if learner.step >= settings.steps:
+            return
+        started = time.monotonic()
+        line = _train_step(run)
+        seconds.append(time.monotonic() - started)
+        rate = settings.images_per_step * len(seconds) / sum(seconds)
+        run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1]})
+        left = settings.steps - learner.step
+        run.files.progress(
+            phase="training",
+            step=learner.step,
+            loss=line["loss"],
+            images_per_second=rate,
+            eta_seconds=left * settings.images_per_step / rate,
+        )
+        if learner.skipped_in_row > MAX_SKIPPED:
+            raise Diverged(f"The training diverged: {MAX_SKIPPED + 1} steps in a row had no finite loss.")
+        if learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
+            _save(run)
+
+
+def _train_step(run: Run) -> dict[str, Any]:
+    """One update. Returns the step's metrics."""
+    settings, learner = run.settings, run.learner
+    # Only networks with dropout draw from the global generator; even they repeat exactly.
+    torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
+    draws = [run.mixture.draw(learner.step, slot) for slot in range(settings.images_per_step)]
+    errors, losses = [], []
+    for start in range(0, len(draws), settings.batch_size):
+        batch = make_batch(draws[start : start + settings.batch_size], run.encoded, run.diffusion, run.scaling_factor)
+        with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=_half_precision(run)):
+            predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
+        error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
+        loss = (error * batch.weights).sum() / len(draws)
+        loss.backward()
+        errors.append(error.detach())
+        losses.append(loss.detach())
+    # One transfer a step: each would make a GPU wait.
+    squared_errors = torch.cat(errors).tolist()
+    total = float(torch.stack(losses).sum())
+    rate = learning_rate_at(settings, learner.step)
+    norm, updated = apply_gradients(learner, total)
+    if not updated:
+        run.files.event("skipped", learner.step)
+    names = [settings.sources[each.source].name for each in draws]
+    return {
+        "step": learner.step,
+        "loss": total if updated else None,
+        "loss_by_source": _means(names, squared_errors),
+        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], squared_errors),
+        "lr": rate,
+        "grad_norm": norm if math.isfinite(norm) else None,
+        "skipped": not updated,
+    }
+
+
+def _half_precision(run: Run) -> bool:
+    """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
+    return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
+
+
+def _region_of(run: Run, timestep: int) -> str:
+    return next(region_label(region) for region in run.regions if timestep in region)
+
+
+def _means(labels: list[str], values: list[float]) -> dict[str, float]:
+    """The mean of the finite values of each label."""
+    groups: dict[str, list[float]] = {}
+    for label, value in zip(labels, values, strict=True):
+        if math.isfinite(value):
+            groups.setdefault(label, []).append(value)
+    return {label: sum(group) / len(group) for label, group in groups.items()}
+
+
+def _is_due(run: Run, kind: str, every: int) -> bool:
+    """At step 0 (the parent), every so often, and at the end; once each, also across resumes."""
+    step = run.learner.step
+    return every > 0 and (step % every == 0 or step == run.settings.steps) and not run.files.happened(kind, step)
+
+
+def _observe(run: Run) -> None:
+    """Validate and draw samples if this step is due for it."""
+    settings, step = run.settings, run.learner.step
+    if _is_due(run, "validation", settings.validate_every):
+        run.files.progress(phase="validating", step=step)
+        rows = settings.sources
+        losses = validate(run.learner, run.grid, rows, run.encoded, run.diffusion, run.scaling_factor)
+        run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
+    if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
+        run.files.progress(phase="sampling", step=step)
+        try:
+            _draw_samples(run)
+        except Interrupted:
+            return  # The loop sees the same request and stops; the samples are drawn after resuming.
+
+
+def _draw_samples(run: Run) -> None:
+    """samples/step-000100/00.png ... in the order of the prompts."""
+    settings, step = run.settings, run.learner.step
+    requests = [
+        DrawRequest(each.prompt, seed=each.seed, steps=settings.sample_steps, guidance=settings.sample_guidance)
+        for each in settings.sample_prompts
+    ]
+    images = []
+    with weights_for_use(run.learner):
+        for chunk in chunk_requests(requests):
+            images += draw(run.pipeline, chunk, lambda done, total: not run.stop())
+    folder = run.folder / "samples" / checkpoint_name(step)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:02d}.png" for number in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        write_bytes(folder / name, png_bytes(image))
+    run.files.event("samples", step, folder=f"samples/{folder.name}", files=names)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a value that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _save(run: Run) -> None:
+    run.files.sync_lines()
+    state = snapshot(run.learner, digest=run.digest, machine=_machine(run))
+    path = save_checkpoint(run.folder, state, run.settings.keep_checkpoints)
+    run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
+
+
+def _stop(run: Run) -> None:
+    saved = {path.name for path in list_checkpoints(run.folder)}
+    if run.learner.step > 0 and checkpoint_name(run.learner.step) not in saved:
+        _save(run)
+    run.files.event("stopped", run.learner.step)
+    run.files.progress(phase="stopped", step=run.learner.step, now=True)
+    raise Stopped
+
+
+def _finish(run: Run, started: float) -> None:
+    files, learner = run.files, run.learner
+    files.progress(phase="publishing", step=learner.step, now=True)
+    validations = files.events("validation")
+    content_hash = publish_result(run.folder, run.folder / run.settings.parent, merged_weights(learner))
+    if not files.happened("finished", learner.step):
+        files.event("finished", learner.step, content_hash=content_hash)
+    files.progress(phase="done", step=learner.step, eta_seconds=0, now=True)
+    write_json(
+        run.folder / "result.json",
+        {
+            "content_hash": content_hash,
+            "parent_hash": run.settings.parent_hash,
+            "steps": learner.step,
+            "final_loss": learner.final_loss,
+            "validation": validations[-1] if validations else None,
+            "weights": "ema" if run.settings.ema_decay is not None else "live",
+            "method": run.settings.method,
+            "attempt_seconds": time.monotonic() - started,
+        },
+    )
