@@ -1,0 +1,139 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createQueue, orderOf } from "../../../static/js/rate/queue.js";
+
+const questions = [{ name: "alignment", required: true, choices: [] }];
+const item = (assignment, more = {}) => ({ assignment, item: assignment, prompt: `p${assignment}`, bucket: "", images: [{ url: `/i/${assignment}.png`, width: 64, height: 64 }], ...more });
+function start(options = {}) {
+  let id = 0;
+  const clock = { time: 1000 };
+  return { clock, queue: createQueue({ questions, newId: () => `id${(id += 1)}`, now: () => clock.time, ...options }) };
+}
+
+test("an answer makes a complete row and shows the next item", () => {
+  const { queue, clock } = start();
+  queue.offer([item(1), item(2)]);
+  queue.markShown();
+  clock.time = 3000;
+  assert.deepEqual(queue.answer("alignment", "pass"), {
+    id: "id1", assignment: 1, action: "answer", answers: { alignment: "pass" }, reason: null,
+    shown_at: new Date(1000).toISOString(), decided_at: new Date(3000).toISOString(), order: ["/i/1.png"], supersedes: null,
+  });
+  assert.equal(queue.current().assignment, 2);
+});
+
+test("what is known, judged or on its way is not taken in again", () => {
+  const { queue } = start();
+  assert.equal(queue.offer([item(1), item(2), item(1)]), 2);
+  queue.answer("alignment", "pass");
+  assert.equal(queue.offer([item(1), item(2), item(3), item(4)], new Set([4])), 1);
+  assert.deepEqual([queue.current(), ...queue.upcoming(9)].map((one) => one.assignment), [2, 3]);
+});
+
+test("a lease that comes again renews the time of the held one", () => {
+  const { queue, clock } = start();
+  queue.offer([item(1), item(2, { expiresAt: 2000 })]);
+  queue.offer([item(2, { expiresAt: 9000 })]);
+  clock.time = 5000;
+  assert.equal(queue.dropExpired(), 0);
+});
+
+test("each row supersedes the last one of its assignment", () => {
+  const { queue } = start();
+  queue.offer([item(1), item(2)]);
+  const rows = [queue.answer("alignment", "pass"), queue.undo(), queue.answer("alignment", "fail"), queue.undo(), queue.skip()];
+  assert.deepEqual(rows.map((row) => [row.action, row.assignment, row.supersedes]), [["answer", 1, null], ["undo", 1, "id1"], ["answer", 1, "id2"], ["undo", 1, "id3"], ["skip", 1, "id4"]]);
+  assert.equal(queue.current().assignment, 2);
+});
+
+test("a chain that began in an earlier visit goes on", () => {
+  const { queue } = start();
+  queue.offer([item(1, { supersedes: "old" })]);
+  assert.equal(queue.answer("alignment", "pass").supersedes, "old");
+  assert.equal(queue.undo().supersedes, "id1");
+});
+
+test("any of the last twenty can be undone, older ones not", () => {
+  const { queue } = start();
+  queue.offer(Array.from({ length: 25 }, (_, index) => item(index)));
+  for (let index = 0; index < 25; index += 1) queue.answer("alignment", "pass");
+  assert.equal(queue.history().length, 20);
+  assert.equal(queue.undo(4), null);
+  assert.equal(queue.undo(5).assignment, 5);
+  assert.equal(queue.current().assignment, 5);
+  assert.equal(queue.undo().assignment, 24);
+  assert.deepEqual([queue.current(), ...queue.upcoming(5)].map((one) => one.assignment), [24, 5]);
+});
+
+test("undoing with nothing judged, and answering with nothing there, do nothing", () => {
+  const { queue } = start();
+  assert.deepEqual([queue.undo(), queue.answer("alignment", "pass"), queue.skip(), queue.flag("x"), queue.answerAll({})], [null, null, null, null, null]);
+});
+
+test("several questions wait for each other; an answer can be changed until then; undo starts afresh", () => {
+  const { queue } = start({ questions: ["quality", "alignment", "style"].map((name) => ({ name, required: true })) });
+  queue.offer([item(1), item(2)]);
+  assert.equal(queue.answer("quality", "pass"), null);
+  assert.equal(queue.answer("quality", "fail"), null);
+  assert.equal(queue.answer("style", "pass"), null);
+  assert.deepEqual(queue.draft(), { quality: "fail", style: "pass" });
+  assert.deepEqual(queue.answer("alignment", "pass").answers, { quality: "fail", style: "pass", alignment: "pass" });
+  queue.undo();
+  assert.deepEqual(queue.draft(), {});
+});
+
+test("a draft waits while an earlier item is judged again", () => {
+  const { queue } = start({ questions: ["a", "b"].map((name) => ({ name, required: true })) });
+  queue.offer([item(1), item(2)]);
+  queue.answerAll({ a: "1", b: "1" });
+  queue.answer("a", "2");
+  queue.undo();
+  queue.answerAll({ a: "1", b: "2" });
+  assert.deepEqual([queue.current().assignment, queue.draft()], [2, { a: "2" }]);
+});
+
+test("an optional answer toggles and does not submit", () => {
+  const { queue } = start({ questions: [...questions, { name: "why", required: false }] });
+  queue.offer([item(1)]);
+  queue.answer("why", "hands");
+  queue.answer("why", "hands");
+  assert.deepEqual(queue.draft(), {});
+  queue.answer("why", "text");
+  assert.deepEqual(queue.answer("alignment", "fail").answers, { why: "text", alignment: "fail" });
+});
+
+test("leases that ran out leave, but not from under the rater's eyes", () => {
+  const { queue, clock } = start();
+  queue.offer([item(1, { expiresAt: 2000 }), item(2, { expiresAt: 2000 }), item(3, { expiresAt: 9000 })]);
+  clock.time = 3000;
+  assert.equal(queue.dropExpired(), 1);
+  assert.equal(queue.current().assignment, 1);
+  assert.equal(queue.dropExpired(true), 1);
+  assert.equal(queue.current().assignment, 3);
+  assert.equal(queue.offer([item(2, { expiresAt: 9000 })]), 1, "a new lease brings it back");
+});
+
+test("the buffer is refilled at five, counting what is held and what is unsent", () => {
+  const { queue } = start();
+  queue.offer([1, 2, 3, 4, 5].map((n) => item(n)));
+  assert.equal(queue.needsMore(), false);
+  queue.skip();
+  assert.equal(queue.needsMore(), true);
+  assert.deepEqual([queue.wanted(0), queue.wanted(7), queue.wanted(900)], [10, 17, 50]);
+});
+
+test("a refused judgment cannot be undone, a broken item is put aside", () => {
+  const { queue } = start();
+  queue.offer([item(1), item(2), item(3)]);
+  queue.answer("alignment", "pass");
+  queue.forget(1);
+  assert.equal(queue.undo(), null);
+  queue.setAside(2);
+  assert.equal(queue.current().assignment, 3);
+  assert.equal(queue.offer([item(1), item(2)]), 0);
+});
+
+test("the order shown is told by slots, else ids, else addresses", () => {
+  assert.deepEqual(orderOf({ images: [{ slot: 1, url: "b" }, { slot: 0, url: "a" }] }), [1, 0]);
+  assert.deepEqual(orderOf({ images: [{ id: 7, url: "b" }] }), [7]);
+});

@@ -1,0 +1,38 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createServer } from "../../../static/js/rate/server.js";
+
+const config = { csrf: "old", user_id: 7, lease_url: "/lease", judgments_url: "/judgments" };
+
+/** A site that takes one token, and whose page belongs to one person. */
+function createSite({ token, owner }) {
+  const tokens = [];
+  return { tokens, async fetch(url, options = {}) {
+    if (url === "/page") return new Response(JSON.stringify({ csrf: token, user_id: owner }));
+    tokens.push(options.headers["X-CSRFToken"]);
+    if (options.headers["X-CSRFToken"] !== token) return new Response("", { status: 403 });
+    return Response.json(url === "/lease" ? { questions: [], items: [] } : { results: [] });
+  } };
+}
+
+const connect = (site) => createServer({ config, fetch: site.fetch, readConfig: (text) => JSON.parse(text), pageUrl: "/page" });
+
+test("after signing in again the page's new token is taken", async () => {
+  const site = createSite({ token: "new", owner: 7 });
+  const server = connect(site);
+  assert.equal((await server.sendJudgments([])).ok, true);
+  assert.equal((await server.sendJudgments([])).ok, true);
+  assert.deepEqual(site.tokens, ["old", "new", "new"]);
+});
+
+test("somebody else's token is never taken", async () => {
+  const site = createSite({ token: "new", owner: 8 });
+  assert.equal((await connect(site).sendJudgments([])).status, 403);
+  assert.deepEqual(site.tokens, ["old"]);
+});
+
+test("leases are told in this computer's time", async () => {
+  const server = createServer({ config, pageUrl: "/page", readConfig: () => null, fetch: async () => Response.json({ questions: [], items: [{ expires_at: "2030-01-01T00:10:00Z" }] }, { headers: { Date: "Tue, 01 Jan 2030 00:00:00 GMT" } }) });
+  const { items } = await server.lease(1);
+  assert.ok(Math.abs(items[0].expiresAt - Date.now() - 600000) < 2000);
+});
