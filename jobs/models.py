@@ -6,20 +6,28 @@
     QUEUED --claim--> RUNNING --finish--> SUCCEEDED                  |
        ^                 |  |                                        |
        |                 |  +--fails for good, or the last attempt--> FAILED
-       +-- lease expired, or a failure worth another attempt --------+
+       +-- lease expired or given back, or a failure worth another attempt
 
 A claim is one conditional UPDATE that draws a new fencing token; every later write of the attempt carries it, so that an
 attempt which lost its lease writes nothing. A job revoked before its start never runs; a worker killed in the middle
-leaves a lease that runs out, and the reaper queues the job again until its attempts are used up.
+leaves a lease that runs out, and the reaper queues the job again until its attempts are used up. A job with blockers is
+due when all of them have succeeded; when one fails or is cancelled, it fails without having run. Attempts that got
+further than any before them do not count against the cap: it is there for poison, not for long work on poor machines.
 """
 
 import uuid
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.urls import reverse
+
+from accounts.models import Role
+
+if TYPE_CHECKING:
+    from accounts.models import User
 
 
 class JobState(models.TextChoices):
@@ -45,9 +53,16 @@ class JobQuerySet(models.QuerySet["Job"]):
     def open(self) -> "JobQuerySet":
         return self.filter(state__in=OPEN_STATES)
 
+    def visible_to(self, user: "User") -> "JobQuerySet":
+        """All of them for the team; for others those that they asked for."""
+        if user.is_superuser or user.has_role(Role.CURATOR, Role.OPERATOR, Role.AUDITOR):
+            return self
+        return self.filter(created_by=user)
+
     def due(self) -> "JobQuerySet":
-        """Queued, and past the time before which they must not run."""
-        return self.filter(state=JobState.QUEUED, run_after__lte=Now())
+        """Queued, past the time before which they must not run, and not waiting for another job."""
+        waiting = Job.objects.filter(dependents=models.OuterRef("pk")).exclude(state=JobState.SUCCEEDED)
+        return self.filter(~models.Exists(waiting), state=JobState.QUEUED, run_after__lte=Now())
 
     def expired(self) -> "JobQuerySet":
         """Running under a lease that has run out."""
@@ -76,9 +91,13 @@ class Job(models.Model):
     worker = models.CharField(max_length=120, blank=True)
     code_version = models.CharField(max_length=64, blank=True)
     run_after = models.DateTimeField(db_default=Now())
+    blockers = models.ManyToManyField(
+        "self", symmetrical=False, related_name="dependents", blank=True, help_text="These must succeed first."
+    )
     progress_done = models.PositiveIntegerField(default=0)
     progress_total = models.PositiveIntegerField(default=0)
     progress_note = models.CharField(max_length=200, blank=True)
+    progress_mark = models.PositiveIntegerField(default=0, help_text="The furthest that an ended attempt came.")
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
@@ -107,6 +126,7 @@ class Job(models.Model):
                 | (~Q(state="running") & Q(token__isnull=True, lease_until__isnull=True)),
                 name="job_lease_iff_running",
             ),
+            models.CheckConstraint(condition=Q(state__in=JobState.values), name="job_state_is_known"),
             models.CheckConstraint(condition=Q(attempt__lte=models.F("max_attempts")), name="job_attempts_capped"),
             models.CheckConstraint(
                 condition=Q(state__in=["succeeded", "failed", "cancelled"], finished_at__isnull=False)
@@ -117,6 +137,9 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.label or f"{self.kind} {self.id}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("job", args=[self.pk])
 
     @property
     def is_open(self) -> bool:
@@ -145,6 +168,11 @@ class JobAttempt(models.Model):
     code_version = models.CharField(max_length=64, blank=True)
     started_at = models.DateTimeField(db_default=Now())
     heartbeat_at = models.DateTimeField(db_default=Now())
+    host = models.CharField(max_length=120, blank=True, help_text="Boot and pid namespace in which the pid counts.")
+    pid = models.PositiveIntegerField(default=0)
+    pid_started = models.PositiveBigIntegerField(default=0)
+    progress_from = models.PositiveIntegerField(null=True, blank=True, help_text="What was done at its first report.")
+    progress_from_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     outcome = models.CharField(max_length=16, choices=AttemptOutcome.choices, blank=True)
     error = models.TextField(blank=True, help_text="The traceback, for operators.")
@@ -154,6 +182,10 @@ class JobAttempt(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["job", "number"], name="attempt_number_once"),
             models.UniqueConstraint(fields=["job"], condition=Q(outcome=""), name="attempt_one_under_way"),
+            models.CheckConstraint(
+                condition=Q(outcome="", ended_at__isnull=True) | (~Q(outcome="") & Q(ended_at__isnull=False)),
+                name="attempt_ended_iff_outcome",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -165,7 +197,9 @@ class JobEvent(models.Model):
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(db_default=Now())
-    kind = models.CharField(max_length=32)  # queued, claimed, progress, succeeded, failed, retried, lost, cancel_requested, cancelled ...
+    # The layer's own: queued, claimed, succeeded, failed, will_retry, lost, released, blocker_failed, cancel_requested,
+    # cancelled, retried. Handlers add theirs.
+    kind = models.CharField(max_length=32)
     attempt = models.PositiveSmallIntegerField(default=0)
     detail = models.JSONField(default=dict)
 
@@ -199,13 +233,29 @@ class Worker(models.Model):
     name = models.CharField(max_length=120, primary_key=True)
     queues = models.CharField(max_length=120)
     device = models.CharField(max_length=120, blank=True)
-    memory_mb = models.PositiveIntegerField(default=0)
+    memory_mb = models.PositiveIntegerField(default=0, help_text="Resident memory of the worker and its processes.")
     code_version = models.CharField(max_length=64, blank=True)
     started_at = models.DateTimeField(db_default=Now())
     seen_at = models.DateTimeField(db_default=Now())
+    host = models.CharField(max_length=120, blank=True)
+    pid = models.PositiveIntegerField(default=0)
+    pid_started = models.PositiveBigIntegerField(default=0)
 
     class Meta:
         ordering = ["name"]
 
     def __str__(self) -> str:
         return self.name
+
+
+class Sweep(models.Model):
+    """When the last sweep was, in one row, so that workers notice that nobody sweeps any more."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    swept_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="sweep_has_one_row")]
+
+    def __str__(self) -> str:
+        return f"Last sweep at {self.swept_at}"

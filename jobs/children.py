@@ -1,0 +1,104 @@
+"""Child processes that do the work of a job: watched, logged, ended with the job, and never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jobs.context import Cancelled, JobContext, Released
+
+LEASH = Path(__file__).with_name("leash.py")
+# The supervisor waits five seconds for a worker that it stops.
+RELEASE_GRACE_SECONDS = 2.0
+
+
+def run_child(
+    context: JobContext,
+    argv: Sequence[str],
+    *,
+    log_path: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    on_tick: Callable[[], None] | None = None,
+    tick_seconds: float = 1.0,
+    grace_seconds: float = 20,
+) -> int:
+    """Runs a program to its end and returns its exit status (negative: the signal that ended it).
+
+    Its output is appended to `log_path`; `env` is added to ours, with ATELIER_PARENT_PID. `on_tick` is called every
+    `tick_seconds`, and a last time after the end. Call it from the main thread. When the job is cancelled the child gets
+    SIGTERM, `grace_seconds` later SIGKILL, and Cancelled is raised; when the lease is lost, SIGKILL and LeaseLost. Its whole
+    process group ends with it, and with this process, whatever ends that.
+    """
+    with _child(argv, log_path, cwd, env) as process:
+        context.child_group = process.pid
+        try:
+            while True:
+                try:
+                    status = process.wait(timeout=tick_seconds)
+                    break
+                except subprocess.TimeoutExpired:
+                    context.check()
+                    if on_tick is not None:
+                        on_tick()
+        except (Cancelled, Released) as wish:
+            _end_gently(process, RELEASE_GRACE_SECONDS if isinstance(wish, Released) else grace_seconds, context)
+            raise
+        finally:
+            _kill_group(process)
+            context.child_group = None
+    if on_tick is not None:
+        on_tick()
+    context.check()
+    return status
+
+
+@contextmanager
+def _child(
+    argv: Sequence[str], log_path: Path, cwd: Path | None, env: Mapping[str, str] | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The program in a session of its own, and a guard that kills its process group when this process dies."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **(env or {}), "ATELIER_PARENT_PID": str(os.getpid())}
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-E", str(LEASH), "hold", str(os.getpid()), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+    guard = subprocess.Popen(
+        [sys.executable, "-S", "-E", str(LEASH), "guard", str(process.pid)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        _kill_group(process)
+        with suppress(BrokenPipeError):
+            guard.communicate(b"done")
+
+
+def _end_gently(process: subprocess.Popen[bytes], seconds: float, context: JobContext) -> None:
+    """SIGTERM to the group, and patience, unless the lease is lost meanwhile."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not context.is_lost.is_set():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.1)
+            return
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,72 @@
+"""What can be done by a job: functions registered under a kind.
+
+    @handler("generation.draw_batch", queue=Queue.GENERATE)
+    def draw_batch(context: JobContext) -> dict[str, Any]: ...
+
+They live in the `tasks` module of each app, which is imported at the first look-up. A handler may run more than once for
+the same job (a worker dies, another goes on), so it starts from what is there already and writes inside `context.fenced()`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.utils.module_loading import autodiscover_modules
+
+from jobs.models import Queue
+
+if TYPE_CHECKING:
+    from jobs.context import JobContext
+
+HandlerFunction = Callable[["JobContext"], "dict[str, Any] | None"]
+
+
+@dataclass(frozen=True)
+class Handler:
+    """`schema` is the newest form of the payload that the code understands; `stall_seconds` is how long it may go without
+    any sign (progress, check, event, a fenced write) before its process is given up."""
+
+    kind: str
+    run: HandlerFunction
+    queue: Queue
+    max_attempts: int
+    schema: int
+    stall_seconds: float
+
+
+class UnknownKind(LookupError):
+    """No handler is registered under the kind."""
+
+
+_handlers: dict[str, Handler] = {}
+_discovered = False
+
+
+def handler(
+    kind: str, *, queue: Queue, max_attempts: int = 5, schema: int = 1, stall_seconds: float = 3600
+) -> Callable[[HandlerFunction], HandlerFunction]:
+    """Register a function as the handler of a kind of job. Raises ValueError when another function has the kind."""
+
+    def register(function: HandlerFunction) -> HandlerFunction:
+        known = _handlers.get(kind)
+        if known is not None and (known.run.__module__, known.run.__qualname__) != (
+            function.__module__,
+            function.__qualname__,
+        ):
+            raise ValueError(f"The kind {kind} is registered by {known.run.__module__}.{known.run.__qualname__}.")
+        _handlers[kind] = Handler(kind, function, queue, max_attempts, schema, stall_seconds)
+        return function
+
+    return register
+
+
+def find_handler(kind: str) -> Handler:
+    """The handler of a kind. Raises UnknownKind."""
+    global _discovered
+    if kind not in _handlers and not _discovered:
+        _discovered = True
+        autodiscover_modules("tasks")
+    try:
+        return _handlers[kind]
+    except KeyError:
+        raise UnknownKind(kind) from None
