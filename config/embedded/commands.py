@@ -12,12 +12,15 @@ from config.embedded.doctor import examine
 from config.embedded.problem import Problem
 from config.embedded.services import running_services
 from config.embedded.up import run_up
+from config.embedded.whole import whole_product
 
 BEFORE_DJANGO = {
     "up": "Starts everything on this machine, and stops it on Ctrl-C.",
     "demo": "Like up, and loads the demo workspace.",
     "doctor": "Says what is missing or wrong on this machine.",
 }
+# What needs web and workers too.
+WITH_EVERYTHING = {"demo_loop"}
 # What Django does without a database.
 WITHOUT_SERVICES = {
     "check",
@@ -75,6 +78,12 @@ def services_for(arguments: Sequence[str]) -> Iterator[None]:
     asks_for_help = {"-h", "--help", "--version"} & set(arguments)
     if name in WITHOUT_SERVICES or asks_for_help or os.environ.get("DATABASE_URL"):
         yield
+        return
+    if name in WITH_EVERYTHING:
+        with whole_product(data_folder()) as whole:
+            os.environ["DATABASE_URL"] = whole["database_url"]
+            os.environ.setdefault("CELERY_BROKER_URL", whole["broker_url"])
+            yield
         return
     with running_services(data_folder()) as (database_url, broker_url):
         os.environ["DATABASE_URL"] = database_url

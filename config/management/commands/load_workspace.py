@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
-from config.workspace import load_demo_workspace
+from config.workspace import WorkspaceRefused, load_demo_workspace
 
 
 class Command(BaseCommand):
@@ -13,4 +13,7 @@ class Command(BaseCommand):
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        load_demo_workspace()
+        try:
+            load_demo_workspace(self.stdout)
+        except WorkspaceRefused as refused:
+            raise CommandError(str(refused)) from refused
