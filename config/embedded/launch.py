@@ -26,7 +26,7 @@ def main() -> None:
     # The parent may have died before the kernel was asked to watch it.
     if os.getppid() != int(parent):
         sys.exit(1)
-    os.execvp(program[0], program)
+    os.execvp(program[0], program)  # noqa: S606
 
 
 def _change_account(uid: int, gid: int, capabilities: list[int]) -> None:

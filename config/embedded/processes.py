@@ -58,7 +58,7 @@ def can_draw() -> bool:
 
 def answers(host: str, port: int, path: str = "/healthz") -> bool:
     """Whether the web process says 200 there."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
     connection = HTTPConnection(local, port, timeout=5)
     try:
         connection.request("GET", path, headers={"Host": "localhost"})

@@ -32,7 +32,7 @@ def run_up(
     prepare_folder(data_dir)
     with hold_lock(data_dir):
         if ended := end_leftovers(data_dir):
-            say(f"Ended {ended} processes that an earlier Atelier had left here.")
+            say(f"Ended {ended} {'process' if ended == 1 else 'processes'} that an earlier Atelier had left here.")
         refuse_if_wrong(data_dir, host, port)
         before = dict(os.environ)
         os.environ |= {"DATA_DIR": str(data_dir), "DJANGO_SETTINGS_MODULE": "config.settings"}
@@ -90,7 +90,7 @@ def start_services_below(supervisor: Supervisor, data_dir: Path) -> None:
 
 def web_url(host: str, port: int) -> str:
     """The address for a browser on this machine."""
-    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1", "") else host
+    shown = "localhost" if host in ("127.0.0.1", "0.0.0.0", "::", "::1", "") else host  # noqa: S104
     return f"http://{shown}:{port}/"
 
 
