@@ -1,5 +1,191 @@
-"""The rating API."""
+"""The rating API: what a rater may rate, leases, and judgments."""
 
-from ninja import Router
+from datetime import datetime
+from typing import Any
+
+from django.http import Http404, HttpRequest
+from django.urls import reverse
+from ninja import Field, Router, Schema
+from ninja.errors import HttpError
+
+from accounts.api import callers
+from accounts.models import Scope, User
+from curation.assignments import LeaseRefused, done_by, lease_items, left_for
+from curation.judgments import TooManyJudgments, record_judgments
+from curation.models import Assignment, Campaign
+from generation.images import image_url
 
 router = Router(tags=["rating"])
+# Images stay open somewhat longer than their lease, for an answer that comes at the last moment.
+IMAGE_GRACE_SECONDS = 600
+
+
+class Refusal(Schema):
+    detail: str
+
+
+class CampaignOut(Schema):
+    slug: str
+    name: str
+    kind: str
+    done: int = Field(description="Items that the caller has judged, skipped or flagged.")
+    left_for_me: int = Field(description="Items that the caller could still judge.")
+    lease_url: str
+    rate_url: str
+
+
+class CampaignList(Schema):
+    campaigns: list[CampaignOut]
+
+
+class LeaseIn(Schema):
+    count: int = Field(10, description="How many items to hold, those held already included; 1 to 50.")
+
+
+class ImageOut(Schema):
+    url: str = Field(description="Good for the caller alone, for the time of the lease.")
+    width: int
+    height: int
+    slot: int = Field(description="The picture's place in this list; `order` of a judgment is made of these.")
+
+
+class ChoiceOut(Schema):
+    value: str
+    label: str
+    key: str = ""
+    accepts: bool = False
+
+
+class QuestionOut(Schema):
+    name: str
+    text: str
+    choices: list[ChoiceOut]
+    required: bool
+
+
+class ItemOut(Schema):
+    assignment: int
+    item: int
+    prompt: str
+    bucket: str
+    images: list[ImageOut] = Field(description="From left to right.")
+    expires_at: datetime
+    supersedes: str | None = Field(None, description="The latest judgment of this assignment, where one was undone.")
+
+
+class LeaseOut(Schema):
+    questions: list[QuestionOut]
+    items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
+
+
+class JudgmentsIn(Schema):
+    judgments: list[Any] = Field(
+        description=(
+            "At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
+            "action: answer | skip | flag | undo, reason}. Each is judged on its own: a malformed one is rejected with its reason."
+        )
+    )
+
+
+class ResultOut(Schema):
+    id: str | None
+    status: str = Field(description="stored, duplicate or rejected")
+    reason: str = ""
+
+
+class ResultsOut(Schema):
+    results: list[ResultOut]
+
+
+@router.get("/campaigns", response=CampaignList, auth=callers(Scope.RATE))
+def list_campaigns(request: HttpRequest) -> dict[str, Any]:
+    """The campaigns that the caller may rate now."""
+    user = _caller(request)
+    rows = Campaign.objects.rateable_by(user).order_by("opened_at", "pk")
+    return {
+        "campaigns": [
+            {
+                "slug": row.slug,
+                "name": row.name,
+                "kind": row.kind,
+                "done": done_by(row, user),
+                "left_for_me": left_for(row, user),
+                "lease_url": reverse("api-1:lease", args=[row.slug]),
+                "rate_url": reverse("rate", args=[row.slug]),
+            }
+            for row in rows
+        ]
+    }
+
+
+@router.post(
+    "/campaigns/{slug}/lease",
+    response={200: LeaseOut, 404: Refusal, 409: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="lease",
+)
+def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
+    """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open."""
+    user = _caller(request)
+    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
+    if campaign is None:
+        raise Http404
+    try:
+        assignments = lease_items(campaign, user, wanted.count)
+    except LeaseRefused as refusal:
+        raise HttpError(409, str(refusal.args[0])) from refusal
+    return {
+        "questions": question_specs(campaign),
+        "items": [_item(assignment, user, campaign.lease_seconds) for assignment in assignments],
+    }
+
+
+@router.post(
+    "/judgments", response={200: ResultsOut, 403: Refusal, 413: Refusal}, auth=callers(Scope.RATE), url_name="judgments"
+)
+def judge(request: HttpRequest, batch: JudgmentsIn) -> dict[str, Any]:
+    """Take in judgments, each on its own, in the order given. Sending one again is harmless."""
+    user = _caller(request)
+    if not (user.is_superuser or user.has_role("rater")):
+        raise HttpError(403, "Your role does not include rating.")
+    try:
+        results = record_judgments(user, batch.judgments)
+    except TooManyJudgments as refusal:
+        raise HttpError(413, str(refusal.args[0])) from refusal
+    return {"results": [result._asdict() for result in results]}
+
+
+def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
+    """The rubric as the rating screen wants it."""
+    return [
+        {"name": row.name, "text": row.text, "choices": row.choices, "required": row.required}
+        for row in campaign.questions.all()
+    ]
+
+
+def _item(assignment: Assignment, user: User, seconds: int) -> dict[str, Any]:
+    chain = assignment.chain  # type: ignore[attr-defined]
+    shown = assignment.shown  # type: ignore[attr-defined]
+    return {
+        "assignment": assignment.pk,
+        "item": assignment.item_id,
+        "prompt": assignment.item.prompt.text,
+        "bucket": assignment.item.bucket,
+        "images": [
+            {
+                "url": image_url(sample.image, viewer=user, seconds=seconds + IMAGE_GRACE_SECONDS),
+                "width": sample.width,
+                "height": sample.height,
+                "slot": place,
+            }
+            for place, sample in enumerate(shown)
+        ],
+        "expires_at": assignment.expires_at,
+        "supersedes": str(chain[0].pk) if chain else None,
+    }
+
+
+def _caller(request: HttpRequest) -> User:
+    # Either way of signing in leaves an active person here.
+    assert isinstance(request.user, User)
+    return request.user

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 
 from generation.models import Prompt, Sample
@@ -37,8 +37,14 @@ class CampaignQuerySet(models.QuerySet["Campaign"]):
         return self.filter(memberships__rater=user, memberships__removed_at=None).exclude(state=CampaignState.DRAFT)
 
     def rateable_by(self, user: "User") -> "CampaignQuerySet":
-        """Open campaigns whose rater this person is."""
-        return self.filter(state=CampaignState.OPEN, memberships__rater=user, memberships__removed_at=None)
+        """Open campaigns whose rater this person is; without the role nobody rates, whatever they were put on."""
+        return self.with_rater(user).filter(state=CampaignState.OPEN)
+
+    def with_rater(self, user: "User") -> "CampaignQuerySet":
+        """Campaigns that were opened at least once and that this person, who has the role, was put on."""
+        if not (user.is_superuser or user.has_role("rater")):
+            return self.none()
+        return self.filter(memberships__rater=user, memberships__removed_at=None).exclude(state=CampaignState.DRAFT)
 
 
 class Campaign(models.Model):
@@ -70,6 +76,22 @@ class Campaign(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("campaign", args=[self.slug])
+
+
+class CampaignEvent(models.Model):
+    """What happened to a campaign, in order; rows are only added."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.campaign_id}"
 
 
 class CampaignRater(models.Model):
@@ -128,6 +150,28 @@ class GuidelineExample(models.Model):
         return self.note
 
 
+class ItemQuerySet(models.QuerySet["Item"]):
+    def free_for(self, rater: "User", overlap: int) -> "ItemQuerySet":
+        """Open items that this rater has not seen and that are short of judgments, live leases of others counted in."""
+        seen = Assignment.objects.filter(item=OuterRef("pk"), rater=rater).exclude(
+            state=AssignmentState.LEASED, expires_at__lte=Now()
+        )
+        others = (
+            Assignment.objects.live()
+            .filter(item=OuterRef("pk"))
+            .exclude(rater=rater)
+            .order_by()
+            .values("item")
+            .annotate(count=models.Count("pk"))
+            .values("count")
+        )
+        return (
+            self.filter(~Exists(seen), is_open=True)
+            .alias(leased=Coalesce(models.Subquery(others), 0))
+            .filter(judged__lt=overlap - F("leased"))
+        )
+
+
 class Item(models.Model):
     """What is judged at once: one sample (alignment, style), two (compare) or k candidates (pick)."""
 
@@ -137,6 +181,8 @@ class Item(models.Model):
     bucket = models.CharField(max_length=60, blank=True)
     judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer.")
     is_open = models.BooleanField(default=True, help_text="Whether judgments are still wanted.")
+
+    objects: ClassVar = ItemQuerySet.as_manager()
 
     class Meta:
         ordering = ["campaign", "position"]
@@ -168,6 +214,12 @@ class AssignmentState(models.TextChoices):
     RELEASED = "released", "Released"
 
 
+class AssignmentQuerySet(models.QuerySet["Assignment"]):
+    def live(self) -> "AssignmentQuerySet":
+        """Leased, and the lease has not run out."""
+        return self.filter(state=AssignmentState.LEASED, expires_at__gt=Now())
+
+
 class Assignment(models.Model):
     """A lease on an item for one rater, and the order in which that rater sees its samples."""
 
@@ -178,9 +230,14 @@ class Assignment(models.Model):
     leased_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
 
+    objects: ClassVar = AssignmentQuerySet.as_manager()
+
     class Meta:
         ordering = ["id"]
-        indexes = [models.Index(fields=["item", "expires_at"], name="assignment_live", condition=Q(state="leased"))]
+        indexes = [
+            models.Index(fields=["item", "expires_at"], name="assignment_live", condition=Q(state="leased")),
+            models.Index(fields=["rater", "expires_at"], name="assignment_held", condition=Q(state="leased")),
+        ]
         constraints = [models.UniqueConstraint(fields=["item", "rater"], name="assignment_once_a_rater")]
 
     def __str__(self) -> str:
@@ -192,6 +249,12 @@ class JudgmentAction(models.TextChoices):
     SKIP = "skip", "Skip"
     FLAG = "flag", "Flag"
     UNDO = "undo", "Undo"
+
+
+class JudgmentQuerySet(models.QuerySet["Judgment"]):
+    def standing(self) -> "JudgmentQuerySet":
+        """Answers that nothing has superseded: what counts."""
+        return self.filter(action=JudgmentAction.ANSWER, superseded_by__isnull=True)
 
 
 class Judgment(models.Model):
@@ -208,10 +271,14 @@ class Judgment(models.Model):
     shown_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")
     decided_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")
     received_at = models.DateTimeField(db_default=Now())
-    late = models.BooleanField(default=False, help_text="Arrived after its lease, when the item had enough.")
+    late = models.BooleanField(
+        default=False, help_text="Arrived after its lease had run out, or when the item had enough."
+    )
     supersedes = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
     )
+
+    objects: ClassVar = JudgmentQuerySet.as_manager()
 
     class Meta:
         ordering = ["received_at", "id"]
@@ -289,6 +356,11 @@ class Dataset(models.Model):
         return reverse("dataset", args=[self.slug])
 
 
+class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
+    def visible_to(self, user: "User") -> "DatasetVersionQuerySet":
+        return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
+
+
 class DatasetVersion(models.Model):
     """A frozen snapshot of a dataset. The database refuses to change or remove it or its entries."""
 
@@ -300,6 +372,11 @@ class DatasetVersion(models.Model):
     note = models.CharField(max_length=300, blank=True)
     frozen_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     frozen_at = models.DateTimeField(db_default=Now())
+
+    # Whether this very call froze it, or found it frozen from the same facts before; set by datasets.freeze.
+    newly_frozen = False
+
+    objects: ClassVar = DatasetVersionQuerySet.as_manager()
 
     class Meta:
         ordering = ["dataset", "-number"]

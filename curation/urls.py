@@ -1,3 +1,7 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from curation.views import rating
+
+urlpatterns = [
+    path("rate/<slug:slug>/", rating.rate, name="rate"),
+]

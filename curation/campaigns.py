@@ -1,0 +1,226 @@
+"""Campaigns: how they are set up, and how they open, pause and close."""
+
+from collections.abc import Iterable, Sequence
+
+from django.db import transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.text import slugify
+
+from accounts.models import User
+from curation.models import (
+    Campaign,
+    CampaignEvent,
+    CampaignKind,
+    CampaignRater,
+    CampaignState,
+    GuidelineExample,
+    Item,
+    ItemSample,
+    Question,
+)
+from curation.rubrics import GUIDELINES, QuestionSpec, RubricRefused, check_questions, default_questions
+from generation.models import GenerationBatch, Prompt, Sample
+
+MAX_ITEMS = 200_000
+CHUNK = 2000
+
+
+class CampaignRefused(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+    """A campaign that cannot be set up as asked; the message is for a person."""
+
+
+def create_campaign(
+    kind: str,
+    *,
+    name: str,
+    by: User,
+    batches: Iterable[GenerationBatch] = (),
+    samples: Iterable[Sample] | None = None,
+    overlap: int = 1,
+    raters: Iterable[User] = (),
+    guidelines: str | None = None,
+    questions: Sequence[QuestionSpec] | None = None,
+    lease_seconds: int = 1800,
+    open_now: bool = False,
+) -> Campaign:
+    """A campaign with one item for each sample of the batches, or for each of `samples`. Raises CampaignRefused.
+
+    The first image of every prompt comes before the second of any, so that a campaign that stops early has seen all prompts.
+    """
+    if kind not in (CampaignKind.ALIGNMENT, CampaignKind.STYLE):
+        raise CampaignRefused("Campaigns about single samples are of the kind alignment or style.")
+    rows = list(_samples_of(batches) if samples is None else samples)
+    if not rows:
+        raise CampaignRefused("There is nothing to judge: no samples have been drawn yet.")
+    with transaction.atomic():
+        campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds)
+        _add_items(campaign, [(sample.prompt, [sample]) for sample in rows])
+        set_raters(campaign, raters, by=by)
+        if open_now:
+            open_campaign(campaign, by=by)
+    campaign.refresh_from_db()
+    return campaign
+
+
+def create_compare_campaign(
+    name: str,
+    pairs: Iterable[tuple[Prompt, Sample, Sample]],
+    *,
+    by: User,
+    overlap: int = 1,
+    raters: Iterable[User] = (),
+    guidelines: str | None = None,
+    questions: Sequence[QuestionSpec] | None = None,
+    lease_seconds: int = 1800,
+    open_now: bool = True,
+) -> Campaign:
+    """A blind side-by-side of (prompt, baseline sample, candidate sample). Raises CampaignRefused.
+
+    Slot 0 is the baseline and slot 1 the candidate; on which side each is shown is drawn for every rater and kept with the
+    assignment.
+    """
+    rows = list(pairs)
+    if not rows:
+        raise CampaignRefused("There is nothing to compare: no pairs of samples have been drawn yet.")
+    with transaction.atomic():
+        campaign = _create(CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds)
+        _add_items(campaign, [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows])
+        set_raters(campaign, raters, by=by)
+        if open_now:
+            open_campaign(campaign, by=by)
+    campaign.refresh_from_db()
+    return campaign
+
+
+def open_campaign(campaign: Campaign, *, by: User) -> bool:
+    """Draft, paused or closed -> open; False where it was open already."""
+    return _move(campaign, {CampaignState.DRAFT, CampaignState.PAUSED, CampaignState.CLOSED}, CampaignState.OPEN, by)
+
+
+def pause_campaign(campaign: Campaign, *, by: User) -> bool:
+    """Open -> paused: nothing more is handed out; what was handed out may still come in."""
+    return _move(campaign, {CampaignState.OPEN}, CampaignState.PAUSED, by)
+
+
+def close_campaign(campaign: Campaign, *, by: User) -> bool:
+    """Anything -> closed: as paused, and meant to stay."""
+    return _move(campaign, {CampaignState.DRAFT, CampaignState.OPEN, CampaignState.PAUSED}, CampaignState.CLOSED, by)
+
+
+@transaction.atomic
+def set_raters(campaign: Campaign, raters: Iterable[User], *, by: User) -> None:
+    """Make these people, who must have the role, the campaign's raters. Who leaves keeps their row and judgments."""
+    wanted = {rater.pk: rater for rater in raters}
+    for rater in wanted.values():
+        if not (rater.is_superuser or rater.has_role("rater")):
+            raise CampaignRefused(f"{rater} does not have the role rater.")
+    rows = CampaignRater.objects.filter(campaign=campaign)
+    before = set(rows.filter(removed_at=None).values_list("rater_id", flat=True))
+    rows.filter(removed_at=None).exclude(rater_id__in=wanted).update(removed_at=Now())
+    CampaignRater.objects.bulk_create(
+        [CampaignRater(campaign=campaign, rater_id=pk, removed_at=None) for pk in wanted],
+        update_conflicts=True,
+        unique_fields=["campaign", "rater"],
+        update_fields=["removed_at"],
+    )
+    if before != set(wanted):
+        detail = {"joined": sorted(set(wanted) - before), "left": sorted(before - set(wanted))}
+        CampaignEvent.objects.create(campaign=campaign, kind="raters", by=by, detail=detail)
+
+
+def add_example(campaign: Campaign, sample: Sample, *, is_good: bool, note: str = "") -> GuidelineExample:
+    """Show a sample beside the work, as one to accept or to refuse."""
+    return GuidelineExample.objects.create(campaign=campaign, sample=sample, is_good=is_good, note=note[:200])
+
+
+def _samples_of(batches: Iterable[GenerationBatch]) -> Iterable[Sample]:
+    return (
+        Sample.objects.filter(batch__in=[batch.pk for batch in batches])
+        .select_related("prompt")
+        .order_by("index", "batch", "prompt__position")
+    )
+
+
+def _create(
+    kind: str,
+    name: str,
+    by: User,
+    overlap: int,
+    guidelines: str | None,
+    questions: Sequence[QuestionSpec] | None,
+    lease_seconds: int,
+) -> Campaign:
+    if not name.strip():
+        raise CampaignRefused("A campaign needs a name.")
+    if not 1 <= overlap <= 25:
+        raise CampaignRefused("Between 1 and 25 judgments can be asked for each item.")
+    rubric = default_questions(kind) if questions is None else questions
+    try:
+        check_questions(kind, rubric)
+    except RubricRefused as refusal:
+        raise CampaignRefused(refusal.args[0]) from refusal
+    campaign = Campaign.objects.create(
+        slug=free_slug(name),
+        name=name.strip()[:120],
+        kind=kind,
+        overlap=overlap,
+        lease_seconds=lease_seconds,
+        guidelines=GUIDELINES[kind] if guidelines is None else guidelines,
+        created_by=by,
+    )
+    Question.objects.bulk_create(
+        Question(
+            campaign=campaign,
+            position=position,
+            name=spec["name"],
+            text=spec["text"],
+            choices=spec["choices"],
+            required=spec.get("required", True),
+        )
+        for position, spec in enumerate(rubric)
+    )
+    CampaignEvent.objects.create(campaign=campaign, kind="created", by=by)
+    return campaign
+
+
+def free_slug(name: str, model: type = Campaign) -> str:
+    """A slug for the name that no row of the model has yet."""
+    base = slugify(name)[:70].strip("-") or "unnamed"
+    taken = set(
+        model.objects.filter(Q(slug=base) | Q(slug__startswith=f"{base}-")).values_list("slug", flat=True)  # type: ignore[attr-defined]
+    )
+    if base not in taken:
+        return base
+    return next(slug for number in range(2, len(taken) + 3) if (slug := f"{base}-{number}") not in taken)
+
+
+def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) -> None:
+    if len(rows) > MAX_ITEMS:
+        raise CampaignRefused(f"A campaign holds at most {MAX_ITEMS:,} items; this one would have {len(rows):,}.")
+    items = Item.objects.bulk_create(
+        [
+            Item(campaign=campaign, position=position, prompt=prompt, bucket=prompt.bucket)
+            for position, (prompt, _) in enumerate(rows)
+        ],
+        batch_size=CHUNK,
+    )
+    ItemSample.objects.bulk_create(
+        [
+            ItemSample(item=item, slot=slot, sample=sample)
+            for item, (_, samples) in zip(items, rows, strict=True)
+            for slot, sample in enumerate(samples)
+        ],
+        batch_size=CHUNK,
+    )
+
+
+@transaction.atomic
+def _move(campaign: Campaign, before: set[CampaignState], after: CampaignState, by: User) -> bool:
+    moment = {CampaignState.OPEN: {"opened_at": Now(), "closed_at": None}, CampaignState.CLOSED: {"closed_at": Now()}}
+    won = Campaign.objects.filter(pk=campaign.pk, state__in=before).update(state=after, **moment.get(after, {})) == 1
+    if won:
+        kind = {CampaignState.OPEN: "opened", CampaignState.PAUSED: "paused", CampaignState.CLOSED: "closed"}[after]
+        CampaignEvent.objects.create(campaign=campaign, kind=kind, by=by)
+        campaign.refresh_from_db(fields=["state", "opened_at", "closed_at"])
+    return won

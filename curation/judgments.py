@@ -1,0 +1,229 @@
+"""Judgments: taking them in, each on its own, once, and for good."""
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from django.db import IntegrityError, transaction
+from django.db.models import BooleanField, Case, Value, When
+from django.db.models.functions import Now
+
+from accounts.models import User
+from curation.models import Assignment, AssignmentState, Item, Judgment, JudgmentAction, Question
+from curation.submissions import Malformed, Submission, check_answers, echo_id, read_submission, slots_shown
+from curation.verdicts import refresh_verdicts
+
+MAX_ROWS = 200
+STORED, DUPLICATE, REJECTED = "stored", "duplicate", "rejected"
+STATE_AFTER = {
+    JudgmentAction.ANSWER: AssignmentState.JUDGED,
+    JudgmentAction.SKIP: AssignmentState.RELEASED,
+    JudgmentAction.FLAG: AssignmentState.RELEASED,
+    JudgmentAction.UNDO: AssignmentState.LEASED,
+}
+
+
+class TooManyJudgments(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+    """More rows in one batch than are taken."""
+
+
+class Result(NamedTuple):
+    """What became of one row: stored, duplicate, or rejected with a sentence. `id` is as the client sent it."""
+
+    id: str | None
+    status: str
+    reason: str = ""
+
+
+def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
+    """Take in a batch of at most 200 rows (design: HTTP contract), and return one result for each, in their order.
+
+    A row whose id is known with the same content is a duplicate. A judgment that comes after its lease ran out, or after
+    its campaign was paused or closed, is stored all the same: it is somebody's work. It is marked late when the lease had
+    run out or the item had enough. A second answer to an assignment supersedes the latest row of its chain.
+    """
+    if len(rows) > MAX_ROWS:
+        raise TooManyJudgments(f"At most {MAX_ROWS} judgments are taken at once; this was {len(rows):,}.")
+    results: dict[int, Result] = {}
+    submissions: dict[int, Submission] = {}
+    for index, row in enumerate(rows):
+        try:
+            submissions[index] = read_submission(row)
+        except Malformed as fault:
+            results[index] = Result(echo_id(row), REJECTED, fault.args[0])
+    if submissions:
+        with transaction.atomic():
+            desk = _open_desk(rater, submissions.values())
+            for index, submission in submissions.items():
+                results[index] = _take(desk, submission, echo_id(rows[index]))
+            _settle(desk)
+    return [results[index] for index in range(len(rows))]
+
+
+@dataclass
+class _Desk:
+    """What one batch needs, read after its items were locked, and what it has changed so far."""
+
+    rater: User
+    assignments: dict[int, Assignment]
+    known: dict[uuid.UUID, Judgment]
+    latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
+    questions: dict[int, list[Question]]  # By campaign.
+    touched: dict[int, Assignment] = field(default_factory=dict)
+
+
+def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
+    wanted = {submission.assignment for submission in submissions}
+    mine = Assignment.objects.filter(pk__in=wanted, rater=rater)
+    # The items are the lock, always taken in the same order; everything else is read under it.
+    items = {
+        item.pk: item
+        for item in Item.objects.select_for_update(of=("self",), no_key=True)
+        .filter(pk__in=mine.values_list("item_id", flat=True))
+        .select_related("campaign")
+        .order_by("pk")
+    }
+    in_time = Case(When(expires_at__gt=Now(), then=Value(True)), default=Value(False), output_field=BooleanField())
+    assignments = {row.pk: row for row in mine.annotate(in_time=in_time)}
+    for row in assignments.values():
+        row.item = items[row.item_id]
+    chains = Judgment.objects.filter(assignment__in=assignments, superseded_by__isnull=True)
+    questions: dict[int, list[Question]] = {}
+    for question in Question.objects.filter(campaign__in={item.campaign_id for item in items.values()}):
+        questions.setdefault(question.campaign_id, []).append(question)
+    return _Desk(
+        rater=rater,
+        assignments=assignments,
+        known=Judgment.objects.in_bulk([submission.id for submission in submissions]),
+        latest={row.assignment_id: row for row in chains},
+        questions=questions,
+    )
+
+
+def _take(desk: _Desk, submission: Submission, echo: str | None) -> Result:
+    known = desk.known.get(submission.id)
+    if known is not None:
+        if _says_the_same(known, submission, desk.rater):
+            return Result(echo, DUPLICATE)
+        return Result(echo, REJECTED, "This id was used for another judgment.")
+    try:
+        judgment = _draft(desk, submission)
+    except Malformed as fault:
+        return Result(echo, REJECTED, fault.args[0])
+    try:
+        with transaction.atomic():
+            judgment.save(force_insert=True)
+    except IntegrityError:
+        # Another request stored this very id, for an assignment that our locks do not cover.
+        return Result(echo, REJECTED, "This id was used for another judgment.")
+    _note(desk, judgment)
+    return Result(echo, STORED)
+
+
+def _says_the_same(known: Judgment, submission: Submission, rater: User) -> bool:
+    return bool(
+        known.rater_id == rater.pk
+        and known.assignment_id == submission.assignment
+        and known.action == submission.action
+        and known.answers == submission.answers
+        and known.reason == submission.reason
+    )
+
+
+def _draft(desk: _Desk, submission: Submission) -> Judgment:
+    """The row to store. Raises Malformed with the reason why there is none."""
+    assignment = desk.assignments.get(submission.assignment)
+    if assignment is None:
+        raise Malformed("There is no such assignment of yours.")
+    latest = desk.latest.get(assignment.pk)
+    order = slots_shown(submission.order, assignment)
+    if submission.action == JudgmentAction.ANSWER:
+        check_answers(submission.answers, desk.questions[assignment.item.campaign_id])
+    if submission.action == JudgmentAction.UNDO:
+        _check_undo(submission, latest)
+    elif submission.supersedes is not None:
+        _check_supersedes(desk, submission, assignment, latest)
+    return Judgment(
+        id=submission.id,
+        assignment=assignment,
+        item=assignment.item,
+        rater=desk.rater,
+        action=submission.action,
+        answers=submission.answers,
+        reason=submission.reason,
+        order=order,
+        shown_at=submission.shown_at,
+        decided_at=submission.decided_at,
+        late=_is_late(submission, assignment, latest),
+        supersedes=latest,
+    )
+
+
+def _check_undo(submission: Submission, latest: Judgment | None) -> None:
+    if submission.supersedes is None:
+        raise Malformed("An undo names the judgment that it takes back, in supersedes.")
+    if latest is None:
+        raise Malformed("There is nothing to undo here.")
+    if latest.pk != submission.supersedes:
+        raise Malformed("That judgment is not the latest one of this assignment, so it cannot be undone.")
+    if latest.action == JudgmentAction.UNDO:
+        raise Malformed("That judgment was undone before.")
+
+
+def _check_supersedes(desk: _Desk, submission: Submission, assignment: Assignment, latest: Judgment | None) -> None:
+    """An answer may name any earlier row of its chain; what it supersedes is the latest."""
+    if latest is not None and submission.supersedes == latest.pk:
+        return
+    if not Judgment.objects.filter(pk=submission.supersedes, assignment=assignment, rater=desk.rater).exists():
+        raise Malformed("The judgment that this one supersedes is not known.")
+
+
+def _is_late(submission: Submission, assignment: Assignment, latest: Judgment | None) -> bool:
+    if submission.action != JudgmentAction.ANSWER:
+        return False
+    if latest is not None and latest.action == JudgmentAction.ANSWER:
+        return latest.late  # A correction takes the place of what it corrects.
+    leased: Any = assignment.state == AssignmentState.LEASED and assignment.in_time
+    return bool(not leased or assignment.item.judged >= assignment.item.campaign.overlap)
+
+
+def _note(desk: _Desk, judgment: Judgment) -> None:
+    """Let later rows of the batch see this one as the database will."""
+    assignment = desk.assignments[judgment.assignment_id]
+    before = desk.latest.get(assignment.pk)
+    counted = before is not None and before.action == JudgmentAction.ANSWER
+    assignment.item.judged += (judgment.action == JudgmentAction.ANSWER) - counted
+    assignment.state = STATE_AFTER[JudgmentAction(judgment.action)]
+    desk.latest[assignment.pk] = judgment
+    desk.known[judgment.pk] = judgment
+    desk.touched[assignment.pk] = assignment
+
+
+def _settle(desk: _Desk) -> None:
+    """Bring assignments, items and verdicts into line with the chains."""
+    touched = list(desk.touched.values())
+    for state in (AssignmentState.JUDGED, AssignmentState.RELEASED):
+        pks = [row.pk for row in touched if row.state == state]
+        if pks:
+            Assignment.objects.filter(pk__in=pks).update(state=state)
+    by_campaign: dict[int, dict[int, Item]] = {}
+    for row in touched:
+        by_campaign.setdefault(row.item.campaign_id, {})[row.item_id] = row.item
+    for items in by_campaign.values():
+        rows = list(items.values())
+        refresh_verdicts(rows[0].campaign, rows)
+    for row in touched:
+        if row.state == AssignmentState.LEASED:
+            _lease_again(row)
+
+
+def _lease_again(assignment: Assignment) -> None:
+    """After an undo the item is the rater's again; with a live lease only where no one else took the place meanwhile."""
+    item = assignment.item
+    others = Assignment.objects.live().filter(item=item).exclude(pk=assignment.pk).count()
+    seconds = item.campaign.lease_seconds if item.judged + others < item.campaign.overlap else 0
+    Assignment.objects.filter(pk=assignment.pk).update(
+        state=AssignmentState.LEASED, leased_at=Now(), expires_at=Now() + timedelta(seconds=seconds)
+    )

@@ -1,0 +1,127 @@
+"""Rubrics: the questions that each kind of campaign asks, as data. A campaign copies them, so that an edit here changes no campaign."""
+
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
+
+from curation.models import CampaignKind
+
+
+class Choice(TypedDict):
+    """`key` is a single character or a name such as ArrowLeft; `accepts` says that the choice counts towards a pass."""
+
+    value: str
+    label: str
+    key: str
+    accepts: bool
+
+
+class QuestionSpec(TypedDict):
+    """One question: the first choice is the one for the left hand."""
+
+    name: str
+    text: str
+    choices: list[Choice]
+    required: NotRequired[bool]
+
+
+class RubricRefused(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+    """Questions that cannot be asked."""
+
+
+def _pass_or_fail(passes: str, fails: str) -> list[Choice]:
+    return [
+        {"value": "pass", "label": "Pass", "key": passes, "accepts": True},
+        {"value": "fail", "label": "Fail", "key": fails, "accepts": False},
+    ]
+
+
+# The keys of a row lie under both middle fingers, and the three rows below each other as on the screen. Each of the three
+# questions is one that the paper's expert raters answered (arXiv 2311.10794, human-in-the-loop style data).
+RUBRICS: dict[str, list[QuestionSpec]] = {
+    CampaignKind.ALIGNMENT: [
+        {
+            "name": "alignment",
+            "text": "Does the sticker show what the prompt says?",
+            "choices": _pass_or_fail("F", "J"),
+        }
+    ],
+    CampaignKind.STYLE: [
+        {"name": "visual_quality", "text": "Is it drawn well?", "choices": _pass_or_fail("E", "I")},
+        {"name": "prompt_alignment", "text": "Does it show what the prompt says?", "choices": _pass_or_fail("D", "K")},
+        {"name": "style_alignment", "text": "Is it in the house style?", "choices": _pass_or_fail("C", "M")},
+    ],
+    CampaignKind.COMPARE: [
+        {
+            "name": "preference",
+            "text": "Which sticker is better for this prompt?",
+            "choices": [
+                {"value": "left", "label": "Left", "key": "ArrowLeft", "accepts": False},
+                {"value": "right", "label": "Right", "key": "ArrowRight", "accepts": False},
+                {"value": "tie", "label": "Equally good", "key": "ArrowUp", "accepts": False},
+                {"value": "both_bad", "label": "Both bad", "key": "ArrowDown", "accepts": False},
+            ],
+        }
+    ],
+}
+COMPARE_VALUES = frozenset({"left", "right", "tie", "both_bad"})
+
+GUIDELINES: dict[str, str] = {
+    CampaignKind.ALIGNMENT: """\
+**Pass** a sticker that shows everything the prompt names: the subject, what it does, what it feels.
+
+**Fail** it when
+
+- the subject is missing, or is something else,
+- the emotion or the action is another one,
+- a second thing that the prompt asks for is missing.
+
+Do not judge how well it is drawn. Skip when you cannot tell.
+""",
+    CampaignKind.STYLE: """\
+Answer each question on its own.
+
+- **Drawn well**: clean shapes, nothing cut off, no holes, no extra limbs.
+- **Shows the prompt**: everything that the prompt names is there.
+- **House style**: looks like the examples, with a clean edge around the whole figure.
+
+When in doubt, fail: few and good stickers teach more than many.
+""",
+    CampaignKind.COMPARE: """\
+Two stickers for one prompt. Choose the one that you would rather send.
+
+- Look at the prompt first: a sticker that shows something else does not win by being pretty.
+- **Equally good** when you would send either.
+- **Both bad** when you would send neither.
+
+The sides are mixed at random and mean nothing.
+""",
+}
+
+
+def default_questions(kind: str) -> list[QuestionSpec]:
+    """The rubric of a kind. Raises RubricRefused where a kind has none."""
+    if kind not in RUBRICS:
+        raise RubricRefused(f"There is no rubric for campaigns of the kind {kind!r}.")
+    return RUBRICS[kind]
+
+
+def check_questions(kind: str, questions: Sequence[QuestionSpec]) -> None:
+    """Raises RubricRefused unless the questions can be asked: names, values and keys are distinct, and something can pass."""
+    names = [question["name"] for question in questions]
+    if not names or len(set(names)) != len(names):
+        raise RubricRefused("A rubric needs questions with distinct names.")
+    # In a comparison one question is asked after the other, so that all may share the arrow keys.
+    keys: list[str] = []
+    for question in questions:
+        values = [choice["value"] for choice in question["choices"]]
+        if len(values) < 2 or len(set(values)) != len(values):
+            raise RubricRefused(f"The question {question['name']} needs at least two distinct choices.")
+        if kind == CampaignKind.COMPARE:
+            if not {"left", "right"} <= set(values) <= COMPARE_VALUES:
+                raise RubricRefused(f"The question {question['name']} must choose among left, right, tie and both_bad.")
+            continue
+        if not any(choice["accepts"] for choice in question["choices"]):
+            raise RubricRefused(f"No choice of the question {question['name']} accepts, so nothing could ever pass.")
+        keys += [choice["key"] for choice in question["choices"] if choice["key"]]
+    if len(set(keys)) != len(keys):
+        raise RubricRefused("Two choices share a key.")

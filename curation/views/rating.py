@@ -1,0 +1,69 @@
+"""The rating page: everything that the screen needs to start, in one document."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.middleware.csrf import get_token
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from accounts.models import Role, User
+from accounts.policies import policy
+from curation.api import question_specs
+from curation.assignments import done_by, left_for
+from curation.guidelines import guidelines_html
+from curation.models import Campaign, CampaignState
+from generation.images import image_url
+
+DAY = 24 * 3600
+
+
+@policy(read=[Role.RATER])
+@require_GET
+@never_cache
+def rate(request: HttpRequest, slug: str) -> HttpResponse:
+    """The rating screen of an open campaign, or a page that says why there is none now."""
+    user = request.user
+    assert isinstance(user, User)
+    campaign = get_object_or_404(Campaign.objects.with_rater(user), slug=slug)
+    if campaign.state != CampaignState.OPEN:
+        return render(request, "curation/rate_closed.html", {"campaign": campaign})
+    context = {
+        "campaign": campaign,
+        "config": _config(request, campaign, user),
+        "guidelines_html": guidelines_html(campaign.guidelines),
+        "examples": _examples(campaign, user),
+    }
+    return render(request, "rate/rate.html", context)
+
+
+def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, Any]:
+    done, left = done_by(campaign, user), left_for(campaign, user)
+    return {
+        "campaign": campaign.slug,
+        "kind": campaign.kind,
+        "title": campaign.name,
+        "lease_url": reverse("api-1:lease", args=[campaign.slug]),
+        "judgments_url": reverse("api-1:judgments"),
+        "csrf": get_token(request),
+        "questions": question_specs(campaign),
+        "progress": {"done": done, "total": done + left, "left_for_me": left},
+        "user_id": user.pk,
+    }
+
+
+def _examples(campaign: Campaign, user: User) -> list[dict[str, Any]]:
+    rows = campaign.examples.select_related("sample__prompt")
+    return [
+        {
+            "url": image_url(row.sample.image, viewer=user, seconds=DAY),
+            "width": row.sample.width,
+            "height": row.sample.height,
+            "prompt": row.sample.prompt.text,
+            "is_good": row.is_good,
+            "note": row.note,
+        }
+        for row in rows
+    ]

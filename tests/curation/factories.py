@@ -1,0 +1,138 @@
+"""Rows of this room for tests, as plain functions: drawn samples without a model, campaigns, and judgments by the real verbs."""
+
+import itertools
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from accounts.models import Role, User
+from curation.assignments import lease_items
+from curation.campaigns import create_campaign
+from curation.judgments import record_judgments
+from curation.models import Assignment, Campaign, Dataset
+from generation.images import store_with_thumbnail
+from generation.models import GenerationBatch, ModelOrigin, ModelVersion, Prompt, PromptSet, Sample
+from jobs.models import Job, JobState
+from tests.accounts.factories import make_person
+from tests.generation.factories import make_png
+
+_numbers = itertools.count(1)
+
+
+def make_rater() -> User:
+    return make_person(Role.RATER)
+
+
+def make_curator() -> User:
+    return make_person(Role.CURATOR)
+
+
+def make_model(**fields: Any) -> ModelVersion:
+    number = next(_numbers)
+    defaults = {
+        "number": number,
+        "name": "tiny",
+        "origin": ModelOrigin.IMPORTED,
+        "content_hash": f"{number:064x}",
+        "manifest": {},
+        "image_size": 32,
+        "has_alpha": True,
+        "created_by": make_person(Role.OPERATOR),
+    }
+    return ModelVersion.objects.create(**defaults | fields)
+
+
+def make_batch(
+    prompts: Sequence[str] = ("a happy cat",), *, each: int = 1, model: ModelVersion | None = None, draw: bool = True
+) -> GenerationBatch:
+    """A finished batch whose samples are plain squares, each of another colour. Buckets alternate between two names."""
+    model = model or make_model()
+    by = model.created_by
+    number = next(_numbers)
+    prompt_set = PromptSet.objects.create(
+        slug=f"set-{number}",
+        name=f"Set {number}",
+        content_hash=f"{number:064x}",
+        prompt_count=len(prompts),
+        created_by=by,
+    )
+    rows = Prompt.objects.bulk_create(
+        Prompt(prompt_set=prompt_set, position=position, text=text, bucket=("emotion", "scene")[position % 2])
+        for position, text in enumerate(prompts)
+    )
+    job = Job.objects.create(
+        kind="generation.draw_batch", queue="generate", state=JobState.SUCCEEDED, finished_at="2026-01-01T00:00:00Z"
+    )
+    batch = GenerationBatch.objects.create(
+        name=f"Batch {number}",
+        model_version=model,
+        prompt_set=prompt_set,
+        images_per_prompt=each,
+        width=32,
+        height=32,
+        sample_count=each * len(prompts),
+        job=job,
+        created_by=by,
+    )
+    if draw:
+        Sample.objects.bulk_create(
+            [_sample(batch, prompt, index) for prompt in rows for index in range(each)],
+        )
+    return batch
+
+
+def _sample(batch: GenerationBatch, prompt: Prompt, index: int) -> Sample:
+    number = next(_numbers)
+    stored = store_with_thumbnail(make_png((number % 256, number // 256 % 256, 80, 200)))
+    return Sample(
+        batch=batch,
+        prompt=prompt,
+        index=index,
+        seed=number,
+        image=stored.image,
+        thumbnail=stored.thumbnail,
+        width=stored.width,
+        height=stored.height,
+    )
+
+
+def make_campaign(kind: str = "alignment", *, items: int = 1, raters: Sequence[User] = (), **fields: Any) -> Campaign:
+    """An open campaign of that many items, each with a prompt of its own."""
+    number = next(_numbers)
+    batch = make_batch([f"prompt {number}-{position}" for position in range(items)])
+    defaults = {"name": f"Campaign {number}", "by": make_curator(), "batches": [batch], "open_now": True}
+    return create_campaign(kind, raters=raters, **defaults | fields)
+
+
+def make_row(assignment: Assignment | int, answers: dict[str, str] | None = None, **fields: Any) -> dict[str, Any]:
+    """A judgment as a client sends it."""
+    pk = assignment if isinstance(assignment, int) else assignment.pk
+    row = {
+        "id": str(uuid.uuid4()),
+        "assignment": pk,
+        "answers": {"alignment": "pass"} if answers is None else answers,
+        "shown_at": "2026-11-23T09:30:00Z",
+        "decided_at": "2026-11-23T09:30:02Z",
+        "order": [],
+        "supersedes": None,
+    }
+    return row | fields
+
+
+def judge_all(campaign: Campaign, rater: User, answers: dict[str, str] | None = None) -> int:
+    """The rater leases and judges all that is left for them, and how many that were."""
+    done = 0
+    while leased := lease_items(campaign, rater, 50):
+        results = record_judgments(rater, [make_row(assignment, answers) for assignment in leased])
+        assert {result.status for result in results} == {"stored"}
+        done += len(leased)
+    return done
+
+
+def make_dataset(*campaigns: Campaign, by: User | None = None) -> Dataset:
+    number = next(_numbers)
+    dataset = Dataset.objects.create(
+        slug=f"dataset-{number}", name=f"Dataset {number}", created_by=by or make_curator()
+    )
+    dataset.campaigns.set(campaigns)
+    return dataset
