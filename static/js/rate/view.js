@@ -64,7 +64,7 @@ export function createView({ config, keymap, act }) {
     button.type = "button";
     button.append(build("span", "choice__label", choice.label));
     if (key) {
-      button.prepend(buildKey(key));
+      if (nameKey(key) !== choice.label) button.prepend(buildKey(key)); // A candidate named by its digit says it once.
       button.dataset.key = key;
       button.setAttribute("aria-keyshortcuts", key);
     }
@@ -121,7 +121,7 @@ export function createView({ config, keymap, act }) {
   function wireCommands() {
     for (const button of root.querySelectorAll("[data-command]")) {
       const key = keymap.commandKeys.get(button.dataset.command);
-      if (key && !button.querySelector("kbd")) button.append(buildKey(key));
+      if (key && !button.classList.contains("btn--icon")) button.append(buildKey(key));
       if (key) button.setAttribute("aria-keyshortcuts", key);
       if (button.dataset.command === "zoom") button.addEventListener("click", () => setZoom(!stage.hasAttribute("data-zoom")));
       else button.addEventListener("click", () => act({ type: button.dataset.command }));
