@@ -110,7 +110,9 @@ def test_too_few_resamples_are_refused():
 
 
 def test_left_rate_sees_a_rater_who_always_presses_left():
-    sample = [Vote(i, "candidate" if i % 2 else "baseline", left="candidate" if i % 2 else "baseline") for i in range(30)]
+    sample = [
+        Vote(i, "candidate" if i % 2 else "baseline", left="candidate" if i % 2 else "baseline") for i in range(30)
+    ]
     estimate = left_rate([*sample, Vote(99, "tie", left="candidate")])
     assert estimate is not None
     assert estimate.value == 1.0

@@ -1,0 +1,129 @@
+"""The trainer as its parent sees it: a child process with exit codes, signals and files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generation.engine.folders import hash_file
+from tests.training.engine.conftest import MakeRun
+from tests.training.engine.test_trainer import UNET, lines
+from training.engine.lifeline import hold_folder
+from training.engine.recipe import RunRefused
+
+pytestmark = pytest.mark.processes
+ROOT = Path(__file__).parents[3]
+
+
+def start(folder: Path, **environment: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.engine", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def trained(folder: Path, step: int) -> Callable[[], bool]:
+    path = folder / "metrics.jsonl"
+    return lambda: path.exists() and path.read_text().count("\n") >= step
+
+
+def error_of(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "error.json").read_text()))
+
+
+def test_run_killed_by_the_system_resumes_to_the_same_bits(make_run: MakeRun) -> None:
+    whole, torn = (make_run(name, steps=40, checkpoint_every=7, sample_every=0) for name in ("whole", "torn"))
+    children = [start(whole), start(torn)]
+    wait_until(trained(torn, 11))
+    children[1].kill()
+    children[1].wait()
+    assert children[0].wait(120) == 0
+    assert start(torn).wait(120) == 0
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 41))
+
+
+def test_sigterm_and_cancel_file_save_the_step_and_exit_with_76(make_run: MakeRun) -> None:
+    by_signal, by_file = (
+        make_run(name, steps=5000, checkpoint_every=5000, sample_every=0, validate_every=0) for name in ("a", "b")
+    )
+    first, second = start(by_signal), start(by_file)
+    wait_until(trained(by_signal, 2))
+    first.send_signal(signal.SIGTERM)
+    wait_until(trained(by_file, 2))
+    (by_file / "cancel").touch()
+    assert (first.wait(60), second.wait(60)) == (76, 76)
+    for folder in (by_signal, by_file):
+        steps = len(lines(folder / "metrics.jsonl"))
+        assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{steps:06d}"]
+        assert not (folder / "error.json").exists()
+
+
+def test_refusals_need_no_torch_and_exit_with_77(make_run: MakeRun) -> None:
+    folder = make_run()
+    settings = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**settings, "learning_rte": 1}))
+    started = time.monotonic()
+    assert start(folder).wait(60) == 77
+    assert time.monotonic() - started < 5
+    assert error_of(folder) == {
+        "sentence": "The run's settings have keys that are not known: learning_rte.",
+        "retry": False,
+    }
+
+
+def test_child_dies_with_the_parent_that_named_itself(make_run: MakeRun) -> None:
+    folder = make_run(steps=5000, sample_every=0, validate_every=0)
+    script = (
+        "import os, subprocess, sys, time\n"
+        f"child = subprocess.Popen([sys.executable, '-m', 'training.engine', {str(folder)!r}],"
+        " env={**os.environ, 'ATELIER_PARENT_PID': str(os.getpid())})\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(300)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        wait_until(trained(folder, 1))
+        parent.kill()
+    # An orphan is reaped by whoever adopts it: a zombie is dead too.
+    status = Path(f"/proc/{child}/stat")
+    wait_until(lambda: not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] == "Z", 10)
+
+
+def test_second_trainer_of_one_folder_is_turned_away(tmp_path: Path) -> None:
+    with hold_folder(tmp_path), pytest.raises(RunRefused) as refused, hold_folder(tmp_path, seconds=0.3):
+        pass
+    assert refused.value.retry
+
+
+def test_engine_modules_for_the_web_import_no_torch() -> None:
+    modules = [
+        "generation.engine.folders",
+        "generation.engine.images",
+        "generation.engine.requests",
+        "training.engine.bands",
+        "training.engine.draws",
+        "training.engine.manifests",
+        "training.engine.recipe",
+        "training.engine.run_files",
+    ]
+    script = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'django' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
