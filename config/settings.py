@@ -111,6 +111,8 @@ MODELS_DIR = DATA_DIR / "models"
 RUNS_DIR = DATA_DIR / "runs"
 CACHE_DIR = DATA_DIR / "cache"
 DEMO_DIR = BASE_DIR / "demo"
+# A model is imported from a folder below one of these, and from nowhere else on the server.
+IMPORT_ROOTS = env_list("IMPORT_ROOTS", [str(DATA_DIR / "imports"), str(DEMO_DIR)])
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -38,7 +38,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 
-class ImageRefused(ValueError):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+class ImageRefused(ValueError):
     """Bytes that are no plain PNG; `sentence` is for a person."""
 
     def __init__(self, sentence: str) -> None:

@@ -1,5 +1,6 @@
 """How an image comes to be: prompts, the versions of the model, requests to draw, and the samples drawn."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
@@ -113,6 +114,21 @@ class ModelVersion(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("model", args=[self.number])
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie on the machine that draws or trains."""
+        return Path(settings.MODELS_DIR) / self.content_hash
+
+    @property
+    def size_factor(self) -> int:
+        """Width and height of an image must be multiples of this many pixels."""
+        return int(self.config.get("size_factor", 8))
+
+    @property
+    def largest_side(self) -> int:
+        """The largest width or height that may be asked for; far beyond its own size a model only repeats itself."""
+        return 4 * self.image_size
 
 
 class ModelPromotion(models.Model):

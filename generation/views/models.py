@@ -1,0 +1,123 @@
+"""Pages of model versions."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts.models import Role, User
+from accounts.policies import policy
+from generation import batches, model_versions
+from generation.forms import ImportForm, PromotionForm
+from generation.models import ModelVersion
+from generation.views.prompt_sets import TEAM, may_write
+from jobs.models import Job
+
+IMPORTS_SHOWN = 5
+
+
+@dataclass
+class Branch:
+    """A version in the family tree, with the versions that grew out of it."""
+
+    version: ModelVersion
+    children: list["Branch"] = field(default_factory=list)
+
+
+def grow_tree(versions: list[ModelVersion]) -> list[Branch]:
+    """The roots of the family tree; versions come in the order of their numbers, so a parent comes before its children."""
+    branches = {version.pk: Branch(version) for version in versions}
+    roots = []
+    for version in versions:
+        parent = branches.get(version.parent_id or 0)
+        (parent.children if parent else roots).append(branches[version.pk])
+    return roots
+
+
+@policy(read=TEAM)
+@require_safe
+def models(request: HttpRequest) -> HttpResponse:
+    """The family tree, the promoted version, and imports that are under way or were refused."""
+    versions = list(ModelVersion.objects.visible_to(request.user).order_by("number").prefetch_related("made_by"))
+    imports = list(Job.objects.filter(kind=model_versions.IMPORT_KIND)[:IMPORTS_SHOWN])
+    context = {
+        "roots": grow_tree(versions),
+        "versions": versions,
+        "promoted": ModelVersion.objects.promoted() if versions else None,
+        "imports": imports,
+        "is_moving": any(job.is_open for job in imports),
+        "may_import": may_write(request.user, Role.OPERATOR),
+    }
+    return render(request, "generation/models.html", context)
+
+
+@policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
+@require_http_methods(["GET", "HEAD", "POST"])
+def model_import(request: HttpRequest) -> HttpResponse:
+    """Import a folder that lies on the server."""
+    assert isinstance(request.user, User)
+    form = ImportForm(request.POST or None)
+    if request.method == "POST" and form.is_valid() and form.create(request.user):
+        messages.success(
+            request, f"“{form.cleaned_data['name']}” is being imported: copied, hashed, and asked for one image."
+        )
+        return redirect("models")
+    context = {"form": form, "importable": model_versions.find_importable()}
+    return render(request, "generation/model_import.html", context)
+
+
+@policy(read=TEAM)
+@require_safe
+def model(request: HttpRequest, number: int) -> HttpResponse:
+    """One version: what it is, where it comes from, what came of it, and its images beside its parent's."""
+    shown = get_object_or_404(
+        ModelVersion.objects.visible_to(request.user)
+        .select_related("parent", "created_by")
+        # Runs, recipes and datasets belong to the rooms above, which point at this row.
+        .prefetch_related("made_by__recipe__sources__dataset_version__dataset"),
+        number=number,
+    )
+    promotions = list(shown.promotions.select_related("promoted_by")[:5])
+    context: dict[str, Any] = {
+        "version": shown,
+        "children": shown.children.order_by("number"),
+        "ancestors": trace_ancestors(shown),
+        "promoted": ModelVersion.objects.promoted(),
+        "promotions": promotions,
+        "batches": shown.batches.select_related("job", "prompt_set")[:8],
+        "pairs": batches.find_pairs(shown),
+        "files": sorted(shown.manifest.items()),
+        "form": PromotionForm(),
+        "may_promote": may_write(request.user, Role.OPERATOR),
+        "may_draw": may_write(request.user, *TEAM),
+    }
+    return render(request, "generation/model.html", context)
+
+
+def trace_ancestors(version: ModelVersion) -> list[ModelVersion]:
+    """The line of a version from its oldest ancestor to its parent."""
+    known = {each.pk: each for each in ModelVersion.objects.filter(number__lt=version.number)}
+    line = []
+    parent = known.get(version.parent_id or 0)
+    while parent:
+        line.append(parent)
+        parent = known.get(parent.parent_id or 0)
+    return line[::-1]
+
+
+@policy(write=[Role.OPERATOR])
+@require_POST
+def model_promote(request: HttpRequest, number: int) -> HttpResponse:
+    """Make this version the one that new batches use by default."""
+    assert isinstance(request.user, User)
+    shown = get_object_or_404(ModelVersion.objects.visible_to(request.user), number=number)
+    form = PromotionForm(request.POST)
+    if form.is_valid():
+        model_versions.promote(shown, by=request.user, reason=form.cleaned_data["reason"])
+        messages.success(request, f"{shown} is promoted: new batches use it unless somebody chooses another.")
+    else:
+        messages.error(request, "The reason is too long: at most 300 characters. Nothing was promoted.")
+    return redirect(shown)
