@@ -73,22 +73,25 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def services_for(arguments: Sequence[str]) -> Iterator[None]:
-    """Gives a Django command its database and broker: those of the environment, those that run, or our own until it ends."""
+    """Gives a Django command what it runs on: that of the environment, that which runs, or our own until it ends."""
     name = arguments[0] if arguments else "help"
-    asks_for_help = {"-h", "--help", "--version"} & set(arguments)
-    if name in WITHOUT_SERVICES or asks_for_help or os.environ.get("DATABASE_URL"):
+    if name in WITHOUT_SERVICES or {"-h", "--help", "--version"} & set(arguments):
         yield
-        return
-    if name in WITH_EVERYTHING:
-        with whole_product(data_folder()) as whole:
-            os.environ["DATABASE_URL"] = whole["database_url"]
-            os.environ.setdefault("CELERY_BROKER_URL", whole["broker_url"])
+    elif name in WITH_EVERYTHING and not any(argument.startswith("--web-url") for argument in arguments):
+        with whole_product(data_folder()) as found, _environment(found["database_url"], found["broker_url"]):
             yield
-        return
-    with running_services(data_folder()) as (database_url, broker_url):
-        os.environ["DATABASE_URL"] = database_url
-        os.environ.setdefault("CELERY_BROKER_URL", broker_url)
+    elif os.environ.get("DATABASE_URL"):
         yield
+    else:
+        with running_services(data_folder()) as (database_url, broker_url), _environment(database_url, broker_url):
+            yield
+
+
+@contextmanager
+def _environment(database_url: str, broker_url: str) -> Iterator[None]:
+    os.environ["DATABASE_URL"] = database_url
+    os.environ.setdefault("CELERY_BROKER_URL", broker_url)
+    yield
 
 
 def _doctor(data_dir: Path, host: str, port: int) -> int:

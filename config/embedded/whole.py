@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from config.embedded.account import wrap
 from config.embedded.child import PROJECT
-from config.embedded.folder import is_locked, read_json
+from config.embedded.folder import is_locked, prepare_folder, read_json
 from config.embedded.ports import choose_port
 from config.embedded.problem import Problem
 
@@ -33,9 +34,12 @@ def whole_product(data_dir: Path) -> Iterator[dict[str, str]]:
         return
     if is_locked(data_dir):
         raise Problem("Another Atelier is starting or stopping on this data folder. Wait for it, then try again.")
+    prepare_folder(data_dir)
+    command = [sys.executable, str(PROJECT / "manage.py"), "up", "--port", str(choose_port(data_dir, "web"))]
     with tempfile.TemporaryFile() as output:
         up = subprocess.Popen(
-            [sys.executable, str(PROJECT / "manage.py"), "up", "--port", str(choose_port(data_dir, "web"))],
+            # Should this command be killed, the kernel asks the product to stop.
+            wrap(command, death_signal=signal.SIGTERM),
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
