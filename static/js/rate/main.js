@@ -23,6 +23,7 @@ let leasing = false;
 let leaseFailures = 0;
 let nextLeaseAt = 0;
 let exhausted = false;
+let onlyPending = false; // The last lease held nothing but what is on its way to the server.
 let gone = false; // The campaign is closed, or no longer this person's.
 let afterPaint = null;
 
@@ -33,14 +34,25 @@ const outbox = createOutbox({
   lock: createTabLock(`atelier-outbox-${user}`),
   onChange: () => settleAfterPaint(),
   onSettled(row, result) {
-    if (result.status === "rejected") queue.forget(row.judgment.assignment);
+    if (result.status !== "rejected") return;
+    queue.forget(row.judgment);
+    view.showHistory(queue.history());
   },
 });
 
-// ---- the key path ----
-function commit(record) {
-  outbox.add(record);
+// Tabs of one person are handed the same leases: what one has judged, the others need not show.
+const siblings = globalThis.BroadcastChannel ? new BroadcastChannel(`atelier-rate-${user}`) : null;
+siblings?.addEventListener("message", ({ data }) => {
+  if (!queue.dropElsewhere(data)) return;
   showCurrent();
+  settleAfterPaint();
+});
+
+// ---- the key path ----
+function commit(record, about) {
+  outbox.add(record, about);
+  showCurrent();
+  if (record.action !== "undo") siblings?.postMessage(record.assignment);
   if (record.action === "undo") {
     count(-1);
   } else {
@@ -71,8 +83,9 @@ function showCurrent() {
 }
 
 function act(action) {
+  const about = queue.current()?.prompt;
   const record = decide(action);
-  if (record) commit(record);
+  if (record) commit(record, record.action === "undo" ? queue.current().prompt : about);
 }
 
 /** What an action does; returns the record that it makes, if it makes one. */
@@ -140,6 +153,10 @@ function settle() {
   }
   view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: readPace() });
   view.showOutbox(outbox.snapshot());
+  if (onlyPending && !outbox.snapshot().waiting) {
+    onlyPending = false;
+    nextLeaseAt = 0;
+  }
   prefetchAhead();
   refill();
 }
@@ -201,7 +218,8 @@ async function refill() {
 function takeLease(answer) {
   leaseFailures = 0;
   const added = queue.offer(answer.items, outbox.pendingAssignments());
-  exhausted = answer.items.length === 0;
+  exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !outbox.snapshot().waiting);
+  onlyPending = added === 0 && !exhausted;
   nextLeaseAt = added ? 0 : Date.now() + (exhausted ? 60000 : 3000);
   prefetchAhead();
   if (!ready) showCurrent();

@@ -16,7 +16,7 @@ export function backOff(failures, random = Math.random) {
  * onSettled(row, result) for each row that the server has decided about.
  */
 export function createOutbox({ user, store, send, lock = (work) => work(), now = () => Date.now(), random = Math.random, schedule = plan, onChange = () => {}, onSettled = () => {} }) {
-  const rows = new Map(); // id -> {id, user, seq, judgment, state: "waiting" | "rejected", reason}
+  const rows = new Map(); // id -> {id, user, seq, judgment, about, state: "waiting" | "rejected", reason}
   const writes = new Map(); // id -> promise of its put, while that is under way.
   let lastSeq = 0;
   let failures = 0;
@@ -158,10 +158,10 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
   return {
     snapshot,
     flush,
-    /** On the key path: memory at once, the browser's storage and the network afterwards. */
-    add(judgment) {
+    /** On the key path: memory at once, the browser's storage and the network afterwards. `about` names the judgment for a person. */
+    add(judgment, about = "") {
       lastSeq = Math.max(lastSeq + 1, now() * 1000);
-      const row = { id: judgment.id, user, seq: lastSeq, judgment, state: "waiting", reason: null };
+      const row = { id: judgment.id, user, seq: lastSeq, judgment, about, state: "waiting", reason: null };
       rows.set(row.id, row);
       write(row);
       if (!problem && !sending) later(150);

@@ -9,8 +9,9 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
   const judged = []; // The newest first: {item, record}.
   const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
   const latest = new Map(); // Assignment -> id of the last row of its chain.
+  const refused = new Set(); // Assignments of which the server has refused a row.
   const required = questions.filter((question) => question.required !== false).map((question) => question.name);
-  let drafts = new Map(); // Assignment -> answers so far.
+  const drafts = new Map(); // Assignment -> answers so far.
   let shownAt = null;
 
   const current = () => items[0] ?? null;
@@ -125,13 +126,31 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
       return dropped;
     },
 
-    /** The server did not take this assignment's answer for good: nothing of it can be undone any more. */
-    forget(assignment) {
-      const index = judged.findIndex((entry) => entry.item.assignment === assignment);
+    /**
+     * The server refused this row: it is no link of its chain, and cannot be undone. If the item is leased again it is shown again, once.
+     */
+    forget(record) {
+      const { assignment } = record;
+      const index = judged.findIndex((entry) => entry.record.id === record.id);
       if (index >= 0) judged.splice(index, 1);
+      if (latest.get(assignment) === record.id) {
+        if (record.supersedes) latest.set(assignment, record.supersedes);
+        else latest.delete(assignment);
+      }
+      if (refused.has(assignment)) closed.add(assignment);
+      else if (index >= 0) closed.delete(assignment);
+      refused.add(assignment);
+    },
+
+    /** Another tab has judged it. Returns whether it was the one on the screen. */
+    dropElsewhere(assignment) {
+      const index = items.findIndex((item) => item.assignment === assignment);
       closed.add(assignment);
-      const held = items.findIndex((item) => item.assignment === assignment);
-      if (held > 0) items.splice(held, 1);
+      if (index < 0) return false;
+      items.splice(index, 1);
+      drafts.delete(assignment);
+      if (index === 0) shownAt = null;
+      return index === 0;
     },
 
     /** An item whose pictures cannot be had is put aside; its lease runs out by itself. */

@@ -274,7 +274,8 @@ export function createView({ config, keymap, act }) {
     find("rate-rejected-list").replaceChildren(...rejected.map((row) => {
       const entry = build("li");
       entry.dataset.tone = "bad";
-      entry.append(build("strong", "", describeAnswers(row.judgment, config.questions) || "Undo"), build("span", "", row.reason), build("time", "", new Date(row.judgment.decided_at).toLocaleTimeString()));
+      const said = row.judgment.action === "undo" ? "Undo" : describeAnswers(row.judgment, config.questions);
+      entry.append(build("strong", "", row.about ? `${row.about}: ${said}` : said), build("span", "", row.reason), build("time", "", new Date(row.judgment.decided_at).toLocaleTimeString()));
       const button = build("button", "btn btn--sm", "I have read it");
       button.addEventListener("click", () => act({ type: "dismiss", id: row.id }));
       entry.append(button);

@@ -122,15 +122,36 @@ test("the buffer is refilled at five, counting what is held and what is unsent",
   assert.deepEqual([queue.wanted(0), queue.wanted(7), queue.wanted(900)], [10, 17, 50]);
 });
 
-test("a refused judgment cannot be undone, a broken item is put aside", () => {
+test("a refused judgment is no link of the chain, and its item comes again once", () => {
   const { queue } = start();
-  queue.offer([item(1), item(2), item(3)]);
-  queue.answer("alignment", "pass");
-  queue.forget(1);
+  queue.offer([item(1), item(2)]);
+  const first = queue.answer("alignment", "pass");
+  queue.forget(first);
   assert.equal(queue.undo(), null);
-  queue.setAside(2);
-  assert.equal(queue.current().assignment, 3);
-  assert.equal(queue.offer([item(1), item(2)]), 0);
+  assert.equal(queue.offer([item(1)]), 1);
+  queue.skip();
+  const second = queue.answer("alignment", "fail");
+  assert.deepEqual([second.assignment, second.supersedes], [1, null]);
+  queue.forget(second);
+  assert.equal(queue.offer([item(1)]), 0);
+});
+
+test("after a refused correction the chain ends where it ended before", () => {
+  const { queue } = start();
+  queue.offer([item(1)]);
+  const [, undo, again] = [queue.answer("alignment", "pass"), queue.undo(), queue.answer("alignment", "fail")];
+  queue.forget(again);
+  queue.offer([item(1)]);
+  assert.equal(queue.skip().supersedes, undo.id);
+});
+
+test("a broken item is put aside, and so is what another tab has judged", () => {
+  const { queue } = start();
+  queue.offer([item(1), item(2), item(3), item(4)]);
+  queue.setAside(1);
+  assert.deepEqual([queue.dropElsewhere(3), queue.dropElsewhere(2), queue.dropElsewhere(9)], [false, true, false]);
+  assert.equal(queue.current().assignment, 4);
+  assert.equal(queue.offer([item(1), item(2), item(3)]), 0);
 });
 
 test("the order shown is told by slots, else ids, else addresses", () => {
