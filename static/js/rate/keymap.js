@@ -29,15 +29,28 @@ export function nameKey(key) {
   return NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
 }
 
+/** Whether the questions come one after the other, so that all may share their keys: those of a comparison. */
+export function asksInTurn({ kind, questions }) {
+  return kind === "compare" && questions.length > 1;
+}
+
+/** Which question a shared key answers: the first that is still open. */
+export function pickOption(action, draft) {
+  if (!action.options) return action;
+  return action.options.find((option) => !(option.question in draft)) ?? action.options[0];
+}
+
 function isAccepting(choice) {
   return choice.accepts === true;
 }
 
 /**
  * The bindings of one campaign. A question's keys win over a command's; a command whose keys are all taken has none.
+ * The action of a key that several questions share has `options` instead of question and value.
  * Returns {bindings: Map(key -> action), choiceKeys: Map("question\0value" -> key), commandKeys: Map(name -> key), passAll: key or null}.
  */
 export function buildKeymap({ kind, questions }) {
+  const inTurn = asksInTurn({ kind, questions });
   const bindings = new Map();
   const choiceKeys = new Map();
   const commandKeys = new Map();
@@ -47,15 +60,19 @@ export function buildKeymap({ kind, questions }) {
     return true;
   };
   const bindChoice = (question, choice, key) => {
-    if (bind(key, { type: "answer", question: question.name, value: choice.value })) choiceKeys.set(`${question.name}\0${choice.value}`, key);
+    const option = { question: question.name, value: choice.value };
+    const shared = inTurn && bindings.get(key);
+    if (shared) shared.options.push(option);
+    else if (!bind(key, inTurn ? { type: "answer", options: [option] } : { type: "answer", ...option })) return;
+    choiceKeys.set(`${option.question}\0${option.value}`, key);
   };
 
   for (const question of questions) for (const choice of question.choices) bindChoice(question, choice, normaliseKey(choice.key));
 
-  const defaults = questions.length > 1 ? PAIRS : [SINGLE[kind] ?? ["1", "2", "3", "4", "5", "6", "7", "8", "9"]];
+  const defaults = questions.length > 1 && !inTurn ? PAIRS : [SINGLE[kind] ?? ["1", "2", "3", "4", "5", "6", "7", "8", "9"]];
   questions.forEach((question, row) => {
     question.choices.forEach((choice, column) => {
-      if (!choiceKeys.has(`${question.name}\0${choice.value}`)) bindChoice(question, choice, defaults[row]?.[column]);
+      if (!choiceKeys.has(`${question.name}\0${choice.value}`)) bindChoice(question, choice, (inTurn ? defaults[0] : defaults[row])?.[column]);
     });
   });
 

@@ -1,6 +1,6 @@
 // Wires the rater together. The key path: key -> record in memory -> outbox -> decoded picture swapped in -> paint. The rest waits for the paint.
 import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
-import { buildKeymap, readKey } from "./keymap.js";
+import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
 import { createPrefetch } from "./prefetch.js";
 import { createQueue } from "./queue.js";
@@ -93,7 +93,8 @@ function decide(action) {
   switch (action.type) {
     case "answer": {
       if (!ready) return null;
-      const record = queue.answer(action.question, action.value);
+      const { question, value } = pickOption(action, queue.draft());
+      const record = queue.answer(question, value);
       if (!record) view.setPressed(queue.draft());
       return record;
     }
@@ -107,6 +108,10 @@ function decide(action) {
       view.openDialog("rate-flag");
       return null;
     case "undo":
+      if (asksInTurn(config) && action.assignment === undefined && queue.clearDraft()) {
+        view.setPressed({});
+        return null;
+      }
       return queue.undo(action.assignment);
     case "background":
       view.nextGround();
@@ -206,7 +211,7 @@ async function refill() {
     queue.dropExpired();
     const answer = await server.lease(queue.wanted(outbox.snapshot().waiting));
     if (answer.ok) takeLease(answer);
-    else refuseLease(answer.status);
+    else refuseLease(answer.status, answer.reason);
   } catch {
     refuseLease(0);
   } finally {
@@ -225,19 +230,19 @@ function takeLease(answer) {
   if (!ready) showCurrent();
 }
 
-function refuseLease(status) {
+function refuseLease(status, reason) {
   leaseFailures += 1;
   nextLeaseAt = Date.now() + backOff(leaseFailures);
   gone = [404, 409, 410].includes(status);
   exhausted = false;
-  if (!queue.current()) showNothing(status);
+  if (!queue.current()) showNothing(status, reason);
 }
 
-function showNothing(status) {
+function showNothing(status, reason) {
   const home = { label: "To the start", href: "/", primary: true };
   const again = { label: "Look again", run: lookAgain };
   if (gone) {
-    view.showMessage("over", "This campaign is not open to you", "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home]);
+    view.showMessage("over", "This campaign is not open to you", reason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home]);
   } else if (status === 401 || status === 403) {
     view.showMessage("error", "You are signed out", "Sign in again in another tab, then go on here. Nothing is lost.", [{ label: "Go on", run: lookAgain, primary: true }]);
   } else if (status !== undefined && leaseFailures > 0) {

@@ -96,6 +96,9 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
       return leave(buildRecord("answer", { answers: { ...draft(), ...answers } }));
     },
 
+    /** Starts the current item's answers afresh. Returns whether there were any. */
+    clearDraft: () => items.length > 0 && drafts.delete(items[0].assignment),
+
     skip: (reason = null) => (items.length ? leave(buildRecord("skip", { reason })) : null),
     flag: (reason) => (items.length ? leave(buildRecord("flag", { reason })) : null),
 

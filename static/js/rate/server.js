@@ -1,5 +1,10 @@
 // The two endpoints of the rater, and the CSRF token that must be renewed after signing in again.
 
+/** A sentence of the server's own, where it has one; lists of validation errors are none. */
+function readReason(data) {
+  return typeof data?.detail === "string" ? data.detail : null;
+}
+
 export function createServer({ config, fetch = (...args) => globalThis.fetch(...args), readConfig, pageUrl }) {
   let token = config.csrf;
 
@@ -34,8 +39,8 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
     /** -> {ok, status, questions?, items?}; items carry expiresAt in ms of this computer's clock. */
     async lease(count) {
       const response = await postSigned(config.lease_url, { count });
-      if (!response.ok) return { ok: false, status: response.status };
-      const data = await response.json();
+      const data = await response.json().catch(() => null);
+      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data) };
       const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());
       for (const item of data.items) item.expiresAt = (Date.parse(item.expires_at) || Infinity) + skew;
       return { ok: true, status: response.status, ...data };
@@ -44,7 +49,7 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
       const response = await postSigned(config.judgments_url, { judgments });
       const retryAfter = Number(response.headers.get("Retry-After")) || 0;
       const data = await response.json().catch(() => null);
-      return { ok: response.ok, status: response.status, results: data?.results, reason: typeof data?.detail === "string" ? data.detail : null, retryAfter };
+      return { ok: response.ok, status: response.status, results: data?.results, reason: readReason(data), retryAfter };
     },
   };
 }

@@ -1,5 +1,5 @@
 // The only module of the rater that knows the DOM.
-import { COMMANDS, nameKey } from "./keymap.js";
+import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
 
 const GROUNDS = ["checker", "white", "black", "chat"];
 const GROUND_NAMES = { checker: "checkerboard", white: "white", black: "black", chat: "a chat" };
@@ -55,6 +55,7 @@ export function createView({ config, keymap, act }) {
   const stage = find("rate-stage");
   const choices = find("rate-choices");
   const buttons = []; // {button, question, value}
+  const inTurn = asksInTurn(config);
   let scale = 1;
 
   // ---- what is there from the start ----
@@ -76,17 +77,17 @@ export function createView({ config, keymap, act }) {
 
   function buildQuestions() {
     const order = ["ArrowLeft", "ArrowUp", "ArrowDown", "ArrowRight"];
-    for (const question of config.questions) {
+    config.questions.forEach((question, index) => {
       const row = build("fieldset", "question");
-      row.append(build("legend", "question__text", question.text));
+      row.append(build("legend", "question__text", inTurn ? `${index + 1} of ${config.questions.length}: ${question.text}` : question.text));
       const box = build("div", "question__choices");
       const made = question.choices.map((choice) => buildChoice(question, choice));
       if (made.every((button) => order.includes(button.dataset.key))) made.sort((a, b) => order.indexOf(a.dataset.key) - order.indexOf(b.dataset.key));
       box.append(...made);
       row.append(box);
       choices.append(row);
-    }
-    choices.dataset.questions = config.questions.length;
+    });
+    choices.dataset.questions = inTurn ? 1 : config.questions.length;
     if (keymap.passAll) {
       const all = build("button", "choice choice--pass choice--all");
       all.type = "button";
@@ -103,7 +104,8 @@ export function createView({ config, keymap, act }) {
     for (const question of config.questions) {
       for (const choice of question.choices) {
         const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
-        if (key) add(key, config.questions.length > 1 ? `${question.text}: ${choice.label}` : choice.label);
+        if (inTurn && question !== config.questions[0]) continue;
+        if (key) add(key, config.questions.length > 1 && !inTurn ? `${question.text}: ${choice.label}` : choice.label);
       }
     }
     if (keymap.passAll) add(keymap.passAll, "Pass all questions");
@@ -164,6 +166,10 @@ export function createView({ config, keymap, act }) {
   }
 
   function setPressed(draft) {
+    if (inTurn) {
+      const open = config.questions.findIndex((question) => !(question.name in draft));
+      [...choices.querySelectorAll(".question")].forEach((row, index) => row.toggleAttribute("hidden", index !== Math.max(0, open)));
+    }
     for (const { button, question, value } of buttons) button.setAttribute("aria-pressed", String(question !== undefined && draft[question] === value));
   }
 
@@ -373,6 +379,7 @@ export function createView({ config, keymap, act }) {
   setGround(GROUNDS.includes(remember("ground")) ? remember("ground") : "checker");
   root.dataset.guide = remember("guide") ?? "auto";
   showHistory([]);
+  setPressed({});
   setState("loading");
   measure();
   new ResizeObserver(() => {

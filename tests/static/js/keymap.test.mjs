@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { buildKeymap, nameKey, normaliseKey, readKey } from "../../../static/js/rate/keymap.js";
+import { buildKeymap, nameKey, pickOption, normaliseKey, readKey } from "../../../static/js/rate/keymap.js";
 
 const pressed = (key, more = {}) => ({ key, code: "", ctrlKey: false, metaKey: false, altKey: false, repeat: false, ...more });
 const alignment = { kind: "alignment", questions: [{ name: "alignment", text: "?", required: true, choices: [{ value: "pass", label: "Pass", key: "F", accepts: true }, { value: "fail", label: "Fail", key: "J", accepts: false }] }] };
@@ -61,6 +61,15 @@ test("comparisons fall on the arrows, by name or by sign", () => {
   const choices = [["left", "ArrowLeft"], ["right", "→"], ["tie", "up"], ["both_bad", null]].map(([value, key]) => ({ value, label: value, key }));
   const keymap = buildKeymap({ kind: "compare", questions: [{ name: "better", text: "?", choices, required: true }] });
   assert.deepEqual(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].map((key) => readKey(keymap, pressed(key))?.value), ["left", "right", "tie", "both_bad"]);
+});
+
+test("a comparison's questions share the arrows and are answered in turn", () => {
+  const choices = [["left", "ArrowLeft"], ["right", "ArrowRight"]].map(([value, key]) => ({ value, label: value, key }));
+  const keymap = buildKeymap({ kind: "compare", questions: ["style", "alignment"].map((name) => ({ name, text: name, choices, required: true })) });
+  const action = readKey(keymap, pressed("ArrowRight"));
+  assert.deepEqual(pickOption(action, {}), { question: "style", value: "right" });
+  assert.deepEqual(pickOption(action, { style: "left" }), { question: "alignment", value: "right" });
+  assert.equal(keymap.choiceKeys.size, 4);
 });
 
 test("keys are named as they are printed", () => {
