@@ -25,7 +25,7 @@ from curation.models import (
 MAX_COUNT = 50
 
 
-class LeaseRefused(Exception):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+class LeaseRefused(Exception):
     """This person cannot lease here now; the message is for a person."""
 
 

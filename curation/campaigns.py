@@ -26,7 +26,7 @@ MAX_ITEMS = 200_000
 CHUNK = 2000
 
 
-class CampaignRefused(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+class CampaignRefused(ValueError):
     """A campaign that cannot be set up as asked; the message is for a person."""
 
 

@@ -25,7 +25,7 @@ STATE_AFTER = {
 }
 
 
-class TooManyJudgments(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+class TooManyJudgments(ValueError):
     """More rows in one batch than are taken."""
 
 

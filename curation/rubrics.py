@@ -24,7 +24,7 @@ class QuestionSpec(TypedDict):
     required: NotRequired[bool]
 
 
-class RubricRefused(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+class RubricRefused(ValueError):
     """Questions that cannot be asked."""
 
 

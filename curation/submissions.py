@@ -15,7 +15,7 @@ YEARS = range(2000, 2101)
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
-class Malformed(ValueError):  # noqa: N818 - a refusal with a sentence for a person, not a fault.
+class Malformed(ValueError):
     """A row that cannot be read; the message is for a person."""
 
 

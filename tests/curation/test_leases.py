@@ -1,7 +1,7 @@
 import pytest
 from django.db import connection
 
-from curation.assignments import LeaseRefused, left_for, lease_items
+from curation.assignments import LeaseRefused, lease_items, left_for
 from curation.campaigns import close_campaign, create_compare_campaign, open_campaign, pause_campaign, set_raters
 from curation.judgments import record_judgments
 from curation.models import Assignment, Item

@@ -1,0 +1,202 @@
+import json
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from accounts.api import create_token
+from accounts.models import Role, Scope
+from curation.campaigns import create_compare_campaign, pause_campaign
+from curation.models import Judgment
+from tests.accounts.factories import make_person
+from tests.curation.factories import make_campaign, make_curator, make_rater, make_row
+from tests.curation.test_leases import make_pairs
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def rater():
+    return make_rater()
+
+
+@pytest.fixture
+def campaign(rater):
+    return make_campaign("style", items=3, raters=[rater])
+
+
+def signed_in(person):
+    client = Client()
+    client.force_login(person)
+    return client
+
+
+def post(client, url, body, **headers):
+    content = body if isinstance(body, str | bytes) else json.dumps(body)
+    return client.post(url, content, content_type="application/json", **headers)
+
+
+def lease(client, campaign, count=2):
+    return post(client, f"/api/campaigns/{campaign.slug}/lease", {"count": count})
+
+
+def test_lease_has_the_contracts_shape(rater, campaign):
+    answer = lease(signed_in(rater), campaign).json()
+    assert set(answer) == {"questions", "items"}
+    assert [question["name"] for question in answer["questions"]] == [
+        "visual_quality",
+        "prompt_alignment",
+        "style_alignment",
+    ]
+    keys = [choice["key"] for question in answer["questions"] for choice in question["choices"]]
+    assert keys == ["E", "I", "D", "K", "C", "M"]
+    item = answer["items"][0]
+    assert set(item) == {"assignment", "item", "prompt", "bucket", "images", "expires_at", "supersedes"}
+    assert [set(image) for image in item["images"]] == [{"url", "width", "height", "slot"}]
+
+
+def test_images_of_a_lease_open_for_their_rater_alone(rater, campaign):
+    client = signed_in(rater)
+    url = lease(client, campaign).json()["items"][0]["images"][0]["url"]
+    response = client.get(url)
+    assert (response.status_code, response["Content-Type"]) == (200, "image/png")
+    sample = campaign.items.order_by("position").first().item_samples.get().sample
+    assert sample.image not in url
+    assert signed_in(make_rater()).get(url).status_code == 404
+
+
+def test_token_leases_and_judges(rater, campaign):
+    client, headers = Client(), {"Authorization": f"Bearer {create_token(rater, scopes=[Scope.RATE])}"}
+    item = post(client, f"/api/campaigns/{campaign.slug}/lease", {"count": 1}, headers=headers).json()["items"][0]
+    answers = {"visual_quality": "pass", "prompt_alignment": "pass", "style_alignment": "fail"}
+    row = make_row(item["assignment"], answers, order=[0])
+    sent = post(client, "/api/judgments", {"judgments": [row]}, headers=headers)
+    assert sent.json() == {"results": [{"id": row["id"], "status": "stored", "reason": ""}]}
+    assert post(client, "/api/judgments", {"judgments": [row]}, headers=headers).json()["results"][0]["status"] == (
+        "duplicate"
+    )
+    read_only = {"Authorization": f"Bearer {create_token(rater, scopes=[Scope.READ])}"}
+    assert post(client, "/api/judgments", {"judgments": [row]}, headers=read_only).status_code == 403
+    assert client.get("/api/campaigns", headers=read_only).status_code == 200
+
+
+def test_session_without_csrf_token_writes_nothing(rater, campaign):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(rater)
+    assert lease(client, campaign).status_code == 403
+
+
+def test_campaigns_lists_those_that_the_caller_may_rate(rater, campaign):
+    make_campaign(raters=[make_rater()])
+    make_campaign(raters=[rater], open_now=False)
+    (row,) = signed_in(rater).get("/api/campaigns").json()["campaigns"]
+    assert row == {
+        "slug": campaign.slug,
+        "name": campaign.name,
+        "kind": "style",
+        "done": 0,
+        "left_for_me": 3,
+        "lease_url": f"/api/campaigns/{campaign.slug}/lease",
+        "rate_url": f"/rate/{campaign.slug}/",
+    }
+
+
+@pytest.mark.parametrize("role", [Role.RATER, Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
+def test_strangers_lease_nothing(campaign, role):
+    client = signed_in(make_person(role))
+    assert lease(client, campaign).status_code == 404
+    assert client.get("/api/campaigns").json() == {"campaigns": []}
+    assert not campaign.items.exclude(assignments=None).exists()
+
+
+@pytest.mark.parametrize("role", [Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
+def test_judging_needs_the_role(role):
+    assert post(signed_in(make_person(role)), "/api/judgments", {"judgments": []}).status_code == 403
+
+
+def test_nobody_gets_in_without_signing_in(campaign):
+    assert lease(Client(), campaign).status_code == 401
+    assert post(Client(), "/api/judgments", {"judgments": []}).status_code == 401
+    assert Client().get("/api/campaigns").status_code == 401
+
+
+def test_paused_campaign_says_so(rater, campaign):
+    pause_campaign(campaign, by=make_curator())
+    response = lease(signed_in(rater), campaign)
+    assert response.status_code == 409
+    assert response.json()["detail"].startswith("This campaign is paused")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "{", "null", "[]", "17", '"x"', "{}", '{"judgments": null}', '{"judgments": {}}', b"\xff\xfe", "[" * 100_000],
+)
+def test_bodies_that_are_no_batch_are_refused_as_a_whole(rater, body):
+    response = post(signed_in(rater), "/api/judgments", body)
+    assert response.status_code in (400, 422)
+    assert response.json()["detail"]
+
+
+@pytest.mark.parametrize("count", [None, "many", 1.5, [], {}])
+def test_count_must_be_a_number(rater, campaign, count):
+    assert lease(signed_in(rater), campaign, count).status_code == 422
+
+
+def test_batch_of_more_than_two_hundred_is_refused_with_a_sentence(rater):
+    response = post(signed_in(rater), "/api/judgments", {"judgments": [{}] * 201})
+    assert response.status_code == 413
+    assert response.json() == {"detail": "At most 200 judgments are taken at once; this was 201."}
+
+
+def test_body_of_ten_megabytes_is_refused(rater):
+    response = post(signed_in(rater), "/api/judgments", json.dumps({"judgments": ["x" * 10_000_000]}))
+    assert response.status_code in (400, 413)
+    assert not Judgment.objects.exists()
+
+
+def test_malformed_rows_leave_the_others_alone(rater, campaign):
+    client = signed_in(rater)
+    item = lease(client, campaign).json()["items"][0]
+    good = make_row(
+        item["assignment"], dict.fromkeys(["visual_quality", "prompt_alignment", "style_alignment"], "pass")
+    )
+    results = post(client, "/api/judgments", {"judgments": [None, {"id": "\ud800"}, good]}).json()["results"]
+    assert [(row["id"], row["status"]) for row in results] == [
+        (None, "rejected"),
+        (None, "rejected"),
+        (good["id"], "stored"),
+    ]
+
+
+def test_comparison_hides_which_side_is_which():
+    rater = make_rater()
+    campaign = create_compare_campaign("Blind", make_pairs(4), by=make_curator(), raters=[rater])
+    client = signed_in(rater)
+    answer = lease(client, campaign, 4).json()
+    for item in answer["items"]:
+        assert [image["slot"] for image in item["images"]] == [0, 1]
+        assert set(item["images"][0]) == {"url", "width", "height", "slot"}
+    rows = [make_row(item["assignment"], {"preference": "left"}, order=[0, 1]) for item in answer["items"]]
+    post(client, "/api/judgments", {"judgments": rows})
+    outcomes = sorted(item.verdicts.get().outcome for item in campaign.items.all())
+    assert outcomes == ["baseline", "baseline", "candidate", "candidate"]
+    for judgment in Judgment.objects.select_related("assignment"):
+        assert judgment.order == judgment.assignment.order
+
+
+def test_rating_page_starts_with_all_it_needs(rater, campaign):
+    page = signed_in(rater).get(reverse("rate", args=[campaign.slug]))
+    config = page.context["config"]
+    assert config["progress"] == {"done": 0, "total": 3, "left_for_me": 3}
+    assert (config["lease_url"], config["judgments_url"]) == (f"/api/campaigns/{campaign.slug}/lease", "/api/judgments")
+
+
+@pytest.mark.parametrize("role", [Role.RATER, Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
+def test_rating_page_is_closed_to_strangers(campaign, role):
+    assert signed_in(make_person(role)).get(reverse("rate", args=[campaign.slug])).status_code in (403, 404)
+
+
+def test_rating_page_of_a_paused_campaign_says_so(rater, campaign):
+    pause_campaign(campaign, by=make_curator())
+    page = signed_in(rater).get(reverse("rate", args=[campaign.slug]))
+    assert "This campaign is paused" in page.content.decode()

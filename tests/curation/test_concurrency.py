@@ -1,0 +1,88 @@
+"""Twenty raters at once, on real connections: no item too often, none forgotten, and one row for each id."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+from django.db import connection, connections
+from django.db.models import Count
+
+from curation.assignments import lease_items
+from curation.judgments import record_judgments
+from curation.models import Assignment, Judgment, Verdict
+from tests.curation.factories import make_campaign, make_rater, make_row
+
+pytestmark = pytest.mark.django_db(transaction=True)
+THREADS = 20
+
+
+def together(work, people):
+    """Run work(person) for all at the same moment, each on a connection of its own; returns what they gave back."""
+    gate = Barrier(len(people))
+
+    def run(person):
+        try:
+            gate.wait(30)
+            return work(person)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(len(people)) as pool:
+        return list(pool.map(run, people))
+
+
+def test_twenty_raters_reach_the_overlap_exactly():
+    raters = [make_rater() for _ in range(THREADS)]
+    campaign = make_campaign(items=40, raters=raters, overlap=3)
+
+    def rate(rater):
+        done = 0
+        while leased := lease_items(campaign, rater, 4):
+            results = record_judgments(rater, [make_row(row) for row in leased])
+            assert {result.status for result in results} == {"stored"}
+            done += len(results)
+        return done
+
+    done = together(rate, raters)
+    assert sum(done) == 40 * 3
+    assert set(campaign.items.values_list("judged", "is_open")) == {(3, False)}
+    assert set(Verdict.objects.values_list("outcome", "judgments")) == {("accepted", 3)}
+    assert not Judgment.objects.filter(late=True).exists()
+    by_rater = Judgment.objects.values("item", "rater").annotate(count=Count("pk"))
+    assert {row["count"] for row in by_rater} == {1}
+
+
+def test_twenty_leases_at_once_share_what_there_is():
+    raters = [make_rater() for _ in range(THREADS)]
+    campaign = make_campaign(items=10, raters=raters, overlap=2)
+    leased = together(lambda rater: lease_items(campaign, rater, 3), raters)
+    assert sum(len(rows) for rows in leased) == 20
+    by_item = Assignment.objects.values("item").annotate(count=Count("pk"))
+    assert {row["count"] for row in by_item} == {2}
+
+
+def test_tabs_of_one_rater_get_the_same_items():
+    rater = make_rater()
+    campaign = make_campaign(items=30, raters=[rater], overlap=5)
+    leased = together(lambda person: [row.pk for row in lease_items(campaign, person, 5)], [rater] * 8)
+    assert len({tuple(rows) for rows in leased}) == 1
+    assert Assignment.objects.count() == 5
+
+
+def test_one_id_posted_by_twenty_at_once_is_stored_once():
+    rater = make_rater()
+    held = lease_items(make_campaign(items=1, raters=[rater]), rater, 1)[0]
+    row = make_row(held)
+    results = together(lambda person: record_judgments(person, [row])[0].status, [rater] * THREADS)
+    assert sorted(results) == ["duplicate"] * (THREADS - 1) + ["stored"]
+    assert Judgment.objects.count() == 1
+
+
+def test_one_id_for_different_assignments_is_stored_once():
+    raters = [make_rater() for _ in range(8)]
+    campaign = make_campaign(items=8, raters=raters)
+    held = {rater: lease_items(campaign, rater, 1)[0] for rater in raters}
+    shared = make_row(0)["id"]
+    results = together(lambda rater: record_judgments(rater, [make_row(held[rater], id=shared)])[0].status, raters)
+    assert sorted(results) == ["rejected"] * 7 + ["stored"]
+    assert connection.vendor == "postgresql"
