@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 from celery.signals import worker_process_init, worker_ready, worker_shutdown
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection
+from django.db import DatabaseError, InterfaceError, connection, models
 from django.db.models.functions import Now
 
 from jobs.execution import stop_running
@@ -33,6 +33,15 @@ STOP_SIGNAL = signal.SIGUSR2
 
 _worker_name = ""
 _presence: "Presence | None" = None
+
+
+# A worker not seen for this long is taken for gone; what it held is the reaper's business.
+LIVE_SECONDS = max(10, 3 * settings.JOB_HEARTBEAT_SECONDS)
+
+
+def live_workers() -> models.QuerySet[Worker]:
+    """Workers that were seen lately."""
+    return Worker.objects.filter(seen_at__gte=Now() - timedelta(seconds=LIVE_SECONDS))
 
 
 def holder_of_this_process() -> Holder:
