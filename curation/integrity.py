@@ -1,0 +1,104 @@
+"""What is wrong with the room's rows and files, for `manage.py verify`: each problem one sentence."""
+
+import hashlib
+from collections.abc import Iterator
+
+from django.db import transaction
+from django.db.models import Count, F, Q
+
+from curation.manifests import manifest_of, read_manifest
+from curation.models import Assignment, AssignmentState, Campaign, DatasetEntry, DatasetVersion, Item, Judgment, Verdict
+from curation.verdicts import MAJORITY, decide, standing_answers, tally
+
+CHUNK = 500
+
+
+def problems() -> Iterator[str]:
+    """Every difference between judgments, verdicts, leases, versions and files."""
+    yield from _chain_problems()
+    for campaign in Campaign.objects.order_by("pk"):
+        yield from _item_problems(campaign)
+    for version in DatasetVersion.objects.select_related("dataset").order_by("pk"):
+        yield from version_problems(version)
+
+
+def version_problems(version: DatasetVersion) -> Iterator[str]:
+    """What is wrong with a frozen version: its rows and its stored manifest both must have its hash."""
+    if hashlib.sha256(manifest_of(version)).hexdigest() != version.content_hash:
+        yield f"The rows of dataset version {version} do not have the hash that it was frozen with."
+    try:
+        stored = read_manifest(version.content_hash)
+    except (FileNotFoundError, ValueError):
+        yield f"The manifest of dataset version {version} is missing from the store."
+    else:
+        if hashlib.sha256(stored).hexdigest() != version.content_hash:
+            yield f"The stored manifest of dataset version {version} was changed."
+    entries = DatasetEntry.objects.filter(version=version)
+    if (count := entries.count()) != version.entry_count:
+        yield f"Dataset version {version} has {count} of its {version.entry_count} entries."
+    if other := entries.exclude(image=F("sample__image")).count():
+        yield f"{other} entries of dataset version {version} show another image than their sample."
+
+
+def _chain_problems() -> Iterator[str]:
+    """Each chain of judgments is one line, within its assignment, and the assignment's state is that of its end."""
+    if crossed := Judgment.objects.exclude(supersedes=None).exclude(supersedes__assignment=F("assignment")).count():
+        yield f"{crossed} judgments supersede one of another assignment."
+    if foreign := Judgment.objects.exclude(item=F("assignment__item"), rater=F("assignment__rater")).count():
+        yield f"{foreign} judgments do not fit their assignment."
+    ends = Count("judgments", filter=Q(judgments__superseded_by__isnull=True))
+    for assignment in Assignment.objects.annotate(ends=ends).exclude(judgments=None).exclude(ends=1).order_by("pk"):
+        yield f"The judgments of assignment {assignment.pk} do not form one chain."
+    answered = Judgment.objects.standing().exclude(assignment__state=AssignmentState.JUDGED)
+    if count := answered.count():
+        yield f"{count} assignments have an answer but are not marked as judged."
+    unanswered = Assignment.objects.filter(state=AssignmentState.JUDGED).exclude(
+        pk__in=Judgment.objects.standing().values("assignment")
+    )
+    if count := unanswered.count():
+        yield f"{count} assignments are marked as judged but have no answer."
+
+
+def _item_problems(campaign: Campaign) -> Iterator[str]:
+    questions = list(campaign.questions.all())
+    last = 0
+    # The locks keep judgments that come in meanwhile from looking like a difference.
+    while True:
+        found = []
+        with transaction.atomic():
+            items = list(campaign.items.select_for_update(no_key=True).filter(pk__gt=last).order_by("pk")[:CHUNK])
+            if not items:
+                return
+            last = items[-1].pk
+            standing = standing_answers(items)
+            verdicts = {row.item_id: row for row in Verdict.objects.filter(item__in=items, rule=MAJORITY)}
+            for item in items:
+                answers = standing[item.pk]
+                tallies = tally(campaign.kind, questions, answers)
+                outcome = decide(campaign.kind, questions, tallies, len(answers), campaign.overlap)
+                found += _differences(campaign, item, verdicts.get(item.pk), (len(answers), outcome, tallies))
+            found += _overlap_problems(campaign, items)
+        yield from found
+
+
+def _differences(
+    campaign: Campaign, item: Item, verdict: Verdict | None, expected: tuple[int, str, dict[str, dict[str, int]]]
+) -> Iterator[str]:
+    count, outcome, tallies = expected
+    name = f"item {item.position} of campaign “{campaign}”"
+    if item.judged != count or item.is_open != (count < campaign.overlap):
+        yield f"The count of {name} says {item.judged}, but it has {count} judgments."
+    if verdict is None:
+        if count:
+            yield f"The {name} has judgments but no verdict."
+    elif (verdict.judgments, verdict.outcome, verdict.tallies) != (count, outcome, tallies):
+        yield f"The verdict on {name} is not what its judgments add up to."
+
+
+def _overlap_problems(campaign: Campaign, items: list[Item]) -> Iterator[str]:
+    in_time = Count(
+        "judgments", filter=Q(judgments__action="answer", judgments__superseded_by=None, judgments__late=False)
+    )
+    rows = Item.objects.filter(pk__in=[item.pk for item in items]).annotate(in_time=in_time)
+    for item in rows.filter(in_time__gt=campaign.overlap).order_by("position"):
+        yield f"The item {item.position} of campaign “{campaign}” has {item.in_time} judgments in time, not {campaign.overlap}."

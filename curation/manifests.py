@@ -1,0 +1,122 @@
+"""Manifests: what a frozen version consists of, in one canonical form whose SHA-256 names it.
+
+The form is JSON in UTF-8 with sorted keys and without spaces; entries are sorted by image and caption. Nothing in it depends
+on when, by whom or under which number it was frozen, so that the same facts always give the same hash.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.core.files.storage import default_storage
+
+from curation.models import DatasetEntry, DatasetVersion
+from generation.images import SHA256, write_durably
+from generation.models import Sample
+
+FORMAT = "atelier-dataset/1"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a selection, with its caption, how it was drawn, and the judgments behind it (UUIDs, sorted)."""
+
+    sample_id: int
+    image: str
+    thumbnail: str
+    caption: str
+    bucket: str
+    source: dict[str, Any]
+    judgments: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes two entries the same: the picture and its caption."""
+        return self.image, self.caption
+
+    def as_row(self) -> dict[str, Any]:
+        """The entry in the manifest."""
+        return {
+            "image": self.image,
+            "caption": self.caption,
+            "bucket": self.bucket,
+            "source": self.source,
+            "judgments": list(self.judgments),
+        }
+
+
+def canonical_manifest(slug: str, rule: str, entries: Iterable[Entry]) -> bytes:
+    """The canonical form of a version."""
+    rows = [entry.as_row() for entry in sorted(entries, key=lambda entry: entry.key)]
+    content = {"format": FORMAT, "dataset": slug, "rule": rule, "entries": rows}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def store_manifest(content: bytes) -> str:
+    """Keep the manifest under its SHA-256, which is returned."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = manifest_name(sha256)
+    if not default_storage.exists(name):
+        try:
+            write_durably(Path(default_storage.path(name)), content)
+        except NotImplementedError:  # An object store has no paths; it shows an object only when it is whole.
+            default_storage.save(name, ContentFile(content))
+    return sha256
+
+
+def read_manifest(sha256: str) -> bytes:
+    """The stored manifest. Raises FileNotFoundError."""
+    with default_storage.open(manifest_name(sha256), "rb") as file:
+        content: bytes = file.read()
+        return content
+
+
+def manifest_name(sha256: str) -> str:
+    """The name in the store. Raises ValueError unless the hash is 64 lower-case hex digits."""
+    if not SHA256.fullmatch(sha256):
+        raise ValueError("A stored manifest is named by 64 hex digits.")
+    return f"manifests/{sha256[:2]}/{sha256[2:4]}/{sha256}.json"
+
+
+def source_of(sample: Sample) -> dict[str, Any]:
+    """Everything needed to draw the sample again. Needs `batch.model_version` loaded."""
+    batch = sample.batch
+    return {
+        "model": batch.model_version.content_hash,
+        "seed": sample.seed,
+        "steps": batch.steps,
+        "guidance": batch.guidance,
+        "scheduler": batch.scheduler,
+        "negative_prompt": batch.negative_prompt,
+        "width": sample.width,
+        "height": sample.height,
+    }
+
+
+def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
+    """The entries of a version as its rows have them, in the order of their positions."""
+    rows = DatasetEntry.objects.filter(version=version).select_related("sample__batch__model_version")
+    for row in rows.order_by("position").iterator(chunk_size=2000):
+        yield Entry(
+            sample_id=row.sample_id,
+            image=row.image,
+            thumbnail=row.sample.thumbnail,
+            caption=row.caption,
+            bucket=row.bucket,
+            source=source_of(row.sample),
+            judgments=tuple(row.judgment_ids),
+        )
+
+
+def manifest_rows(version: DatasetVersion) -> Iterator[dict[str, Any]]:
+    """The rows of a version's manifest: image (SHA-256), caption, bucket, source, judgments."""
+    return (entry.as_row() for entry in frozen_entries(version))
+
+
+def manifest_of(version: DatasetVersion) -> bytes:
+    """The canonical manifest again, from the rows."""
+    return canonical_manifest(version.dataset.slug, version.rule, frozen_entries(version))
