@@ -1,0 +1,146 @@
+"""The rating screen in a real browser against the real endpoints: what is pressed is what is stored, once, whatever happens between."""
+
+import time
+
+import pytest
+
+from curation.models import Judgment
+from tests.curation.factories import make_campaign, make_rater
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def rater():
+    return make_rater()
+
+
+def open_screen(context, campaign):
+    page = context.new_page()
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda message: page.faults.append(message.text) if message.type == "error" else None)
+    page.goto(f"/rate/{campaign.slug}/")
+    page.wait_for_selector("#rate[data-state=ready]")
+    return page
+
+
+def press(page, *keys):
+    for key in keys:
+        page.wait_for_selector("#rate[data-state=ready]")
+        page.keyboard.press(key)
+
+
+def wait_for_saved(page):
+    page.wait_for_selector("#rate-cloud-box[data-state=saved]")
+
+
+def wait_for_rows(count):
+    end = time.monotonic() + 10
+    while Judgment.objects.count() < count and time.monotonic() < end:
+        time.sleep(0.1)
+    return Judgment.objects.count()
+
+
+def standing(rater):
+    """The answers that nothing has superseded, in the order of the items."""
+    rows = Judgment.objects.filter(rater=rater, superseded_by=None).order_by("item__position")
+    return [(row.action, row.answers.get("alignment")) for row in rows]
+
+
+def test_each_key_stores_one_judgment_until_nothing_is_left(sign_in, rater):
+    campaign = make_campaign(items=14, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, *("fj" * 7))
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert "Nothing is left for you here" in page.inner_text("#rate-message")
+    assert wait_for_rows(14) == 14
+    assert standing(rater) == [("answer", "pass"), ("answer", "fail")] * 7
+    assert {tuple(row.order) for row in Judgment.objects.all()} == {(0,)}
+    assert page.faults == []
+
+
+def test_undo_skip_and_report_are_rows_of_their_own(sign_in, rater):
+    campaign = make_campaign(items=4, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, "f", "u", "j", "s", "x", "2", "f")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(6) == 6
+    assert standing(rater) == [("answer", "fail"), ("skip", None), ("flag", None), ("answer", "pass")]
+    assert Judgment.objects.get(action="flag").reason == "The prompt makes no sense"
+    assert page.faults == []
+
+
+def test_undo_after_a_reload_goes_on_where_the_chain_ended(sign_in, rater):
+    campaign = make_campaign(items=2, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    press(page, "f", "u")
+    wait_for_saved(page)
+    assert wait_for_rows(2) == 2
+    page.close()
+    again = open_screen(context, campaign)
+    press(again, "j", "f")
+    wait_for_saved(again)
+    assert wait_for_rows(4) == 4
+    assert standing(rater) == [("answer", "fail"), ("answer", "pass")]
+
+
+def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    context.set_offline(True)
+    press(page, "f", "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    assert page.inner_text("#rate-cloud") == "3 waiting, offline"
+    page.close()
+    assert Judgment.objects.count() == 0
+    context.set_offline(False)
+    again = open_screen(context, campaign)
+    assert wait_for_rows(3) == 3
+    wait_for_saved(again)
+    press(again, "j", "j", "j")
+    again.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(6) == 6
+    assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail", "fail", "fail")]
+
+
+def test_style_asks_three_questions_and_submits_by_itself(sign_in, rater):
+    campaign = make_campaign("style", items=2, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, "e", "k", "c", "p")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(2) == 2
+    answers = [row.answers for row in Judgment.objects.order_by("item__position")]
+    assert answers == [
+        {"visual_quality": "pass", "prompt_alignment": "fail", "style_alignment": "pass"},
+        {"visual_quality": "pass", "prompt_alignment": "pass", "style_alignment": "pass"},
+    ]
+
+
+def test_two_tabs_store_each_item_once(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    left, right = open_screen(context, campaign), open_screen(context, campaign)
+    for page in (left, right) * 3:
+        page.bring_to_front()
+        press(page, "f")
+    for page in (left, right):
+        page.bring_to_front()
+        wait_for_saved(page)
+    assert wait_for_rows(6) == 6
+    assert [page.is_visible("#rate-rejected") for page in (left, right)] == [False, False]
+
+
+def test_screen_fits_a_small_one(sign_in, rater):
+    campaign = make_campaign("style", items=2, raters=[rater])
+    page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    buttons = page.locator(".choice").all()
+    boxes = [button.bounding_box() for button in buttons]
+    assert len(boxes) == 7
+    assert all(box["y"] + box["height"] <= 740 and box["height"] >= 40 for box in boxes)
