@@ -1,5 +1,7 @@
 """Process-wide settings of everything that draws or trains: quiet, and repeatable on one kind of machine."""
 
+import os
+
 import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
@@ -12,11 +14,21 @@ def prepare_torch() -> None:
     for logging in (diffusers_logging, transformers_logging):
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+    torch.set_num_threads(choose_threads())
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def choose_threads() -> int:
+    """The CPU threads of one drawing or training process: OMP_NUM_THREADS where it is set, else all cores but one,
+    which stays free for the people who rate meanwhile."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return max(1, len(os.sched_getaffinity(0)) - 1)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -108,6 +108,7 @@ class RunSettings:
     sample_steps: int = 20
     sample_guidance: float = 4.0
     device: str = "auto"
+    # CPU threads; null takes OMP_NUM_THREADS, or all cores but one.
     num_threads: int | None = None
 
     @property

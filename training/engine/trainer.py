@@ -111,8 +111,6 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
 
 def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> Run:
     """Check and load everything that the loop needs."""
-    if settings.num_threads is not None:
-        torch.set_num_threads(settings.num_threads)
     files = RunFiles(folder, settings.steps)
     files.progress(phase="loading", now=True)
     sources = [read_manifest(folder / source.manifest) for source in settings.sources]
@@ -124,6 +122,8 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
         pipeline = load_pipeline(parent, settings.device, "float32")
     except ValueError as error:
         raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
     schedule = NoiseSchedule.from_config(pipeline.report.scheduler_config)
     mixture = Mixture(
         schedule,
