@@ -109,7 +109,7 @@ def request_batch(
 
     Without a width or height the model's own size is taken. `after` are jobs that must have succeeded before.
     """
-    settings_ = {
+    wanted: dict[str, Any] = {
         "images_per_prompt": images_per_prompt,
         "seed": seed,
         "steps": steps,
@@ -118,7 +118,7 @@ def request_batch(
         "width": width or model_version.image_size,
         "height": height or model_version.image_size,
     }
-    if problems := find_problems(model_version=model_version, prompt_count=prompt_set.prompt_count, **settings_):
+    if problems := find_problems(model_version=model_version, prompt_count=prompt_set.prompt_count, **wanted):
         raise BatchRefused(problems)
     total = prompt_set.prompt_count * images_per_prompt
     name = name.strip() or f"{prompt_set.name} by v{model_version.number}"
@@ -132,7 +132,7 @@ def request_batch(
             sample_count=total,
             job=job,
             created_by=by,
-            **settings_,
+            **wanted,
         )
         Job.objects.filter(pk=job.pk).update(url=batch.get_absolute_url(), progress_total=total)
     return batch

@@ -17,8 +17,8 @@ class PromptSetForm(forms.Form):
     name = forms.CharField(max_length=120, help_text="What the set is about, for example “Emotions”.")
     text = forms.CharField(
         label="Prompts",
-        required=False,
         strip=False,
+        error_messages={"required": "Paste some prompts, or choose a file."},
         widget=forms.Textarea(attrs={"rows": 16, "spellcheck": "false"}),
         help_text=(
             "One prompt a line; a line “# happy” puts those after it into the bucket happy. Or a table with a first "
@@ -38,6 +38,9 @@ class PromptSetForm(forms.Form):
         max_length=300, required=False, help_text="Where they come from, or what this version changes."
     )
 
+    # The text is needed only where there is no file, which the browser cannot know.
+    use_required_attribute = False
+
     def __init__(self, *args: Any, parent: PromptSet | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.parent = parent
@@ -46,13 +49,13 @@ class PromptSetForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        upload = cleaned.get("file")
-        if upload:
+        if upload := cleaned.get("file"):
+            self.errors.pop("text", None)
             try:
                 cleaned["text"] = prompt_sets.decode_upload(upload.read(prompt_sets.MAX_BYTES + 1))
             except prompt_sets.PromptsRefused as refused:
                 self.add_error("file", refused.problems)
-        elif not (cleaned.get("text") or "").strip() and "text" not in self.errors:
+        elif "text" in cleaned and not cleaned["text"].strip():
             self.add_error("text", "Paste some prompts, or choose a file.")
         return cleaned
 
@@ -73,12 +76,12 @@ class PromptSetForm(forms.Form):
             return None
 
 
-class PromptSetChoice(forms.ModelChoiceField):
+class PromptSetChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj} ({obj.prompt_count:,} prompts)"
 
 
-class ModelChoice(forms.ModelChoiceField):
+class ModelChoice(forms.ModelChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj} ({obj.image_size} px)"
 

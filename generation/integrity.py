@@ -44,8 +44,9 @@ def _model_problems() -> Iterator[str]:
 
 def _batch_problems() -> Iterator[str]:
     complete = GenerationBatch.objects.filter(job__state=JobState.SUCCEEDED).annotate(drawn=Count("samples"))
-    for batch in complete.exclude(drawn=F("sample_count")):
-        yield f"Batch {batch.pk} “{batch}” is complete with {batch.drawn} of {batch.sample_count} samples."
+    rows = complete.exclude(drawn=F("sample_count")).values_list("pk", "name", "drawn", "sample_count")
+    for pk, name, drawn, wanted in rows.order_by("pk"):
+        yield f"Batch {pk} “{name}” is complete with {drawn} of {wanted} samples."
 
 
 def _image_problems() -> Iterator[str]:

@@ -86,7 +86,7 @@ def import_folder(context: JobContext) -> dict[str, Any]:
         folder = resolve_import(payload["path"])
     except ImportRefused as refused:
         raise JobFailed(refused.sentence) from refused
-    author = User.objects.filter(pk=payload.get("by")).first()
+    author = User.objects.filter(pk=payload["by"]).first()
     if author is None:
         raise JobFailed("Whoever asked for the import is gone.")
     known = set(ModelVersion.objects.values_list("pk", flat=True))

@@ -1,5 +1,6 @@
 """Pages of generation batches."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import messages
@@ -12,9 +13,10 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import User
 from accounts.policies import policy
 from generation import batches as verbs
+from generation.engine.requests import CHUNK_SIZE
 from generation.forms import BatchForm
 from generation.models import GenerationBatch, ModelVersion, Sample
-from generation.views.prompt_sets import TEAM, may_write
+from generation.views.members import TEAM, may_write, member
 from jobs.models import JobState
 from jobs.queue import request_cancel, retry
 
@@ -39,7 +41,7 @@ REPEATED = [
 @require_safe
 def batches(request: HttpRequest) -> HttpResponse:
     """All batches, the newest first, with their progress and first images."""
-    visible = GenerationBatch.objects.visible_to(request.user)
+    visible = GenerationBatch.objects.visible_to(member(request))
     before = request.GET.get("before", "")
     if before.isdecimal() and len(before) < 19:
         visible = visible.filter(pk__lt=int(before))
@@ -58,7 +60,7 @@ def batches(request: HttpRequest) -> HttpResponse:
         "next_url": f"?before={shown[-1].pk}" if len(rows) > PAGE else "",
         "first_url": reverse("batches") if before else "",
         "has_models": ModelVersion.objects.exists() if not shown else True,
-        "may_write": may_write(request.user, *TEAM),
+        "may_write": may_write(member(request), *TEAM),
     }
     return render(request, "generation/batches.html", context)
 
@@ -67,14 +69,13 @@ def batches(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def batch_new(request: HttpRequest) -> HttpResponse:
     """Ask for a batch. `?prompt_set=`, `?model=` (a number) and `?again=` (a batch) fill the form."""
-    assert isinstance(request.user, User)
     if request.method == "POST":
-        form = BatchForm(request.POST, user=request.user)
-        if form.is_valid() and (batch := form.create(request.user)):
+        form = BatchForm(request.POST, user=member(request))
+        if form.is_valid() and (batch := form.create(member(request))):
             return redirect(batch)
     else:
-        form = BatchForm(initial=_initial(request), user=request.user)
-    estimate = _estimate({**form.initial, **form.data.dict()} if form.is_bound else form.initial, request.user)
+        form = BatchForm(initial=_initial(request), user=member(request))
+    estimate = _estimate(request.POST.dict() if form.is_bound else form.initial, member(request))
     return render(request, "generation/batch_new.html", {"form": form, "estimate": estimate})
 
 
@@ -82,7 +83,9 @@ def batch_new(request: HttpRequest) -> HttpResponse:
 @require_safe
 def batch_estimate(request: HttpRequest) -> HttpResponse:
     """How many images the form asks for, and about how long they take."""
-    return render(request, "generation/_batch_estimate.html", {"estimate": _estimate(request.GET.dict(), request.user)})
+    return render(
+        request, "generation/_batch_estimate.html", {"estimate": _estimate(request.GET.dict(), member(request))}
+    )
 
 
 @policy(read=TEAM)
@@ -94,7 +97,7 @@ def batch(request: HttpRequest, pk: int) -> HttpResponse:
         **_state(shown),
         **_wall(request, shown),
         "scheduler_label": verbs.SCHEDULER_LABELS.get(shown.scheduler, shown.scheduler),
-        "may_write": may_write(request.user, *TEAM),
+        "may_write": may_write(member(request), *TEAM),
         "campaign_url": _campaign_url(shown),
     }
     return render(request, "generation/batch.html", context)
@@ -123,9 +126,8 @@ def batch_wall(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def batch_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop drawing; the samples that are there stay."""
-    assert isinstance(request.user, User)
     shown = _find(request, pk)
-    if request_cancel(shown.job, by=request.user):
+    if request_cancel(shown.job, by=member(request)):
         messages.success(request, f"Batch “{shown}” is being cancelled. The images that are drawn stay.")
     else:
         messages.info(request, f"Batch “{shown}” was over or being cancelled already.")
@@ -136,9 +138,8 @@ def batch_cancel(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 def batch_retry(request: HttpRequest, pk: int) -> HttpResponse:
     """Go on with a batch that failed or was cancelled."""
-    assert isinstance(request.user, User)
     shown = _find(request, pk)
-    if retry(shown.job, by=request.user):
+    if retry(shown.job, by=member(request)):
         messages.success(request, f"Batch “{shown}” goes on where it stopped.")
     else:
         messages.info(request, f"Batch “{shown}” cannot go on: it is not over, or it waits for another job.")
@@ -146,7 +147,7 @@ def batch_retry(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _find(request: HttpRequest, pk: int) -> GenerationBatch:
-    visible = GenerationBatch.objects.visible_to(request.user)
+    visible = GenerationBatch.objects.visible_to(member(request))
     found: GenerationBatch = get_object_or_404(
         visible.select_related("job", "model_version", "prompt_set", "created_by"), pk=pk
     )
@@ -176,6 +177,8 @@ def _wall(request: HttpRequest, batch: GenerationBatch) -> dict[str, Any]:
     return {
         "samples": samples,
         "wall_after": last,
+        # The group that is being drawn has its places already, so that the wall grows in steady rows.
+        "wall_blanks": range(min(CHUNK_SIZE, batch.sample_count - last - 1)),
         "wall_polls": batch.job.is_open and len(samples) < WALL,
         "wall_more": len(samples) == WALL and last + 1 < batch.sample_count,
     }
@@ -184,7 +187,7 @@ def _wall(request: HttpRequest, batch: GenerationBatch) -> dict[str, Any]:
 def _initial(request: HttpRequest) -> dict[str, Any]:
     again = request.GET.get("again", "")
     if again.isdecimal():
-        known = get_object_or_404(GenerationBatch.objects.visible_to(request.user), pk=int(again))
+        known = get_object_or_404(GenerationBatch.objects.visible_to(member(request)), pk=int(again))
         values = {name: getattr(known, name) for name in REPEATED}
         return {**values, "prompt_set": known.prompt_set_id, "model_version": known.model_version_id}
     number = request.GET.get("model", "")
@@ -197,7 +200,7 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     return initial
 
 
-def _estimate(values: dict[str, Any], user: Any) -> dict[str, Any]:
+def _estimate(values: Mapping[str, Any], user: User) -> dict[str, Any]:
     """What the values of the form, complete or not, come to."""
     form = BatchForm(
         {

@@ -8,12 +8,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts.models import Role, User
+from accounts.models import Role
 from accounts.policies import policy
 from generation import batches, model_versions
 from generation.forms import ImportForm, PromotionForm
-from generation.models import ModelVersion
-from generation.views.prompt_sets import TEAM, may_write
+from generation.models import ModelPromotion, ModelVersion
+from generation.views.members import TEAM, may_write, member
 from jobs.models import Job
 
 IMPORTS_SHOWN = 5
@@ -30,7 +30,7 @@ class Branch:
 def grow_tree(versions: list[ModelVersion]) -> list[Branch]:
     """The roots of the family tree; versions come in the order of their numbers, so a parent comes before its children."""
     branches = {version.pk: Branch(version) for version in versions}
-    roots = []
+    roots: list[Branch] = []
     for version in versions:
         parent = branches.get(version.parent_id or 0)
         (parent.children if parent else roots).append(branches[version.pk])
@@ -41,15 +41,15 @@ def grow_tree(versions: list[ModelVersion]) -> list[Branch]:
 @require_safe
 def models(request: HttpRequest) -> HttpResponse:
     """The family tree, the promoted version, and imports that are under way or were refused."""
-    versions = list(ModelVersion.objects.visible_to(request.user).order_by("number").prefetch_related("made_by"))
+    versions = list(ModelVersion.objects.visible_to(member(request)).order_by("number").prefetch_related("made_by"))
     imports = list(Job.objects.filter(kind=model_versions.IMPORT_KIND)[:IMPORTS_SHOWN])
     context = {
         "roots": grow_tree(versions),
         "versions": versions,
-        "promoted": ModelVersion.objects.promoted() if versions else None,
+        **_promoted(),
         "imports": imports,
         "is_moving": any(job.is_open for job in imports),
-        "may_import": may_write(request.user, Role.OPERATOR),
+        "may_import": may_write(member(request), Role.OPERATOR),
     }
     return render(request, "generation/models.html", context)
 
@@ -58,9 +58,8 @@ def models(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def model_import(request: HttpRequest) -> HttpResponse:
     """Import a folder that lies on the server."""
-    assert isinstance(request.user, User)
     form = ImportForm(request.POST or None)
-    if request.method == "POST" and form.is_valid() and form.create(request.user):
+    if request.method == "POST" and form.is_valid() and form.create(member(request)):
         messages.success(
             request, f"“{form.cleaned_data['name']}” is being imported: copied, hashed, and asked for one image."
         )
@@ -74,7 +73,7 @@ def model_import(request: HttpRequest) -> HttpResponse:
 def model(request: HttpRequest, number: int) -> HttpResponse:
     """One version: what it is, where it comes from, what came of it, and its images beside its parent's."""
     shown = get_object_or_404(
-        ModelVersion.objects.visible_to(request.user)
+        ModelVersion.objects.visible_to(member(request))
         .select_related("parent", "created_by")
         # Runs, recipes and datasets belong to the rooms above, which point at this row.
         .prefetch_related("made_by__recipe__sources__dataset_version__dataset"),
@@ -85,16 +84,22 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
         "version": shown,
         "children": shown.children.order_by("number"),
         "ancestors": trace_ancestors(shown),
-        "promoted": ModelVersion.objects.promoted(),
+        **_promoted(),
         "promotions": promotions,
         "batches": shown.batches.select_related("job", "prompt_set")[:8],
         "pairs": batches.find_pairs(shown),
         "files": sorted(shown.manifest.items()),
         "form": PromotionForm(),
-        "may_promote": may_write(request.user, Role.OPERATOR),
-        "may_draw": may_write(request.user, *TEAM),
+        "may_promote": may_write(member(request), Role.OPERATOR),
+        "may_draw": may_write(member(request), *TEAM),
     }
     return render(request, "generation/model.html", context)
+
+
+def _promoted() -> dict[str, Any]:
+    """The version that batches use, and the word for it: before anybody has promoted one, it is the newest."""
+    by_decision = ModelPromotion.objects.exists()
+    return {"promoted": ModelVersion.objects.promoted(), "promoted_label": "Promoted" if by_decision else "In use"}
 
 
 def trace_ancestors(version: ModelVersion) -> list[ModelVersion]:
@@ -112,11 +117,10 @@ def trace_ancestors(version: ModelVersion) -> list[ModelVersion]:
 @require_POST
 def model_promote(request: HttpRequest, number: int) -> HttpResponse:
     """Make this version the one that new batches use by default."""
-    assert isinstance(request.user, User)
-    shown = get_object_or_404(ModelVersion.objects.visible_to(request.user), number=number)
+    shown = get_object_or_404(ModelVersion.objects.visible_to(member(request)), number=number)
     form = PromotionForm(request.POST)
     if form.is_valid():
-        model_versions.promote(shown, by=request.user, reason=form.cleaned_data["reason"])
+        model_versions.promote(shown, by=member(request), reason=form.cleaned_data["reason"])
         messages.success(request, f"{shown} is promoted: new batches use it unless somebody chooses another.")
     else:
         messages.error(request, "The reason is too long: at most 300 characters. Nothing was promoted.")

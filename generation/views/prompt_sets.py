@@ -1,33 +1,25 @@
 """Pages of prompt sets."""
 
-from typing import Any
-
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
-from accounts.models import Role, User
 from accounts.policies import policy
 from generation import prompt_sets as verbs
 from generation.forms import PromptSetForm
 from generation.models import PromptSet
+from generation.views.members import TEAM, may_write, member
 
-TEAM = [Role.CURATOR, Role.OPERATOR]
 ROWS_SHOWN = 200
-
-
-def may_write(user: Any, *roles: str) -> bool:
-    """Whether a page shows this person the buttons that change something."""
-    return bool(user.is_superuser or user.has_role(*roles))
 
 
 @policy(read=TEAM)
 @require_safe
 def prompt_sets(request: HttpRequest) -> HttpResponse:
     """All sets in their newest versions."""
-    newest = PromptSet.objects.visible_to(request.user).latest_versions().select_related("created_by")
-    context = {"prompt_sets": newest, "may_write": may_write(request.user, *TEAM)}
+    newest = PromptSet.objects.visible_to(member(request)).latest_versions().select_related("created_by")
+    context = {"prompt_sets": newest, "may_write": may_write(member(request), *TEAM)}
     return render(request, "generation/prompt_sets.html", context)
 
 
@@ -35,13 +27,12 @@ def prompt_sets(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def prompt_set_new(request: HttpRequest) -> HttpResponse:
     """A new set, or with `?parent=` the next version of one, which begins as a copy."""
-    assert isinstance(request.user, User)
     parent = None
     if key := request.GET.get("parent", ""):
-        parent = get_object_or_404(PromptSet.objects.visible_to(request.user), pk=int(key) if key.isdecimal() else 0)
+        parent = get_object_or_404(PromptSet.objects.visible_to(member(request)), pk=int(key) if key.isdecimal() else 0)
     if request.method == "POST":
         form = PromptSetForm(request.POST, request.FILES, parent=parent)
-        if form.is_valid() and (created := form.create(request.user)):
+        if form.is_valid() and (created := form.create(member(request))):
             messages.success(request, f"{created} has {created.prompt_count:,} prompts.")
             return redirect(created)
     else:
@@ -53,7 +44,7 @@ def prompt_set_new(request: HttpRequest) -> HttpResponse:
 @require_safe
 def prompt_set(request: HttpRequest, slug: str, version: int) -> HttpResponse:
     """One version: its prompts, its buckets, what it changed, and what was drawn from it."""
-    visible = PromptSet.objects.visible_to(request.user)
+    visible = PromptSet.objects.visible_to(member(request))
     shown = get_object_or_404(visible.select_related("created_by"), slug=slug, version=version)
     versions = list(visible.filter(slug=slug).order_by("-version"))
     previous = next((each for each in versions if each.version < shown.version), None)
@@ -70,6 +61,6 @@ def prompt_set(request: HttpRequest, slug: str, version: int) -> HttpResponse:
         "next_url": f"?after={prompts[ROWS_SHOWN - 1].position}" if len(prompts) > ROWS_SHOWN else "",
         "first_url": shown.get_absolute_url() if start else "",
         "batches": shown.batches.select_related("job", "model_version")[:5],
-        "may_write": may_write(request.user, *TEAM),
+        "may_write": may_write(member(request), *TEAM),
     }
     return render(request, "generation/prompt_set.html", context)
