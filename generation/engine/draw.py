@@ -17,7 +17,7 @@ __all__ = ["DrawRequest", "Interrupted", "chunk_requests", "draw", "png_bytes", 
 StepCallback = Callable[[int, int], bool]
 
 
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong: the caller asked to stop.
+class Interrupted(Exception):
     """The callback asked to stop; what was half drawn is thrown away."""
 
 

@@ -66,7 +66,7 @@ READ_BYTES = 1 << 20
 Manifest = dict[str, dict[str, str | int]]
 
 
-class FolderRefused(Exception):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+class FolderRefused(Exception):
     """A folder that is no usable model; `sentence` is for a person and says what to change."""
 
     def __init__(self, sentence: str) -> None:

@@ -18,7 +18,7 @@ BYTES = {
 }  # fmt: skip
 
 
-class HeaderRefused(Exception):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+class HeaderRefused(Exception):
     """A file that is not a whole safetensors file; `reason` completes "... because"."""
 
     def __init__(self, reason: str) -> None:

@@ -22,7 +22,7 @@ SPACINGS = ("leading", "linspace", "trailing")
 EDGE_DECIMALS = 6
 
 
-class TableRefused(ValueError):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+class TableRefused(ValueError):
     """A recipe table, band or schedule that cannot be trained; `sentence` is written for a person."""
 
     def __init__(self, sentence: str) -> None:

@@ -33,7 +33,7 @@ MIXTURES = ("natural", "shares")
 DEVICES = ("auto", "cpu", "cuda")
 
 
-class RunRefused(Exception):  # noqa: N818 - a refusal, said to a person, is no fault of the program.
+class RunRefused(Exception):
     """A run that cannot be trained as asked.
 
     `sentence` is for a person, `field` names the key of run.json that is wrong ("" if it is none of them), `retry`

@@ -65,7 +65,7 @@ FREE_SETTINGS = {
 }
 
 
-class Stopped(Exception):  # noqa: N818 - nothing went wrong: somebody asked.
+class Stopped(Exception):
     """A cancel or SIGTERM; all that was learned is in a checkpoint."""
 
 
