@@ -106,16 +106,25 @@ class Child:
             self.process.send_signal(self.program.stop_signal)
 
     def stop(self, seconds: float | None = None) -> None:
-        """Stops it in order within `seconds`, else by SIGKILL to its whole process group; reaps it."""
+        """Stops it in order within `seconds`; else at once, by SIGKILL to its whole process group. Reaps it."""
         if self.process is None:
             return
         self.ask_to_stop()
-        try:
-            self.process.wait(self.program.stop_seconds if seconds is None else seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        if not self._ends_within(self.program.stop_seconds if seconds is None else seconds) and self.program.is_server:
+            # Postgres's immediate shutdown takes its backends along; what was committed is recovered at the next start.
+            self.process.send_signal(signal.SIGQUIT)
+            self._ends_within(0.5)
         self.kill_group()
+        self.process.kill()
         self.process.wait()
+
+    def _ends_within(self, seconds: float) -> bool:
+        assert self.process is not None
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def kill_group(self) -> None:
         """Ends what the program left behind in its process group."""
