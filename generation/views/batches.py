@@ -172,15 +172,16 @@ def _wall(request: HttpRequest, batch: GenerationBatch) -> dict[str, Any]:
     start = int(after) + 1 if after.isdecimal() and len(after) < 10 else 0
     position, index = divmod(start, batch.images_per_prompt)
     rest = batch.samples.filter(Q(prompt__position__gt=position) | Q(prompt__position=position, index__gte=index))
-    samples = list(rest.select_related("prompt").order_by("prompt__position", "index")[:WALL])
+    samples = list(rest.select_related("prompt").order_by("prompt__position", "index")[: WALL - start % WALL])
     last = samples[-1].prompt.position * batch.images_per_prompt + samples[-1].index if samples else start - 1
+    is_full = (last + 1) % WALL == 0 and last >= start
     return {
         "samples": samples,
         "wall_after": last,
         # The group that is being drawn has its places already, so that the wall grows in steady rows.
         "wall_blanks": range(min(CHUNK_SIZE, batch.sample_count - last - 1)),
-        "wall_polls": batch.job.is_open and len(samples) < WALL,
-        "wall_more": len(samples) == WALL and last + 1 < batch.sample_count,
+        "wall_polls": batch.job.is_open and not is_full,
+        "wall_more": is_full and last + 1 < batch.sample_count,
     }
 
 

@@ -310,6 +310,27 @@ def test_batch_page_fills_as_images_come(client, world):
     assert "hx-get" not in client.get(batch.get_absolute_url()).content.decode().split('id="wall"')[1]
 
 
+def test_wall_stops_at_a_page_and_goes_on_when_asked(client, world, monkeypatch):
+    monkeypatch.setattr("generation.views.batches.WALL", 5)
+    sign_in(client, "curator")
+    batch = make_batch(model_version=world["parent"], prompt_set=world["prompts"])
+    make_samples(batch, 6)
+    wall = f"/batches/{batch.pk}/wall/?after="
+
+    def part(after: int) -> tuple[int, bool, bool]:
+        shown = client.get(f"{wall}{after}").content.decode()
+        return shown.count("<figure"), "Show more" in shown, "every 2s" in shown
+
+    assert (part(-1), part(2), part(4), part(5)) == (
+        (5, True, False),
+        (2, True, False),
+        (1, False, True),
+        (0, False, True),
+    )
+    finish_job(batch.job)
+    assert part(4) == (1, False, False)
+
+
 def test_failed_batch_says_why_and_goes_on(client, world):
     sign_in(client, "curator")
     batch = make_batch(model_version=world["parent"], prompt_set=world["prompts"])
