@@ -243,3 +243,21 @@ def test_image_that_is_not_the_frozen_one_is_refused(make_run: MakeRun, tmp_path
 def test_parent_that_is_not_the_named_one_is_refused(make_run: MakeRun) -> None:
     with pytest.raises(RunRefused, match="parent"):
         run_training(make_run(parent_hash="0" * 64))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"precision": "bf16"}, {"mixture": "shares", "importance_weights": True, "caption_dropout": 1.0}]
+)
+def test_other_precisions_and_mixtures_train(make_run: MakeRun, changes: dict[str, Any]) -> None:
+    folder = make_run(sample_prompts=[], **changes)
+    run_training(folder)
+    assert [line["step"] for line in lines(folder / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert {tensor.dtype for tensor in load_file(folder / UNET).values()} == {torch.float16}
+
+
+def test_training_lowers_the_validation_loss_of_both_bands(make_run: MakeRun) -> None:
+    folder = make_run(steps=60, sample_prompts=[], checkpoint_every=60, validate_every=60, learning_rate=3e-3)
+    run_training(folder)
+    before, after = (line for line in lines(folder / "events.jsonl") if line["kind"] == "validation")
+    assert after["loss"] < 0.9 * before["loss"]
+    assert all(after["by_source"][name] < before["by_source"][name] for name in ("content", "style"))

@@ -1,0 +1,65 @@
+"""Checkpoints on disk: whole or absent, pruned only after the next one, cleaned up after a kill."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.engine.checkpoints import (
+    Checkpoint,
+    clear_leftovers,
+    list_checkpoints,
+    load_newest,
+    save_checkpoint,
+)
+
+
+def checkpoint(step: int) -> Checkpoint:
+    weights = {"a.weight": torch.full((2, 3), float(step))}
+    moments = {"a.weight|exp_avg": torch.ones(2, 3), "a.weight|step": torch.tensor(float(step))}
+    return Checkpoint(step, weights, moments, {"a.weight": torch.zeros(2, 3)}, {"skipped_in_row": 1})
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in list_checkpoints(folder)]
+
+
+def test_newest_is_read_back_and_the_oldest_are_pruned(tmp_path: Path) -> None:
+    for step in (9, 10, 2_000_000):
+        save_checkpoint(tmp_path, checkpoint(step), keep=2)
+    assert names(tmp_path) == ["step-000010", "step-2000000"]
+    newest, damaged = load_newest(tmp_path)
+    assert newest is not None
+    assert (newest.step, newest.state["skipped_in_row"], damaged) == (2_000_000, 1, [])
+    assert torch.equal(newest.weights["a.weight"], torch.full((2, 3), 2e6))
+    assert newest.optimizer["a.weight|step"].shape == ()
+    assert newest.ema is not None
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["missing", "changed", "cut"])
+def test_any_damage_sets_the_checkpoint_aside(tmp_path: Path, name: str, damage: str) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=3)
+    path = save_checkpoint(tmp_path, checkpoint(2), keep=3) / name
+    content = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes(content[:-1] + (b"?" if damage == "changed" else b""))
+    newest, damaged = load_newest(tmp_path)
+    assert newest is not None
+    assert (newest.step, damaged, names(tmp_path)) == (1, ["step-000002"], ["step-000001"])
+    assert (tmp_path / "quarantine/step-000002").is_dir()
+
+
+def test_file_that_the_manifest_does_not_name_is_damage(tmp_path: Path) -> None:
+    (save_checkpoint(tmp_path, checkpoint(1), keep=1) / "extra.pt").write_bytes(b"x")
+    assert load_newest(tmp_path) == (None, ["step-000001"])
+
+
+def test_what_a_killed_process_left_half_done_is_no_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=1)
+    half = tmp_path / "checkpoints/.step-000002.tmp"
+    half.mkdir()
+    (half / "weights.safetensors").write_bytes(b"half")
+    assert names(tmp_path) == ["step-000001"]
+    clear_leftovers(tmp_path)
+    assert not half.exists()
+    assert names(tmp_path) == ["step-000001"]
