@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class TeamQuerySet(models.QuerySet[models.Model]):
+    """What the team sees and raters never do: who judges blind must not learn what was trained on what."""
+
     def visible_to(self, user: "User") -> "TeamQuerySet":
         return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
 
@@ -31,7 +33,8 @@ class Preset(models.TextChoices):
 class Recipe(models.Model):
     """A table of sources, each a row of (dataset version, band in log-SNR, weight), with optimizer settings.
 
-    `hyperparameters` are the fields of `training.engine.recipe` but the sources. A recipe does not change once a run used it.
+    `hyperparameters` are fields of `training.engine.recipe.RunSettings`: those that a person chose, without sources and
+    paths. A recipe never changes; another table is another recipe.
     """
 
     slug = models.SlugField(max_length=80, unique=True)
@@ -89,12 +92,16 @@ class TrainingRun(models.Model):
     previous = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="next", help_text="Of a chain of runs."
     )
-    spec = models.JSONField(default=dict, help_text="run.json as the child process reads it, but for its paths.")
+    overrides = models.JSONField(
+        default=dict, help_text="What this run and those after it take instead of the recipe's."
+    )
+    spec = models.JSONField(
+        default=dict, help_text="run.json as the child process reads it, but for paths and sources."
+    )
     step = models.PositiveIntegerField(default=0)
     total_steps = models.PositiveIntegerField()
-    result = models.OneToOneField(
-        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="made_by"
-    )
+    # Training is exact, so two runs of one recipe, parent and seed end in one version: weights are known by their hash.
+    result = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="made_by")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 
@@ -102,6 +109,10 @@ class TrainingRun(models.Model):
 
     class Meta:
         ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(step__lte=models.F("total_steps")), name="run_step_within_total"),
+            models.CheckConstraint(condition=Q(total_steps__gte=1), name="run_trains_something"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -117,6 +128,7 @@ class Checkpoint(models.Model):
     step = models.PositiveIntegerField()
     manifest_hash = models.CharField(max_length=64)
     byte_size = models.PositiveBigIntegerField(default=0)
+    kept = models.BooleanField(default=True, help_text="Still on disk; older ones make room for newer ones.")
     saved_at = models.DateTimeField(db_default=Now())
 
     class Meta:
@@ -142,6 +154,24 @@ class RunMetric(models.Model):
         return f"Step {self.step} of run {self.run_id}"
 
 
+class RunEvent(models.Model):
+    """What the trainer said of itself, in order: started, resumed, checkpoint saved, validated, finished."""
+
+    run = models.ForeignKey(TrainingRun, on_delete=models.CASCADE, related_name="events")
+    position = models.PositiveIntegerField(help_text="The line in the run's events.jsonl.")
+    kind = models.CharField(max_length=40)
+    step = models.PositiveIntegerField(default=0)
+    detail = models.JSONField(default=dict)
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["run", "position"]
+        constraints = [models.UniqueConstraint(fields=["run", "position"], name="run_event_once")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} at step {self.step} of run {self.run_id}"
+
+
 class RunSample(models.Model):
     """An image drawn through training on a fixed prompt and seed; step 0 is the parent's."""
 
@@ -150,7 +180,8 @@ class RunSample(models.Model):
     position = models.PositiveSmallIntegerField()
     prompt = models.CharField(max_length=1000)
     seed = models.PositiveBigIntegerField()
-    image = models.CharField(max_length=64)
+    image = models.CharField(max_length=64, help_text="SHA-256 of the PNG file.")
+    thumbnail = models.CharField(max_length=64, help_text="SHA-256 of the small WebP file.")
 
     class Meta:
         ordering = ["run", "step", "position"]

@@ -1,0 +1,69 @@
+"""The blind comparison behind an evaluation: opened with a name that says nothing, read back as votes.
+
+Slot 0 is the baseline and slot 1 the candidate. A judgment says left or right, and in which order its rater saw the slots.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from curation.campaigns import CampaignRefused, create_compare_campaign
+from curation.models import Campaign, CampaignState, Item, Judgment
+from curation.verdicts import preferred
+from generation.models import Sample
+from jobs.context import JobFailed
+from training.models import Evaluation
+from training.win_rates import Vote
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+QUESTION = "preference"
+
+
+def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample]]) -> Campaign:
+    """Create and open the campaign of an evaluation. Its name tells raters neither the versions nor the sides.
+
+    Pairs whose two images are the same file are left out: nobody could prefer one. Raises JobFailed with a sentence.
+    """
+    different = [(first.prompt, first, second) for first, second in pairs if first.image != second.image]
+    if not different:
+        raise JobFailed("The two versions draw the same images, so there is nothing to compare.", retry=False)
+    try:
+        return create_compare_campaign(
+            f"Side by side {evaluation.pk}",
+            different,
+            raters=list(evaluation.raters.all()),
+            overlap=evaluation.overlap,
+            by=evaluation.created_by,
+        )
+    except CampaignRefused as refused:
+        raise JobFailed(str(refused.args[0]), retry=False) from refused
+
+
+def standing_votes(campaign: Campaign) -> list[Vote]:
+    """The votes that stand, by the question of preference: answers that were neither superseded nor undone."""
+    rows = (
+        Judgment.objects.standing()
+        .filter(item__campaign=campaign)
+        .order_by("item__position", "rater_id")
+        .values_list("answers", "order", "item__prompt_id", "item__bucket")
+    )
+    return [
+        Vote(prompt=prompt, choice=preferred(answers[QUESTION], order), left=preferred("left", order), bucket=bucket)
+        for answers, order, prompt, bucket in rows
+        if QUESTION in answers
+    ]
+
+
+def judges_in(campaign: Campaign | None, user: "User") -> bool:
+    """Whether this person still judges in the campaign, and so must not see how it stands."""
+    if campaign is None or campaign.state == CampaignState.CLOSED:
+        return False
+    # Of the prefetched rows, so that a list of evaluations asks once.
+    return any(each.rater_id == user.pk and each.removed_at is None for each in campaign.memberships.all())
+
+
+def progress_of(campaign: Campaign) -> tuple[int, int]:
+    """(judgments counted, judgments wanted)."""
+    judged = list(Item.objects.filter(campaign=campaign).values_list("judged", flat=True))
+    return sum(min(count, campaign.overlap) for count in judged), campaign.overlap * len(judged)

@@ -1,0 +1,204 @@
+"""Evaluations: two versions draw the same prompts from the same seeds, are measured, and meet in a blind side-by-side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+
+from curation.models import DatasetEntry
+from generation import batches, images
+from generation.engine.folders import hash_file
+from generation.models import ModelVersion, PromptSet, Sample
+from jobs import queue
+from jobs.models import Job
+from training import comparisons
+from training.models import Evaluation
+
+if TYPE_CHECKING:
+    from accounts.models import User
+    from jobs.context import JobContext
+
+KIND = "training.evaluate"
+SCORED_AT_ONCE = 32
+
+
+class EvaluationRefused(Exception):
+    """An evaluation that cannot be made as asked; `sentence` is for a person, `field` names what to change."""
+
+    def __init__(self, sentence: str, *, field: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.field = field
+
+
+def start_evaluation(
+    *,
+    baseline: ModelVersion,
+    candidate: ModelVersion,
+    prompt_set: PromptSet,
+    by: "User",
+    raters: Sequence["User"] = (),
+    images_per_prompt: int = 1,
+    seed: int = 0,
+    steps: int = 20,
+    guidance: float = 4.0,
+    overlap: int = 1,
+    name: str = "",
+    request_key: str = "",
+) -> Evaluation:
+    """Queue both batches, with the same prompts, seeds and settings, and the job that measures and opens the comparison
+    after them. The same `request_key` starts one evaluation only. Raises EvaluationRefused with a sentence."""
+    if baseline == candidate:
+        raise EvaluationRefused("Choose two different versions.", field="candidate")
+    if baseline.image_size != candidate.image_size:
+        raise EvaluationRefused("The two versions draw images of different sizes.", field="candidate")
+    if overlap > max(1, len(raters)) and raters:
+        raise EvaluationRefused(
+            f"{overlap} judgments a pair need at least {overlap} raters; there are {len(raters)}.", field="overlap"
+        )
+    drawing = {"images_per_prompt": images_per_prompt, "seed": seed, "steps": steps, "guidance": guidance}
+    unique_key = f"{KIND}:{request_key}" if request_key else None
+    evaluation = Evaluation(
+        name=(name or f"v{candidate.number} against v{baseline.number}")[:120],
+        baseline=baseline,
+        candidate=candidate,
+        prompt_set=prompt_set,
+        overlap=overlap,
+        created_by=by,
+    )
+    try:
+        return _queue_evaluation(evaluation, drawing, raters, unique_key)
+    except batches.BatchRefused as refused:
+        raise EvaluationRefused(refused.sentence, field=next(iter(refused.problems))) from refused
+    except IntegrityError:
+        # The same request came twice at once; the other one has made it.
+        made = Evaluation.objects.filter(job__unique_key=unique_key).first() if unique_key else None
+        if made is None:
+            raise
+        return made
+
+
+@transaction.atomic
+def _queue_evaluation(
+    evaluation: Evaluation, drawing: dict[str, Any], raters: Sequence["User"], unique_key: str | None
+) -> Evaluation:
+    if unique_key and (made := Evaluation.objects.filter(job__unique_key=unique_key).first()):
+        return made
+    by = evaluation.created_by
+    drawn = [
+        batches.request_batch(
+            model_version=version,
+            prompt_set=evaluation.prompt_set,
+            name=f"{evaluation.name}: v{version.number}"[:120],
+            by=by,
+            **drawing,
+        )
+        for version in (evaluation.baseline, evaluation.candidate)
+    ]
+    evaluation.baseline_batch, evaluation.candidate_batch = drawn
+    evaluation.job = queue.enqueue(
+        KIND,
+        {},
+        label=f"Evaluate {evaluation.name}",
+        created_by=by,
+        unique_key=unique_key,
+        after=[batch.job for batch in drawn],
+    )
+    evaluation.save()
+    evaluation.raters.set(raters)
+    Job.objects.filter(pk=evaluation.job_id).update(
+        url=evaluation.get_absolute_url(), payload={"evaluation": evaluation.pk}
+    )
+    return evaluation
+
+
+def carry_out(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
+    """Measure every image, then store the figures and open the comparison in one fenced transaction."""
+    metrics = evaluation.metrics or measure(evaluation, context)
+    pairs = paired_samples(evaluation)
+    with context.fenced():
+        held = Evaluation.objects.select_for_update().get(pk=evaluation.pk)
+        if held.campaign_id is None:
+            held.campaign = comparisons.open_comparison(held, pairs)
+            held.metrics = metrics
+            held.save(update_fields=["campaign", "metrics"])
+    return {"campaign": held.campaign.slug if held.campaign else "", "pairs": len(pairs)}
+
+
+def paired_samples(evaluation: Evaluation) -> list[tuple[Sample, Sample]]:
+    """(baseline, candidate) samples of the same prompt and index, in the prompts' order."""
+    candidates = {
+        (sample.prompt_id, sample.index): sample
+        for sample in Sample.objects.filter(batch=evaluation.candidate_batch_id).select_related("prompt")
+    }
+    baselines = Sample.objects.filter(batch=evaluation.baseline_batch_id).select_related("prompt")
+    return [
+        (sample, candidates[sample.prompt_id, sample.index])
+        for sample in baselines.order_by("prompt__position", "index")
+        if (sample.prompt_id, sample.index) in candidates
+    ]
+
+
+def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
+    """CLIP scores of every image of both versions, 100 x cosine, on white:
+
+    {"clip": {"model": hash, "pairs": [{"prompt", "baseline_sample", "candidate_sample", "baseline", "candidate"}]}},
+    or {"clip_missing": a sentence} where there is no CLIP model.
+    """
+    folder = Path(getattr(settings, "CLIP_DIR", None) or Path(settings.DEMO_DIR) / "clip")
+    weights = folder / "open_clip_model.safetensors"
+    if not weights.is_file():
+        return {"clip_missing": "There is no CLIP model on the machine that draws, so nothing was measured."}
+    from generation.engine.clip_score import ClipScorer
+
+    scorer = ClipScorer(folder)
+    pairs = paired_samples(evaluation)
+    measured: list[dict[str, Any]] = []
+    for start in range(0, len(pairs), SCORED_AT_ONCE):
+        context.check()
+        context.progress(start, len(pairs), "measuring by CLIP")
+        chunk = pairs[start : start + SCORED_AT_ONCE]
+        texts = [first.prompt.text for first, _ in chunk]
+        before = scorer.score([_picture(first) for first, _ in chunk], texts)
+        after = scorer.score([_picture(second) for _, second in chunk], texts)
+        measured += [
+            {
+                "prompt": first.prompt_id,
+                "baseline_sample": first.pk,
+                "candidate_sample": second.pk,
+                "baseline": round(of_first, 4),
+                "candidate": round(of_second, 4),
+            }
+            for (first, second), of_first, of_second in zip(chunk, before, after, strict=True)
+        ]
+    context.progress(len(pairs), len(pairs), "measured")
+    return {"clip": {"model": f"{folder.name}, {hash_file(weights)[:12]}", "pairs": measured}}
+
+
+def _picture(sample: Sample) -> Any:
+    from PIL import Image
+
+    with images.open_image(sample.image) as file, Image.open(file, formats=["PNG"]) as picture:
+        picture.load()
+        return picture.copy()
+
+
+def trained_on(evaluation: Evaluation) -> tuple[int, int]:
+    """(prompts of the set that were captions in the training of either version, prompts of the set)."""
+    texts = set(evaluation.prompt_set.prompts.values_list("text", flat=True))
+    lineage: set[int] = set()
+    for version in (evaluation.baseline, evaluation.candidate):
+        lineage |= dataset_versions_behind(version)
+    captions = DatasetEntry.objects.filter(version__in=lineage, caption__in=texts).values_list("caption", flat=True)
+    return len(set(captions)), len(texts)
+
+
+def dataset_versions_behind(version: ModelVersion | None) -> set[int]:
+    """The ids of all dataset versions that this version and its ancestors were trained on."""
+    found: set[int] = set()
+    while version is not None:
+        found |= set(version.made_by.values_list("recipe__sources__dataset_version", flat=True))  # type: ignore[attr-defined]
+        version = version.parent
+    return found - {None}  # type: ignore[arg-type]

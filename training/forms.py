@@ -1,0 +1,212 @@
+"""Forms of this room. Every refusal of a verb comes back as a sentence beside the field that caused it."""
+
+import uuid
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+
+from accounts.models import Role, User
+from curation.models import DatasetVersion
+from generation.models import ModelVersion, PromptSet
+from training.models import Preset, Recipe
+from training.recipes import DEFAULT_HYPERPARAMETERS, T_PRIME
+
+PRESETS = [
+    (Preset.STYLE_TAILORING, "Style Tailoring: content where noise is high, style where it is low"),
+    (Preset.SEQUENTIAL, "Sequential: first content, then style, each over all noise levels"),
+    (Preset.JOINT, "Joint: content and style together, over all noise levels"),
+    (Preset.SINGLE, "One source: style alone, over all noise levels"),
+]
+HYPERPARAMETERS = (
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "method",
+    "lora_rank",
+    "seed",
+    "caption_dropout",
+    "min_snr_gamma",
+    "ema_decay",
+)
+
+
+class DatasetVersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    def label_from_instance(self, obj: DatasetVersion) -> str:
+        return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
+
+
+class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    def label_from_instance(self, obj: PromptSet) -> str:
+        return f"{obj}: {obj.prompt_count} prompt{'' if obj.prompt_count == 1 else 's'}"
+
+
+class RatersField(forms.ModelMultipleChoiceField):
+    def label_from_instance(self, obj: User) -> str:
+        return f"{obj.name} ({obj.email})" if obj.name else obj.email
+
+
+def dataset_versions() -> QuerySet[DatasetVersion]:
+    return DatasetVersion.objects.filter(entry_count__gt=0).select_related("dataset").order_by("-frozen_at", "-pk")
+
+
+class RecipeForm(forms.Form):
+    """A table by its preset. Which fields matter depends on the preset; the others are left alone."""
+
+    name = forms.CharField(max_length=120)
+    preset = forms.ChoiceField(choices=PRESETS, widget=forms.RadioSelect, initial=Preset.STYLE_TAILORING, label="Kind")
+    content = DatasetVersionField(
+        queryset=DatasetVersion.objects.none(),
+        required=False,
+        label="Content",
+        help_text="What is on the sticker: images that fit their prompts.",
+    )
+    style = DatasetVersionField(
+        queryset=DatasetVersion.objects.none(),
+        label="Style",
+        help_text="How a sticker looks: images in the house style.",
+    )
+    schedule = forms.ModelChoiceField(
+        queryset=ModelVersion.objects.none(),
+        label="Noise schedule of",
+        help_text="T' is counted on this version's schedule and stored as log-SNR, so it means the same noise on any other.",
+    )
+    t_prime = forms.IntegerField(
+        min_value=0,
+        max_value=998,
+        initial=T_PRIME,
+        required=False,
+        label="Split T'",
+        help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000.",
+    )
+    content_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
+    style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
+    steps = forms.IntegerField(min_value=1, max_value=1_000_000, initial=DEFAULT_HYPERPARAMETERS["steps"])
+    batch_size = forms.IntegerField(
+        min_value=1, max_value=4096, initial=DEFAULT_HYPERPARAMETERS["batch_size"], label="Images a step"
+    )
+    learning_rate = forms.FloatField(initial=DEFAULT_HYPERPARAMETERS["learning_rate"])
+    method = forms.ChoiceField(choices=[("full", "All weights of the U-Net"), ("lora", "LoRA, merged into the result")])
+    lora_rank = forms.IntegerField(min_value=1, max_value=1024, initial=16, required=False, label="LoRA rank")
+    seed = forms.IntegerField(min_value=0, max_value=2**63 - 1, initial=0)
+    caption_dropout = forms.FloatField(
+        min_value=0, max_value=1, initial=0.1, help_text="Share of captions left out, which guidance needs."
+    )
+    min_snr_gamma = forms.FloatField(
+        required=False, label="Min-SNR γ", help_text="Loss weights after Hang et al. 2023; empty leaves all at 1."
+    )
+    ema_decay = forms.FloatField(
+        required=False,
+        label="Moving average",
+        help_text="Decay of the averaged weights, such as 0.999; empty for none.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Querysets of a field are shared by all forms; these belong to this one.
+        self.fields["content"].queryset = dataset_versions()  # type: ignore[attr-defined]
+        self.fields["style"].queryset = dataset_versions()  # type: ignore[attr-defined]
+        self.fields["schedule"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("preset") != Preset.SINGLE and "content" in cleaned and cleaned["content"] is None:
+            self.add_error("content", "Choose the dataset version that teaches content.")
+        return cleaned
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """What RunSettings takes, without what was left empty."""
+        values = {key: self.cleaned_data.get(key) for key in HYPERPARAMETERS}
+        if values["method"] != "lora":
+            values["lora_rank"] = None
+        return {key: value for key, value in values.items() if value is not None}
+
+    def table(self) -> dict[str, Any]:
+        """The arguments of `preset_tables` but the schedule, from whatever of the form is valid."""
+        cleaned = self.cleaned_data
+        t_prime = cleaned.get("t_prime")
+        return {
+            "content": None if cleaned.get("preset") == Preset.SINGLE else cleaned.get("content"),
+            "style": cleaned.get("style"),
+            "t_prime": T_PRIME if t_prime is None else t_prime,
+            "content_weight": cleaned.get("content_weight") or 1.0,
+            "style_weight": cleaned.get("style_weight") or 1.0,
+        }
+
+
+class RunForm(forms.Form):
+    """A recipe on a parent, with what this run changes."""
+
+    request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
+    recipe = forms.ModelChoiceField(queryset=Recipe.objects.none())
+    parent = forms.ModelChoiceField(
+        queryset=ModelVersion.objects.none(), label="Parent", help_text="The version that the run starts from."
+    )
+    name = forms.CharField(
+        max_length=120, required=False, help_text="Empty: the recipe's name and the parent's number."
+    )
+    watch = PromptSetField(
+        queryset=PromptSet.objects.none(),
+        required=False,
+        label="Prompts to watch",
+        help_text="Eight of these are drawn as the run goes on, beside the parent's. Empty: captions of the sources.",
+    )
+    steps = forms.IntegerField(min_value=1, max_value=1_000_000, required=False, help_text="Empty: as the recipe says.")
+    seed = forms.IntegerField(min_value=0, max_value=2**63 - 1, required=False, help_text="Empty: as the recipe says.")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["recipe"].queryset = Recipe.objects.order_by("-pk")  # type: ignore[attr-defined]
+        self.fields["parent"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+        self.fields["watch"].queryset = PromptSet.objects.latest_versions()  # type: ignore[attr-defined]
+        # A form that is sent twice starts one run.
+        self.fields["request_key"].initial = uuid.uuid4
+
+    def overrides(self) -> dict[str, Any]:
+        return {key: self.cleaned_data[key] for key in ("steps", "seed") if self.cleaned_data.get(key) is not None}
+
+
+class EvaluationForm(forms.Form):
+    """Two versions, the prompts they draw, and who judges."""
+
+    request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
+    baseline = forms.ModelChoiceField(queryset=ModelVersion.objects.none(), help_text="The version to beat.")
+    candidate = forms.ModelChoiceField(
+        queryset=ModelVersion.objects.none(), help_text="The version that wants to be used."
+    )
+    prompt_set = PromptSetField(
+        queryset=PromptSet.objects.none(), help_text="Prompts that the candidate was not trained on say most."
+    )
+    images_per_prompt = forms.IntegerField(min_value=1, max_value=16, initial=1, label="Images for each prompt")
+    seed = forms.IntegerField(
+        min_value=0, max_value=2**32 - 1, initial=0, help_text="Both versions draw from the same noise."
+    )
+    steps = forms.IntegerField(min_value=1, max_value=1000, initial=20, label="Drawing steps")
+    guidance = forms.FloatField(min_value=0, max_value=50, initial=4)
+    raters = RatersField(
+        queryset=User.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        help_text="They see two stickers side by side, without names, in an order drawn for each of them.",
+    )
+    overlap = forms.IntegerField(min_value=1, max_value=25, initial=1, label="Judgments of each pair")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["baseline"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+        self.fields["candidate"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+        self.fields["prompt_set"].queryset = PromptSet.objects.latest_versions()  # type: ignore[attr-defined]
+        self.fields["raters"].queryset = User.objects.with_role(Role.RATER).order_by("email")  # type: ignore[attr-defined]
+        self.fields["request_key"].initial = uuid.uuid4
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if cleaned.get("baseline") and cleaned.get("baseline") == cleaned.get("candidate"):
+            self.add_error("candidate", "Choose two different versions.")
+        raters, overlap = cleaned.get("raters"), cleaned.get("overlap")
+        if raters is not None and overlap and overlap > len(raters):
+            self.add_error("overlap", f"{overlap} judgments of each pair need at least {overlap} raters.")
+        return cleaned
+
+
+class PromotionForm(forms.Form):
+    reason = forms.CharField(max_length=300, widget=forms.Textarea(attrs={"rows": 2}), label="Why")

@@ -1,0 +1,310 @@
+"""Recipes: tables of sources that say what a run trains on, at which noise levels, and how hard.
+
+The four presets are four tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint
+finetuning two rows with the full band; a single source one row; sequential finetuning two recipes, the second after
+the first. The trainer knows only the table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django.db import IntegrityError, transaction
+from django.utils.text import slugify
+
+from curation.models import DatasetVersion
+from generation.models import ModelVersion
+from training.engine import recipe as run_json
+from training.engine.bands import (
+    FULL_BAND,
+    Band,
+    NoiseSchedule,
+    TableRefused,
+    describe_band,
+    draw_shares,
+    inference_steps_in_band,
+    inference_timesteps,
+    split_at,
+    table_problems,
+)
+from training.models import Preset, Recipe, RecipeSource
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+T_PRIME = 900
+SHOWN_STEP_COUNTS = (10, 20, 50)
+# Suited to the demo model on two CPU cores: some minutes.
+DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
+    "method": "full",
+    "steps": 300,
+    "batch_size": 16,
+    "learning_rate": 1e-4,
+    "caption_dropout": 0.1,
+    "mixture": "natural",
+    "seed": 0,
+    "checkpoint_every": 50,
+    "validate_every": 50,
+    "sample_every": 100,
+}
+# What run.json has and a recipe has not: it belongs to one run on one machine.
+NOT_OF_A_RECIPE = {"schema", "parent", "parent_hash", "sources", "cache_dir", "sample_prompts", "device", "num_threads"}
+
+
+class RecipeRefused(Exception):
+    """A recipe or run that cannot be trained; `sentence` is for a person and `field` names what to change."""
+
+    def __init__(self, sentence: str, *, field: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.field = field
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table that may not be stored yet."""
+
+    name: str
+    dataset_version: DatasetVersion
+    band: Band = FULL_BAND
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class RowArithmetic:
+    """What a row of the table comes to.
+
+    `share` is the share of training draws in [0, 1]; `steps` maps a number of drawing steps to how many of them fall
+    into the row's band; `passes` is how often each image is seen in the whole run, None where that is not asked.
+    `start` and `width` are the band in timesteps.
+    """
+
+    row: Row
+    share: float
+    band: str
+    start: int
+    width: int
+    steps: dict[int, int]
+    passes: float | None
+
+    @property
+    def warning(self) -> str:
+        """A sentence where a common number of drawing steps never visits the band, or an empty text."""
+        blind = [str(count) for count, inside in self.steps.items() if inside == 0]
+        if not blind:
+            return ""
+        return (
+            f"Drawing in {' or '.join(blind)} steps never visits the band of “{self.row.name}”: "
+            "what is trained there is not seen."
+        )
+
+
+def create_recipe(
+    *,
+    name: str,
+    preset: str,
+    by: "User",
+    schedule: NoiseSchedule,
+    style: DatasetVersion,
+    content: DatasetVersion | None = None,
+    t_prime: int = T_PRIME,
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+    hyperparameters: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Store a preset's table. `schedule` is that on which T' is counted; the stored edge is a log-SNR.
+
+    A sequential recipe is two, content first; the first is returned, with the second in `then`. `hyperparameters` are
+    fields of RunSettings and go over the defaults. Raises RecipeRefused with a sentence and the field to change.
+    """
+    chosen = check_hyperparameters({**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})})
+    tables = preset_tables(
+        preset,
+        schedule=schedule,
+        content=content,
+        style=style,
+        t_prime=t_prime,
+        content_weight=content_weight,
+        style_weight=style_weight,
+    )
+    for table in tables:
+        if problems := table_problems(schedule, table):
+            raise RecipeRefused(problems[0])
+    with transaction.atomic():
+        following: Recipe | None = None
+        for position, table in reversed(list(enumerate(tables))):
+            title = name if position == 0 else f"{name}: then {table[0].name}"
+            following = _store(title, preset, table, chosen, following, by)
+    assert following is not None
+    return following
+
+
+def preset_tables(
+    preset: str,
+    *,
+    schedule: NoiseSchedule,
+    style: DatasetVersion,
+    content: DatasetVersion | None = None,
+    t_prime: int = T_PRIME,
+    content_weight: float = 1.0,
+    style_weight: float = 1.0,
+) -> list[list[Row]]:
+    """The tables of a preset in the order of their runs: one, or two for the sequential one."""
+    if preset not in Preset.values:
+        raise RecipeRefused(f"The kind must be one of {', '.join(Preset.values)}.", field="preset")
+    if preset == Preset.SINGLE:
+        return [[Row("style", style)]]
+    if content is None:
+        raise RecipeRefused("Choose the dataset version that teaches content.", field="content")
+    if preset == Preset.STYLE_TAILORING:
+        try:
+            split = split_at(schedule, t_prime)
+        except TableRefused as refused:
+            raise RecipeRefused(refused.sentence, field="t_prime") from None
+        return [[Row("content", content, split.content), Row("style", style, split.style)]]
+    if preset == Preset.JOINT:
+        return [[Row("content", content, weight=content_weight), Row("style", style, weight=style_weight)]]
+    return [[Row("content", content)], [Row("style", style)]]
+
+
+def check_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as run.json will have them. Raises RecipeRefused for the first that the trainer would refuse."""
+    for key in values:
+        if key in NOT_OF_A_RECIPE:
+            raise RecipeRefused(f"A recipe does not set {key}; a run does.", field=key)
+    try:
+        parsed = run_json.parse_run(
+            {**values, "parent": "-", "parent_hash": "-", "cache_dir": "-", "sources": [{"name": "-", "manifest": "-"}]}
+        )
+    except run_json.RunRefused as refused:
+        raise RecipeRefused(refused.sentence, field=refused.field) from None
+    whole = parsed.as_json()
+    return {key: whole[key] for key in values}
+
+
+def schedule_of(version: ModelVersion) -> NoiseSchedule:
+    """The noise schedule of a version, from its scheduler's config. Raises RecipeRefused where it cannot be trained."""
+    config = version.config.get("scheduler_config")
+    if not isinstance(config, dict):
+        raise RecipeRefused(f"The noise schedule of {version} is not known.", field="parent")
+    try:
+        return NoiseSchedule.from_config(config)
+    except TableRefused as refused:
+        raise RecipeRefused(refused.sentence, field="parent") from None
+
+
+def rows_of(recipe: Recipe) -> list[Row]:
+    """The stored table, with its dataset versions."""
+    return [
+        Row(source.name, source.dataset_version, Band(source.log_snr_min, source.log_snr_max), source.weight)
+        for source in recipe.sources.select_related("dataset_version__dataset")
+    ]
+
+
+def chain_of(recipe: Recipe) -> list[Recipe]:
+    """The recipe and those that follow it."""
+    chain = [recipe]
+    while chain[-1].then is not None:
+        chain.append(chain[-1].then)
+    return chain
+
+
+def work_out(
+    rows: Sequence[Row],
+    schedule: NoiseSchedule,
+    *,
+    mixture: str = "natural",
+    images: int | None = None,
+    step_counts: Sequence[int] = SHOWN_STEP_COUNTS,
+) -> list[RowArithmetic]:
+    """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch)."""
+    shares = draw_shares(schedule, rows, mixture)
+    worked = []
+    for row, share in zip(rows, shares, strict=True):
+        inside = schedule.timesteps_in(row.band)
+        count = row.dataset_version.entry_count
+        worked.append(
+            RowArithmetic(
+                row=row,
+                share=share,
+                band=describe_band(schedule, row.band),
+                start=inside.start if inside else 0,
+                width=len(inside),
+                steps={n: inference_steps_in_band(schedule, n, row.band) for n in step_counts},
+                passes=images * share / count if images is not None and count else None,
+            )
+        )
+    return worked
+
+
+def drawing_timesteps(schedule: NoiseSchedule, count: int = 20) -> list[int]:
+    """The timesteps that drawing in `count` steps visits, for the ticks of the noise axis."""
+    return inference_timesteps(schedule, count)
+
+
+def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Mapping[str, Any] | None = None) -> str:
+    """The recipe in one line: "Style Tailoring: content faces v3 for t > 900, style die-cut v2 for t ≤ 900, 300 steps".
+
+    Without a schedule the edges are given as log-SNR. `changed` are values that a run took instead of the recipe's.
+    """
+    rows = rows_of(recipe)
+    values = {**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **(changed or {})}
+    method = f"LoRA {values.get('lora_rank', 16)}" if values["method"] == "lora" else "all weights"
+    tail = f"{values['steps']} steps of {values['batch_size']}, {method}"
+    parts = [f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows]
+    return f"{recipe.get_preset_display()}: {', '.join(parts)}, {tail}"
+
+
+def _where(row: Row, schedule: NoiseSchedule | None) -> str:
+    low, high = row.band.log_snr_min, row.band.log_snr_max
+    if low is None and high is None:
+        return ""
+    if schedule is None:
+        edges = [f"at or above {low:.3f}" if low is not None else "", f"below {high:.3f}" if high is not None else ""]
+        return f" for log-SNR {' and '.join(edge for edge in edges if edge)}"
+    if low is None:
+        return f" for t > {schedule.timestep_at(high)}"  # type: ignore[arg-type]
+    if high is None:
+        return f" for t ≤ {schedule.timestep_at(low)}"
+    return f" for {schedule.timestep_at(high)} < t ≤ {schedule.timestep_at(low)}"
+
+
+def _weighted(row: Row, rows: Sequence[Row]) -> str:
+    return f" (weight {row.weight:g})" if len({each.weight for each in rows}) > 1 else ""
+
+
+def _store(
+    name: str, preset: str, table: Sequence[Row], hyperparameters: dict[str, Any], then: Recipe | None, by: "User"
+) -> Recipe:
+    recipe = Recipe(
+        name=name[:120], preset=preset, hyperparameters=hyperparameters, then=then, created_by=by, slug=_slug(name)
+    )
+    try:
+        with transaction.atomic():
+            recipe.save()
+    except IntegrityError:
+        raise RecipeRefused("Somebody took this name a moment ago; choose another.", field="name") from None
+    RecipeSource.objects.bulk_create(
+        RecipeSource(
+            recipe=recipe,
+            position=position,
+            name=row.name,
+            dataset_version=row.dataset_version,
+            log_snr_min=row.band.log_snr_min,
+            log_snr_max=row.band.log_snr_max,
+            weight=row.weight,
+        )
+        for position, row in enumerate(table)
+    )
+    return recipe
+
+
+def _slug(name: str) -> str:
+    """A slug that is free: the name's, with a number where it is taken."""
+    base = slugify(name)[:70] or "recipe"
+    taken = set(Recipe.objects.filter(slug__startswith=base).values_list("slug", flat=True))
+    number, slug = 1, base
+    while slug in taken or slug == "new":
+        number += 1
+        slug = f"{base}-{number}"
+    return slug

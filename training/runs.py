@@ -1,0 +1,224 @@
+"""Training runs: how one is started, followed by the next of its chain, and ended with a model version."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.db import transaction
+
+from curation.models import DatasetEntry
+from generation.models import ModelVersion, Prompt, PromptSet
+from jobs import queue
+from jobs.models import Job, JobState
+from training.engine.bands import table_problems
+from training.models import Recipe, RunMetric, TrainingRun
+from training.recipes import DEFAULT_HYPERPARAMETERS, RecipeRefused, check_hyperparameters, rows_of, schedule_of
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+KIND = "training.run"
+WATCHED_PROMPTS = 8
+# What an operator may change for one run and the rest of its chain.
+OVERRIDES = ("steps", "batch_size", "learning_rate", "seed")
+RECENT_RUNS = 5
+
+
+def start_run(
+    recipe: Recipe,
+    *,
+    parent: ModelVersion,
+    by: "User",
+    name: str = "",
+    overrides: Mapping[str, Any] | None = None,
+    watch: PromptSet | None = None,
+    request_key: str = "",
+) -> TrainingRun:
+    """Start a run of the recipe on the parent, and queue its job. The recipe's chain follows by itself.
+
+    `overrides` may change steps, batch_size, learning_rate and seed. `watch` is the prompt set whose prompts are drawn
+    as the run goes on; without one the captions of its sources are. The same `request_key` starts one run only.
+    Raises RecipeRefused with a sentence.
+    """
+    changed = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if unknown := sorted(set(changed) - set(OVERRIDES)):
+        raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
+    _check_table(recipe, parent)
+    prompts = watched_prompts(recipe, watch)
+    with transaction.atomic():
+        return _queue_run(
+            recipe,
+            parent=parent,
+            by=by,
+            name=name or f"{recipe.name} on v{parent.number}",
+            overrides=changed,
+            sample_prompts=prompts,
+            unique_key=f"{KIND}:{request_key}" if request_key else None,
+        )
+
+
+def start_next(run: TrainingRun, result: ModelVersion) -> TrainingRun | None:
+    """Queue the run after this one, on this one's result; None at the end of a chain. In the caller's transaction."""
+    recipe = run.recipe.then
+    if recipe is None:
+        return None
+    return _queue_run(
+        recipe,
+        parent=result,
+        by=run.created_by,
+        name=f"{run.name}, then {recipe.sources.first().name}"[:120],  # type: ignore[union-attr]
+        overrides=run.overrides,
+        sample_prompts=run.spec.get("sample_prompts", []),
+        unique_key=f"{KIND}:after:{run.pk}",
+        previous=run,
+    )
+
+
+def request_cancel(run: TrainingRun, *, by: "User") -> bool:
+    """Ask the run to stop; its last checkpoint stays. False where there is nothing left to stop."""
+    return queue.request_cancel(run.job, by=by)
+
+
+def resume(run: TrainingRun, *, by: "User") -> bool:
+    """Queue a failed or cancelled run again; it goes on from its last checkpoint. False where it is not one of these."""
+    return queue.retry(run.job, by=by)
+
+
+def folder_of(run: TrainingRun) -> Path:
+    """The run's folder on the machine that trains."""
+    return Path(settings.RUNS_DIR) / str(run.pk)
+
+
+def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict[str, Any]]:
+    """Up to eight prompts with their seeds, spread evenly over the prompt set, or over the captions of the sources."""
+    if watch is not None:
+        texts = list(Prompt.objects.filter(prompt_set=watch).order_by("position").values_list("text", flat=True))
+    else:
+        versions = recipe.sources.values_list("dataset_version", flat=True)
+        entries = DatasetEntry.objects.filter(version__in=list(versions)).order_by("version", "position")
+        texts = list(dict.fromkeys(entries.values_list("caption", flat=True)))
+    count = min(WATCHED_PROMPTS, len(texts))
+    return [{"prompt": texts[i * len(texts) // count], "seed": i} for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a run goes: images a second, and the seconds that its remaining steps take."""
+
+    images_per_second: float
+    seconds_left: float
+
+
+def current_speed(run: TrainingRun) -> Speed | None:
+    """The speed of a run by its last step; None before the first."""
+    last = run.metrics.order_by("-step").first()
+    rate = (last.values.get("images_per_second") if last else None) or 0
+    if rate <= 0:
+        return None
+    return Speed(rate, (run.total_steps - run.step) * images_per_step(run.spec) / rate)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would take. `seconds` is None where no earlier run on a model of this size was measured; `runs` counts
+    those that were. Bytes are of checkpoints and result on disk."""
+
+    images: int
+    seconds: float | None
+    images_per_second: float | None
+    runs: int
+    checkpoint_bytes: int
+    result_bytes: int
+    stages: int
+
+
+def estimate(recipe: Recipe, parent: ModelVersion, *, steps: int | None = None) -> Estimate:
+    """Time and disk of a run of the recipe's whole chain.
+
+    The time is that of the steps by the median speed of the last runs by the same method on models of the same size:
+    caching, validation, samples and checkpoints come on top. A checkpoint of full finetuning holds the U-Net in float32
+    and AdamW's two moments; the count of weights is the parent's own.
+    """
+    chain = [recipe]
+    while chain[-1].then is not None:
+        chain.append(chain[-1].then)
+    method = recipe.hyperparameters.get("method", DEFAULT_HYPERPARAMETERS["method"])
+    images = sum(
+        (steps or each.hyperparameters.get("steps", DEFAULT_HYPERPARAMETERS["steps"]))
+        * images_per_step(each.hyperparameters)
+        for each in chain
+    )
+    rates = measured_rates(parent, method)
+    rate = statistics.median(rates) if rates else None
+    weights = int(parent.config.get("parameters", {}).get("unet", 0))
+    return Estimate(
+        images=images,
+        seconds=images / rate if rate else None,
+        images_per_second=rate,
+        runs=len(rates),
+        checkpoint_bytes=2 * 12 * weights if method == "full" else 0,
+        result_bytes=parent.byte_size * len(chain),
+        stages=len(chain),
+    )
+
+
+def images_per_step(values: Mapping[str, Any]) -> int:
+    """Images that one step draws, by a recipe's or a run's values."""
+    batch = values.get("batch_size", DEFAULT_HYPERPARAMETERS["batch_size"])
+    return int(batch) * int(values.get("gradient_accumulation", 1))
+
+
+def measured_rates(parent: ModelVersion, method: str) -> list[float]:
+    """Images a second of the last five finished runs by the method on models as large as this one."""
+    recent = TrainingRun.objects.filter(
+        job__state=JobState.SUCCEEDED, parent__byte_size=parent.byte_size, spec__method=method
+    ).order_by("-pk")[:RECENT_RUNS]
+    # The last step's figure is the mean over its attempt.
+    last = RunMetric.objects.filter(run__in=list(recent)).order_by("run", "-step").distinct("run")
+    return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
+
+
+def _check_table(recipe: Recipe, parent: ModelVersion) -> None:
+    """Every table of the chain must be trainable on the parent's schedule, which its results share."""
+    schedule = schedule_of(parent)
+    following: Recipe | None = recipe
+    while following is not None:
+        if problems := table_problems(schedule, rows_of(following)):
+            raise RecipeRefused(f"{following} does not fit {parent}: {problems[0]}", field="parent")
+        following = following.then
+
+
+def _queue_run(
+    recipe: Recipe,
+    *,
+    parent: ModelVersion,
+    by: "User",
+    name: str,
+    overrides: Mapping[str, Any],
+    sample_prompts: Sequence[Mapping[str, Any]],
+    unique_key: str | None,
+    previous: TrainingRun | None = None,
+) -> TrainingRun:
+    chosen = check_hyperparameters({**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **overrides})
+    job = queue.enqueue(KIND, {}, label=f"Train {name}"[:200], created_by=by, unique_key=unique_key)
+    existing = TrainingRun.objects.filter(job=job).first()
+    if existing is not None:
+        return existing
+    run = TrainingRun.objects.create(
+        name=name[:120],
+        recipe=recipe,
+        parent=parent,
+        job=job,
+        previous=previous,
+        overrides=dict(overrides),
+        spec={**chosen, "sample_prompts": list(sample_prompts)},
+        total_steps=chosen["steps"],
+        created_by=by,
+    )
+    Job.objects.filter(pk=job.pk).update(url=run.get_absolute_url(), payload={"run": run.pk})
+    job.refresh_from_db()
+    run.job = job
+    return run

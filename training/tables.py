@@ -1,0 +1,85 @@
+"""Recipe tables as pages show them: arithmetic, thumbnails, and the noise axis in the units of its drawing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from curation.models import DatasetEntry
+from training.engine.bands import NoiseSchedule
+from training.recipes import SHOWN_STEP_COUNTS, Row, RowArithmetic, drawing_timesteps, work_out
+
+THUMBNAILS = 5
+LANE_HEIGHT = 28
+SERIES = 6
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One row with its arithmetic, up to five images, and its lane on the axis. `series` is its colour, 1 to 6."""
+
+    sums: RowArithmetic
+    entries: list[DatasetEntry]
+    series: int
+    y: int
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.sums.share
+
+    @property
+    def step_counts(self) -> list[tuple[int, int]]:
+        return list(self.sums.steps.items())
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table. The axis runs from t = 0 (clean) to `timesteps` (noise), one unit a timestep."""
+
+    name: str
+    rows: list[RowView]
+    timesteps: int
+    ticks: list[int]
+    step_counts: tuple[int, ...]
+    edge: int | None
+
+    @property
+    def height(self) -> int:
+        return LANE_HEIGHT * len(self.rows) + 16
+
+    @property
+    def tick_y(self) -> int:
+        return LANE_HEIGHT * len(self.rows)
+
+    @property
+    def warnings(self) -> list[str]:
+        return [row.sums.warning for row in self.rows if row.sums.warning]
+
+
+def view_tables(
+    tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], schedule: NoiseSchedule
+) -> list[TableView]:
+    """Every (name, rows, hyperparameters) as a page shows it; a series keeps its colour across the tables."""
+    views, series = [], 0
+    for name, rows, hyperparameters in tables:
+        images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
+        sums = work_out(rows, schedule, mixture=hyperparameters.get("mixture", "natural"), images=images or None)
+        lanes = [
+            RowView(row, _entries(row.row), (series + i) % SERIES + 1, LANE_HEIGHT * i) for i, row in enumerate(sums)
+        ]
+        series += len(lanes)
+        edges = {row.start - 1 for row in sums if row.start > 0}
+        views.append(
+            TableView(
+                name=name,
+                rows=lanes,
+                timesteps=schedule.num_timesteps,
+                ticks=drawing_timesteps(schedule),
+                step_counts=SHOWN_STEP_COUNTS,
+                edge=edges.pop() if len(edges) == 1 else None,
+            )
+        )
+    return views
+
+
+def _entries(row: Row) -> list[DatasetEntry]:
+    return list(row.dataset_version.entries.select_related("sample").order_by("position")[:THUMBNAILS])

@@ -1,0 +1,129 @@
+"""Jobs of this room: a training run as a child process, and an evaluation's measurements."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from generation import model_versions
+from generation.models import ModelOrigin, ModelVersion
+from jobs.children import run_child
+from jobs.context import Cancelled, JobContext, JobFailed
+from jobs.handlers import handler
+from jobs.models import Queue
+from training import evaluations, runs
+from training.models import Evaluation, TrainingRun
+from training.run_folders import prepare_folder
+from training.run_records import RunRecorder
+
+# Exit codes of `python -m training.engine`, see its docstring.
+DONE, RESUMABLE, CANCELLED, BAD_DATA, DIVERGED = 0, 75, 76, 77, 78
+CANCEL_FILE = "cancel"
+TRAINER_LOG = "trainer.log"
+GRACE_SECONDS = 30.0
+
+
+@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8)
+def train(context: JobContext) -> dict[str, Any]:
+    """Train one run in a child process, keep its rows in step, and make its result a model version once."""
+    run = _run_of(context)
+    if run.result_id is None:
+        folder = prepare_folder(run, context)
+        _train_to_the_end(run, folder, context)
+        _publish_result(run, folder, context)
+    run.refresh_from_db()
+    return {"model_version": run.result.number} if run.result else {}
+
+
+@handler(evaluations.KIND, queue=Queue.GENERATE, max_attempts=5)
+def evaluate(context: JobContext) -> dict[str, Any]:
+    """Measure the images of both versions, then open the blind comparison, once."""
+    evaluation = (
+        Evaluation.objects.select_related("baseline", "candidate", "prompt_set").filter(job=context.job).first()
+    )
+    if evaluation is None:
+        raise JobFailed("The evaluation of this job is gone.", retry=False)
+    return evaluations.carry_out(evaluation, context)
+
+
+def _run_of(context: JobContext) -> TrainingRun:
+    run = TrainingRun.objects.select_related("recipe__then", "parent", "result").filter(job=context.job).first()
+    if run is None:
+        raise JobFailed("The run of this job is gone.", retry=False)
+    return run
+
+
+def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> None:
+    recorder = RunRecorder(run, folder, context)
+    try:
+        code = run_child(
+            context,
+            [sys.executable, "-m", "training.engine", str(folder)],
+            log_path=folder / TRAINER_LOG,
+            cwd=settings.BASE_DIR,
+            on_tick=recorder.tick,
+            grace_seconds=GRACE_SECONDS,
+        )
+    except Cancelled:
+        recorder.finish()  # The checkpoint that the trainer saved on its way out is what a resumption goes on from.
+        raise
+    recorder.finish()
+    if code != DONE:
+        _explain(code, folder, context)
+
+
+def _explain(code: int, folder: Path, context: JobContext) -> None:
+    """Raise what an exit status other than 0 means."""
+    context.check()  # Where a cancel was asked for, that is what happened, whatever the trainer said last.
+    said = _read_json(folder / "error.json")
+    sentence = str(said.get("sentence", ""))
+    if code == CANCELLED and (folder / CANCEL_FILE).exists():
+        (folder / CANCEL_FILE).unlink()
+        raise Cancelled("Somebody put the file cancel into the run's folder.")
+    if code == CANCELLED:
+        # A signal from outside, and nobody's wish: the machine may be going down.
+        raise JobFailed("The trainer was told to stop; it goes on from its last checkpoint.", retry=True)
+    if code == BAD_DATA:
+        raise JobFailed(sentence or "The run's settings or data cannot be trained.", retry=False)
+    if code == DIVERGED:
+        raise JobFailed(sentence or "The training diverged: its loss is no longer a number.", retry=False)
+    if code == RESUMABLE:
+        raise JobFailed(sentence or "The trainer was stopped; it goes on from its last checkpoint.", retry=True)
+    raise JobFailed(f"The trainer ended unexpectedly ({_exit_in_words(code)}); its log says more.", retry=True)
+
+
+def _exit_in_words(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _publish_result(run: TrainingRun, folder: Path, context: JobContext) -> None:
+    """Make result/ a model version, link it to the run and start the next run of the chain, all in one transaction."""
+    result = folder / "result"
+    if not (folder / "result.json").is_file() or not result.is_dir():
+        raise JobFailed("The trainer ended without a result.", retry=True)
+    version = _register(run, result, context)
+    with context.fenced():
+        TrainingRun.objects.filter(pk=run.pk, result=None).update(result=version, step=run.total_steps)
+        runs.start_next(run, version)
+
+
+def _register(run: TrainingRun, result: Path, context: JobContext) -> ModelVersion:
+    return model_versions.register_folder(
+        context,
+        result,
+        name=run.name,
+        origin=ModelOrigin.TRAINED,
+        parent=run.parent,
+        created_by=run.created_by,
+        note=f"Run {run.pk} of the recipe {run.recipe}"[:300],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,191 @@
+"""Recipes: the list, the form with its noise axis, and one recipe with what can be done with it."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods
+
+from accounts.models import Role, User
+from accounts.policies import policy
+from curation.models import DatasetVersion
+from generation.models import ModelVersion
+from jobs.models import JobState
+from training import recipes
+from training.forms import RecipeForm, dataset_versions
+from training.models import Preset, Recipe, TrainingRun
+from training.recipes import RecipeRefused
+from training.tables import TableView, view_tables
+
+TEAM = [Role.CURATOR, Role.OPERATOR]
+
+
+@require_GET
+@policy(read=TEAM)
+def recipe_list(request: HttpRequest) -> HttpResponse:
+    """All recipes, the newest first."""
+    found = Recipe.objects.visible_to(request.user).select_related("created_by", "then")
+    context = {
+        "recipes": found.prefetch_related("sources__dataset_version__dataset", "runs"),
+        "may_write": may_write(request),
+    }
+    return render(request, "training/recipes.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@policy(read=TEAM, write=TEAM)
+def recipe_new(request: HttpRequest) -> HttpResponse:
+    """The form of a new recipe; `?style=` and `?content=` name dataset versions to begin with, `?like=` a recipe."""
+    form = RecipeForm(request.POST) if request.method == "POST" else RecipeForm(initial=_initial(request))
+    if request.method == "POST" and form.is_valid():
+        made = _create(form, request.user)
+        if made is not None:
+            messages.success(request, f"The recipe {made} is kept. Start a run from it when you are ready.")
+            return redirect(made)
+    context = {
+        "form": form,
+        "may_write": may_write(request),
+        "has_data": dataset_versions().exists(),
+        "has_model": ModelVersion.objects.exists(),
+        **_preview(form),
+    }
+    return render(request, "training/recipe_new.html", context, status=422 if form.errors else 200)
+
+
+@require_GET
+@policy(read=TEAM)
+def recipe_preview(request: HttpRequest) -> HttpResponse:
+    """The noise axis and the arithmetic for what the form says at the moment."""
+    form = RecipeForm(request.GET)
+    form.is_valid()
+    return render(request, "training/_recipe_preview.html", _preview(form))
+
+
+@require_GET
+@policy(read=TEAM)
+def recipe(request: HttpRequest, slug: str) -> HttpResponse:
+    """One recipe: its tables, their arithmetic on the version it would be trained on, and its runs."""
+    found = get_object_or_404(Recipe.objects.visible_to(request.user).select_related("created_by", "then"), slug=slug)
+    parent = ModelVersion.objects.promoted()
+    chain = recipes.chain_of(found)
+    tables: list[TableView] = []
+    problem = ""
+    if parent is None:
+        problem = "There is no model yet, so T' cannot be shown on a schedule."
+    else:
+        try:
+            schedule = recipes.schedule_of(parent)
+            tables = view_tables([(each.name, recipes.rows_of(each), each.hyperparameters) for each in chain], schedule)
+        except RecipeRefused as refused:
+            problem = refused.sentence
+    runs = TrainingRun.objects.visible_to(request.user).filter(recipe__in=chain)
+    context = {
+        "recipe": found,
+        "chain": chain,
+        "tables": tables,
+        "problem": problem,
+        "parent": parent,
+        "hyperparameters": _readable(found.hyperparameters),
+        "runs": runs.select_related("job", "parent", "result"),
+        "before": Recipe.objects.filter(then=found).first(),
+        "may_write": may_write(request),
+        "may_run": may_run(request),
+        "JobState": JobState,
+    }
+    return render(request, "training/recipe.html", context)
+
+
+def may_write(request: HttpRequest) -> bool:
+    return bool(request.user.is_superuser or request.user.has_role(Role.CURATOR, Role.OPERATOR))  # type: ignore[union-attr]
+
+
+def may_run(request: HttpRequest) -> bool:
+    return bool(request.user.is_superuser or request.user.has_role(Role.OPERATOR))  # type: ignore[union-attr]
+
+
+def _initial(request: HttpRequest) -> dict[str, Any]:
+    newest = list(dataset_versions()[:2])
+    promoted = ModelVersion.objects.promoted()
+    initial: dict[str, Any] = {
+        "schedule": promoted.pk if promoted else None,
+        "style": newest[0].pk if newest else None,
+        "content": newest[1].pk if len(newest) > 1 else None,
+    }
+    like = Recipe.objects.visible_to(request.user).filter(slug=request.GET.get("like", "")).first()
+    if like is not None:
+        initial |= {**like.hyperparameters, "preset": like.preset}
+        for each in recipes.chain_of(like):
+            initial |= {source.name: source.dataset_version_id for source in each.sources.all()}
+    for name in ("content", "style"):
+        if request.GET.get(name, "").isdigit():
+            initial[name] = int(request.GET[name])
+    return initial
+
+
+def _create(form: RecipeForm, by: Any) -> Recipe | None:
+    assert isinstance(by, User)
+    cleaned = form.cleaned_data
+    try:
+        return recipes.create_recipe(
+            name=cleaned["name"],
+            preset=cleaned["preset"],
+            by=by,
+            schedule=recipes.schedule_of(cleaned["schedule"]),
+            hyperparameters=form.hyperparameters(),
+            **form.table(),
+        )
+    except RecipeRefused as refused:
+        field = {"parent": "schedule"}.get(refused.field, refused.field)
+        form.add_error(field if field in form.fields else None, refused.sentence)
+    return None
+
+
+def _preview(form: RecipeForm) -> dict[str, Any]:
+    """Tables for whatever of the form is valid, or a sentence that says what is missing."""
+    if form.is_bound:
+        form.errors  # noqa: B018 - it is what fills `cleaned_data`.
+        values = form.cleaned_data
+        table = form.table()
+    else:
+        values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
+        chosen = {version.pk: version for version in dataset_versions()}
+        table = {
+            "content": chosen.get(values["content"]),
+            "style": chosen.get(values["style"]),
+            "t_prime": values["t_prime"],
+        }
+        values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
+    if values.get("schedule") is None or table["style"] is None:
+        return {"tables": [], "problem": "Choose the datasets and a noise schedule to see what the recipe comes to."}
+    return _preview_tables(values, table)
+
+
+def _preview_tables(values: dict[str, Any], table: dict[str, DatasetVersion | Any]) -> dict[str, Any]:
+    preset = values.get("preset") or Preset.STYLE_TAILORING
+    try:
+        schedule = recipes.schedule_of(values["schedule"])
+        rows = recipes.preset_tables(preset, schedule=schedule, **table)
+    except RecipeRefused as refused:
+        return {"tables": [], "problem": refused.sentence}
+    hyperparameters = {"steps": values.get("steps") or 0, "batch_size": values.get("batch_size") or 0}
+    return {"tables": view_tables([("", each, hyperparameters) for each in rows], schedule), "problem": ""}
+
+
+def _readable(hyperparameters: dict[str, Any]) -> list[tuple[str, Any]]:
+    labels = {
+        "steps": "Steps",
+        "batch_size": "Images a step",
+        "learning_rate": "Learning rate",
+        "method": "Method",
+        "lora_rank": "LoRA rank",
+        "caption_dropout": "Captions left out",
+        "min_snr_gamma": "Min-SNR γ",
+        "ema_decay": "Moving average",
+        "mixture": "Mixture",
+        "seed": "Seed",
+        "checkpoint_every": "Checkpoint every",
+        "validate_every": "Validate every",
+        "sample_every": "Draw every",
+    }
+    return [(label, hyperparameters[key]) for key, label in labels.items() if hyperparameters.get(key) is not None]

@@ -1,0 +1,260 @@
+"""Runs: the list, the form, and one run as it goes on."""
+
+from pathlib import Path
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from accounts.models import Role, User
+from accounts.policies import policy
+from curation.models import Campaign, DatasetVersion
+from generation.models import ModelVersion, PromptSet
+from training import recipes, runs
+from training.curves import CHARTS, curve
+from training.forms import RunForm
+from training.models import Recipe, RunSample, TrainingRun
+from training.recipes import RecipeRefused
+from training.tasks import TRAINER_LOG
+from training.views.recipes import TEAM, may_run
+
+LOG_BYTES = 12_000
+RUNS_A_PAGE = 50
+
+
+@require_GET
+@policy(read=TEAM)
+def run_list(request: HttpRequest) -> HttpResponse:
+    """Runs, the newest first, by keyset."""
+    found = TrainingRun.objects.visible_to(request.user).select_related(
+        "job", "recipe", "parent", "result", "created_by"
+    )
+    before = request.GET.get("before", "")
+    if before.isdigit() and len(before) < 18:
+        found = found.filter(pk__lt=int(before))
+    page = list(found[: RUNS_A_PAGE + 1])
+    shown = page[:RUNS_A_PAGE]
+    next_url = f"?before={shown[-1].pk}" if len(page) > RUNS_A_PAGE else ""
+    context = {"runs": shown, "next_url": next_url, "prev_url": "?" if before else "", "may_run": may_run(request)}
+    return render(request, "training/runs.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+@policy(read=TEAM, write=[Role.OPERATOR])
+def run_new(request: HttpRequest) -> HttpResponse:
+    """The form of a new run; `?recipe=` and `?parent=` (a number) choose to begin with."""
+    form = RunForm(request.POST) if request.method == "POST" else RunForm(initial=_initial(request))
+    if request.method == "POST" and form.is_valid():
+        made = _start(form, request.user)
+        if made is not None:
+            messages.success(request, f"The run {made} is queued.")
+            return redirect(made)
+    context = {
+        "form": form,
+        "may_run": may_run(request),
+        "has_recipe": Recipe.objects.exists(),
+        "has_model": ModelVersion.objects.exists(),
+        "estimate": _estimate_of(form),
+    }
+    return render(request, "training/run_new.html", context, status=422 if form.errors else 200)
+
+
+@require_GET
+@policy(read=TEAM)
+def run_estimate(request: HttpRequest) -> HttpResponse:
+    """What the run of the form would take, in words."""
+    form = RunForm(request.GET)
+    form.is_valid()
+    return render(request, "training/_run_estimate.html", {"estimate": _estimate_of(form)})
+
+
+@require_GET
+@policy(read=TEAM)
+def run(request: HttpRequest, pk: int) -> HttpResponse:
+    """One run: what it trains, how it goes, what it draws, and where it comes from."""
+    found = _load(request, pk)
+    try:
+        schedule = recipes.schedule_of(found.parent)
+    except RecipeRefused:
+        schedule = None
+    versions = list(
+        DatasetVersion.objects.filter(recipe_sources__recipe=found.recipe).select_related("dataset").distinct()
+    )
+    context = {
+        **_state(found),
+        "sentence": recipes.describe(found.recipe, schedule, found.spec),
+        "charts": CHARTS,
+        **_samples(found),
+        "events": found.events.order_by("-position")[:40],
+        "checkpoints": found.checkpoints.filter(kept=True),
+        "log": _log_tail(found),
+        "versions": versions,
+        "campaigns": Campaign.objects.filter(datasets__versions__in=versions).distinct(),
+        "following": TrainingRun.objects.filter(previous=found).first(),
+        "may_run": may_run(request),
+    }
+    return render(request, "training/run.html", context)
+
+
+@require_GET
+@policy(read=TEAM)
+def run_state(request: HttpRequest, pk: int) -> HttpResponse:
+    """The state alone, polled while the run goes on; the page is loaded again when it has ended."""
+    found = _load(request, pk)
+    response = render(request, "training/_run_state.html", {**_state(found), "may_run": may_run(request)})
+    if not found.job.is_open:
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@require_GET
+@policy(read=TEAM)
+def run_samples(request: HttpRequest, pk: int) -> HttpResponse:
+    """The drawings so far; 204 where there are no more than the `count` that the page has."""
+    found = _load(request, pk)
+    context = _samples(found)
+    if request.GET.get("count") == str(context["sample_count"]):
+        return HttpResponse(status=204)
+    return render(request, "training/_run_samples.html", {**context, "run": found, "is_open": found.job.is_open})
+
+
+@require_GET
+@policy(read=TEAM)
+def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
+    """The points of one chart of the run, as JSON for the curves on its page."""
+    found = get_object_or_404(TrainingRun.objects.visible_to(request.user).select_related("job"), pk=pk)
+    name = request.GET.get("chart", "loss")
+    if name not in {chart.name for chart in CHARTS}:
+        return JsonResponse({"detail": "There is no such chart."}, status=404)
+    return JsonResponse(curve(found, name), headers={"Cache-Control": "no-store"})
+
+
+@require_POST
+@policy(write=[Role.OPERATOR])
+def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
+    """Stop the run; its last checkpoint stays."""
+    found = _load(request, pk)
+    assert isinstance(request.user, User)
+    if runs.request_cancel(found, by=request.user):
+        messages.success(request, f"The run {found} stops after saving a checkpoint.")
+    else:
+        messages.warning(request, f"The run {found} was over or stopping already.")
+    return redirect(found)
+
+
+@require_POST
+@policy(write=[Role.OPERATOR])
+def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
+    """Queue a failed or cancelled run again."""
+    found = _load(request, pk)
+    assert isinstance(request.user, User)
+    if runs.resume(found, by=request.user):
+        messages.success(request, f"The run {found} goes on from its last checkpoint.")
+    else:
+        messages.warning(request, f"The run {found} is neither failed nor cancelled.")
+    return redirect(found)
+
+
+def _load(request: HttpRequest, pk: int) -> TrainingRun:
+    visible = TrainingRun.objects.visible_to(request.user).select_related(
+        "job", "recipe__then", "parent", "result", "previous", "created_by"
+    )
+    found: TrainingRun = get_object_or_404(visible, pk=pk)
+    return found
+
+
+def _state(found: TrainingRun) -> dict[str, Any]:
+    speed = runs.current_speed(found)
+    return {
+        "run": found,
+        "is_open": found.job.is_open,
+        "rate": f"{speed.images_per_second:.3g} images/s" if speed else "",
+        "left": in_words(speed.seconds_left) if speed and found.job.is_open else "",
+    }
+
+
+def _samples(found: TrainingRun) -> dict[str, Any]:
+    """The drawings as a grid: a row a prompt, a column a step."""
+    drawn = list(RunSample.objects.filter(run=found).order_by("position", "step"))
+    steps = sorted({each.step for each in drawn})
+    by_place = {(each.position, each.step): each for each in drawn}
+    rows = []
+    for position in sorted({each.position for each in drawn}):
+        first = next(each for each in drawn if each.position == position)
+        rows.append({"prompt": first.prompt, "seed": first.seed, "cells": [by_place.get((position, s)) for s in steps]})
+    return {"sample_steps": steps, "sample_rows": rows, "sample_count": len(drawn)}
+
+
+def _log_tail(found: TrainingRun) -> str:
+    """The end of the trainer's log, if it lies on this machine."""
+    path = runs.folder_of(found) / TRAINER_LOG
+    try:
+        return _tail(path)
+    except OSError:
+        return ""
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        size = file.tell()
+        file.seek(max(0, size - LOG_BYTES))
+        text = file.read().decode("utf-8", errors="replace")
+    return text if size <= LOG_BYTES else text.partition("\n")[2]
+
+
+def _initial(request: HttpRequest) -> dict[str, Any]:
+    asked = request.GET.get("recipe", "")
+    number = request.GET.get("parent", "")
+    parent = ModelVersion.objects.filter(number=int(number)).first() if number.isdigit() and len(number) < 10 else None
+    newest = Recipe.objects.order_by("-pk").first()
+    watch = PromptSet.objects.order_by("-pk").first()
+    parent = parent or ModelVersion.objects.promoted()
+    return {
+        "recipe": int(asked) if asked.isdigit() and len(asked) < 18 else newest.pk if newest else None,
+        "parent": parent.pk if parent else None,
+        "watch": watch.pk if watch else None,
+    }
+
+
+def _start(form: RunForm, by: Any) -> TrainingRun | None:
+    cleaned = form.cleaned_data
+    try:
+        return runs.start_run(
+            cleaned["recipe"],
+            parent=cleaned["parent"],
+            by=by,
+            name=cleaned["name"],
+            overrides=form.overrides(),
+            watch=cleaned["watch"],
+            request_key=str(cleaned["request_key"] or ""),
+        )
+    except RecipeRefused as refused:
+        form.add_error(refused.field if refused.field in form.fields else None, refused.sentence)
+    return None
+
+
+def _estimate_of(form: RunForm) -> dict[str, Any] | None:
+    """What the run would take, from earlier runs; None until a recipe and a parent are chosen."""
+    if form.is_bound:
+        form.errors  # noqa: B018 - it is what fills `cleaned_data`.
+        recipe, parent = form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
+        steps = form.cleaned_data.get("steps")
+    else:
+        recipe = Recipe.objects.filter(pk=form.initial.get("recipe")).first()
+        parent = ModelVersion.objects.filter(pk=form.initial.get("parent")).first()
+        steps = None
+    if recipe is None or parent is None:
+        return None
+    return runs.estimate(recipe, parent, steps=steps)
+
+
+def in_words(seconds: float) -> str:
+    """A duration for a person: "40 s", "about 3 min", "about 2 h"."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 3600:
+        return f"about {round(seconds / 60)} min"
+    return f"about {seconds / 3600:.1f} h"
