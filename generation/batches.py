@@ -246,7 +246,9 @@ def find_pairs(version: ModelVersion, *, limit: int = 24) -> list[tuple[Sample, 
     own = version.batches.filter(samples__isnull=False).order_by("-id").first()
     if own is None:
         return []
-    mine = {(each.prompt.text, each.seed): each for each in own.samples.select_related("prompt")[:500]}
+    # Every prompt comes once before any comes twice.
+    firsts = own.samples.select_related("prompt").order_by("index", "prompt__position")
+    mine = {(each.prompt.text, each.seed): each for each in firsts[:500]}
     theirs = (
         Sample.objects.filter(
             Q(batch__model_version_id=version.parent_id, batch__steps=own.steps, batch__guidance=own.guidance),
