@@ -129,6 +129,13 @@ def set_raters(campaign: Campaign, raters: Iterable[User], *, by: User) -> None:
         CampaignEvent.objects.create(campaign=campaign, kind="raters", by=by, detail=detail)
 
 
+def is_blind_for(campaign: Campaign, user: User) -> bool:
+    """Whether this person still judges in a comparison, and so must not see how it stands."""
+    if campaign.kind != CampaignKind.COMPARE or campaign.state == CampaignState.CLOSED:
+        return False
+    return CampaignRater.objects.filter(campaign=campaign, rater=user, removed_at=None).exists()
+
+
 def add_example(campaign: Campaign, sample: Sample, *, is_good: bool, note: str = "") -> GuidelineExample:
     """Show a sample beside the work, as one to accept or to refuse."""
     return GuidelineExample.objects.create(campaign=campaign, sample=sample, is_good=is_good, note=note[:200])
@@ -190,6 +197,7 @@ def free_slug(name: str, model: type = Campaign) -> str:
     taken = set(
         model.objects.filter(Q(slug=base) | Q(slug__startswith=f"{base}-")).values_list("slug", flat=True)  # type: ignore[attr-defined]
     )
+    taken.add("new")  # The address of the form.
     if base not in taken:
         return base
     return next(slug for number in range(2, len(taken) + 3) if (slug := f"{base}-{number}") not in taken)

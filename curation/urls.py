@@ -1,7 +1,28 @@
 from django.urls import path
 
-from curation.views import rating
+from curation.views import campaigns, datasets, rating, samples
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
+    path("campaigns/", campaigns.campaigns, name="campaigns"),
+    path("campaigns/new/", campaigns.campaign_new, name="campaign_new"),
+    path("campaigns/<slug:slug>/", campaigns.campaign, name="campaign"),
+    path("campaigns/<slug:slug>/curve.json", campaigns.campaign_curve, name="campaign_curve"),
+    path("campaigns/<slug:slug>/open/", campaigns.campaign_open, name="campaign_open"),
+    path("campaigns/<slug:slug>/pause/", campaigns.campaign_pause, name="campaign_pause"),
+    path("campaigns/<slug:slug>/close/", campaigns.campaign_close, name="campaign_close"),
+    path("campaigns/<slug:slug>/raters/", campaigns.campaign_raters, name="campaign_raters"),
+    path("samples/", samples.samples, name="samples"),
+    path("samples/<int:pk>/", samples.sample, name="sample"),
+    path("datasets/", datasets.datasets, name="datasets"),
+    path("datasets/new/", datasets.dataset_new, name="dataset_new"),
+    path("datasets/<slug:slug>/", datasets.dataset, name="dataset"),
+    path("datasets/<slug:slug>/freeze/", datasets.dataset_freeze, name="dataset_freeze"),
+    path("datasets/<slug:slug>/campaigns/", datasets.dataset_campaigns, name="dataset_campaigns"),
+    path("datasets/<slug:slug>/v<int:number>/", datasets.dataset_version, name="dataset_version"),
+    path(
+        "datasets/<slug:slug>/v<int:number>/download/",
+        datasets.dataset_version_download,
+        name="dataset_version_download",
+    ),
 ]

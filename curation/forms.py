@@ -1,0 +1,194 @@
+"""What people ask of this room: campaigns, datasets, and which samples to look at."""
+
+from typing import Any
+
+from django import forms
+from django.db.models import QuerySet
+
+from accounts.models import Role, User
+from curation.campaigns import CampaignRefused, create_campaign, set_raters
+from curation.datasets import SELECTABLE, DatasetRefused, choose_campaigns, create_dataset
+from curation.models import Campaign, CampaignKind, Dataset, Outcome
+from curation.rubrics import GUIDELINES
+from generation.models import GenerationBatch, ModelVersion, Prompt
+
+KINDS = [
+    (CampaignKind.ALIGNMENT.value, "Alignment: does the sticker show what the prompt says? One key for each sticker."),
+    (CampaignKind.STYLE.value, "Style: three questions for experts, on drawing, prompt and house style."),
+]
+
+
+class RaterField(forms.ModelMultipleChoiceField):
+    """Active people who have the role rater."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(queryset=User.objects.none(), widget=forms.CheckboxSelectMultiple, **kwargs)
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj.name} ({obj.email})" if obj.name else str(obj.email)
+
+
+def people_who_rate() -> QuerySet[User]:
+    """The choices of a RaterField."""
+    return User.objects.with_role(Role.RATER).order_by("name", "email")
+
+
+class CampaignForm(forms.Form):
+    """A campaign about the samples of one or more batches."""
+
+    kind = forms.ChoiceField(choices=KINDS, widget=forms.RadioSelect, initial=CampaignKind.ALIGNMENT)
+    name = forms.CharField(max_length=120, help_text="Raters see it above their work.")
+    batches = forms.ModelMultipleChoiceField(
+        GenerationBatch.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Every sample drawn so far becomes one item.",
+        error_messages={"required": "Choose at least one batch to judge."},
+    )
+    overlap = forms.IntegerField(
+        min_value=1, max_value=25, initial=2, label="Judgments for each item", help_text="By different raters; 1 to 25."
+    )
+    raters = RaterField(required=False, help_text="They can be changed later.")
+    guidelines = forms.CharField(
+        required=False,
+        max_length=20_000,
+        widget=forms.Textarea(attrs={"rows": 10}),
+        help_text="Markdown, shown beside the work. Left empty, the usual guidelines of the kind are taken.",
+    )
+    open_now = forms.BooleanField(required=False, initial=True, label="Open it at once")
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        drawn = GenerationBatch.objects.visible_to(user).filter(samples__isnull=False).distinct()
+        self.fields["batches"].queryset = drawn.order_by("-pk")[:200]  # type: ignore[attr-defined]
+        if self.is_bound:
+            self.fields["batches"].queryset = drawn  # type: ignore[attr-defined]
+        self.fields["raters"].queryset = people_who_rate()  # type: ignore[attr-defined]
+
+    def clean_batches(self) -> Any:
+        batches = self.cleaned_data["batches"].select_related("job")
+        drawing = [str(batch) for batch in batches if batch.job.is_open]
+        if drawing:
+            raise forms.ValidationError(f"Still drawing: {', '.join(drawing)}. Wait until it is done, or cancel it.")
+        return batches
+
+    def create(self, by: User) -> Campaign | None:
+        """The campaign; None with an error on the form where it was refused."""
+        asked = self.cleaned_data
+        try:
+            return create_campaign(
+                asked["kind"],
+                name=asked["name"],
+                by=by,
+                batches=asked["batches"],
+                overlap=asked["overlap"],
+                raters=asked["raters"],
+                guidelines=asked["guidelines"].strip() or GUIDELINES[asked["kind"]],
+                open_now=asked["open_now"],
+            )
+        except CampaignRefused as refused:
+            self.add_error(None, refused.args[0])
+            return None
+
+
+class RatersForm(forms.Form):
+    """Who rates in a campaign."""
+
+    raters = RaterField(required=False, help_text="Who leaves keeps their judgments.")
+
+    def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
+        kwargs.setdefault(
+            "initial", {"raters": campaign.memberships.filter(removed_at=None).values_list("rater", flat=True)}
+        )
+        super().__init__(*args, **kwargs)
+        self.campaign = campaign
+        self.fields["raters"].queryset = people_who_rate()  # type: ignore[attr-defined]
+
+    def save(self, by: User) -> None:
+        set_raters(self.campaign, self.cleaned_data["raters"], by=by)
+
+
+class DatasetForm(forms.Form):
+    """A named selection."""
+
+    name = forms.CharField(max_length=120, help_text="For example “Content” or “Die-cut style”.")
+    campaigns = forms.ModelMultipleChoiceField(
+        Campaign.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        help_text="A sample is in when every one of these that has decided about it accepted it.",
+        error_messages={"required": "Choose at least one campaign to select from."},
+    )
+    note = forms.CharField(max_length=300, required=False, help_text="What it is for.")
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["campaigns"].queryset = selectable_campaigns(user)  # type: ignore[attr-defined]
+
+    def create(self, by: User) -> Dataset | None:
+        """The dataset; None with an error on the form where it was refused."""
+        try:
+            return create_dataset(**self.cleaned_data, by=by)
+        except DatasetRefused as refused:
+            self.add_error(None, refused.args[0])
+            return None
+
+
+class DatasetCampaignsForm(forms.Form):
+    """Which campaigns a dataset selects from, from now on."""
+
+    campaigns = forms.ModelMultipleChoiceField(Campaign.objects.none(), widget=forms.CheckboxSelectMultiple)
+
+    def __init__(self, *args: Any, dataset: Dataset, user: User, **kwargs: Any) -> None:
+        kwargs.setdefault("initial", {"campaigns": dataset.campaigns.values_list("pk", flat=True)})
+        super().__init__(*args, **kwargs)
+        self.dataset = dataset
+        self.fields["campaigns"].queryset = selectable_campaigns(user)  # type: ignore[attr-defined]
+
+    def save(self) -> None:
+        choose_campaigns(self.dataset, self.cleaned_data["campaigns"])
+
+
+def selectable_campaigns(user: User) -> QuerySet[Campaign]:
+    """Campaigns that accept or refuse single samples."""
+    found: QuerySet[Campaign] = Campaign.objects.visible_to(user).filter(kind__in=SELECTABLE).order_by("-pk")
+    return found
+
+
+class FreezeForm(forms.Form):
+    """A note for the version."""
+
+    note = forms.CharField(max_length=300, required=False)
+
+
+class SampleFilterForm(forms.Form):
+    """Which samples to show; every field may be left out, and nonsense is left out too."""
+
+    verdict = forms.ChoiceField(
+        required=False,
+        choices=[
+            ("", "Any verdict"),
+            (Outcome.ACCEPTED.value, "Accepted"),
+            (Outcome.REJECTED.value, "Rejected"),
+            (Outcome.SPLIT.value, "Split"),
+            (Outcome.PENDING.value, "Not decided"),
+        ],
+        widget=forms.HiddenInput,
+    )
+    words = forms.CharField(
+        required=False, max_length=200, widget=forms.SearchInput(attrs={"placeholder": "Words in the prompt"})
+    )
+    campaign = forms.ModelChoiceField(
+        Campaign.objects.none(), required=False, to_field_name="slug", empty_label="Any campaign"
+    )
+    batch = forms.ModelChoiceField(GenerationBatch.objects.none(), required=False, empty_label="Any batch")
+    bucket = forms.ChoiceField(required=False)
+    model = forms.ModelChoiceField(
+        ModelVersion.objects.none(), required=False, to_field_name="number", empty_label="Any model"
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["campaign"].queryset = selectable_campaigns(user)  # type: ignore[attr-defined]
+        self.fields["batch"].queryset = GenerationBatch.objects.visible_to(user)  # type: ignore[attr-defined]
+        self.fields["model"].queryset = ModelVersion.objects.visible_to(user)  # type: ignore[attr-defined]
+        buckets = Prompt.objects.exclude(bucket="").order_by("bucket").values_list("bucket", flat=True).distinct()
+        self.fields["bucket"].choices = [("", "Any bucket"), *((name, name) for name in buckets)]  # type: ignore[attr-defined]

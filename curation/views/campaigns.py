@@ -1,0 +1,203 @@
+"""Pages of campaigns."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Prefetch
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from accounts.models import Role, User
+from accounts.policies import policy
+from curation import campaigns as verbs
+from curation.datasets import SELECTABLE
+from curation.forms import CampaignForm, RatersForm
+from curation.guidelines import guidelines_html
+from curation.models import Campaign, CampaignState, Item, ItemSample, Outcome
+from curation.statistics import (
+    judgments_curve,
+    outcomes_of,
+    pass_rates,
+    progress_of,
+    rater_rows,
+    recent_rate,
+)
+from generation.models import GenerationBatch
+
+TEAM = [Role.CURATOR, Role.OPERATOR]
+PAGE = 25
+SPLIT_SHOWN = 60
+
+
+def may_curate(user: User) -> bool:
+    """Whether a page shows this person the buttons that change something."""
+    return user.is_superuser or user.has_role(Role.CURATOR)
+
+
+def read_key(text: str) -> int | None:
+    """A row's number from an address; None where it is none."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None
+
+
+@policy(read=TEAM)
+@require_safe
+def campaigns(request: HttpRequest) -> HttpResponse:
+    """All campaigns, the newest first, with how far they are."""
+    assert isinstance(request.user, User)
+    visible = Campaign.objects.visible_to(request.user).select_related("created_by")
+    before = read_key(request.GET.get("before", ""))
+    if before is not None:
+        visible = visible.filter(pk__lt=before)
+    rows = list(visible.order_by("-pk")[: PAGE + 1])
+    shown = rows[:PAGE]
+    progress = progress_of(shown)
+    context = {
+        "campaigns": [(campaign, progress[campaign.pk]) for campaign in shown],
+        "next_url": f"?before={shown[-1].pk}" if len(rows) > PAGE else "",
+        "first_url": reverse("campaigns") if before is not None else "",
+        "may_write": may_curate(request.user),
+        "has_samples": bool(shown) or GenerationBatch.objects.filter(samples__isnull=False).exists(),
+    }
+    return render(request, "curation/campaigns.html", context)
+
+
+@policy(read=[Role.CURATOR], write=[Role.CURATOR])
+@require_http_methods(["GET", "HEAD", "POST"])
+def campaign_new(request: HttpRequest) -> HttpResponse:
+    """Set up a campaign; `?batch=` chooses what is judged."""
+    assert isinstance(request.user, User)
+    if request.method == "POST":
+        form = CampaignForm(request.POST, user=request.user)
+        if form.is_valid() and (campaign := form.create(request.user)):
+            messages.success(request, f"“{campaign}” is set up with {campaign.items.count()} items.")
+            return redirect(campaign)
+    else:
+        batch = read_key(request.GET.get("batch", ""))
+        chosen = (
+            GenerationBatch.objects.visible_to(request.user).filter(pk=batch).first() if batch is not None else None
+        )
+        initial: dict[str, Any] = {"batches": [chosen.pk], "name": chosen.name} if chosen else {}
+        form = CampaignForm(initial=initial, user=request.user)
+    has_batches = form.fields["batches"].queryset.exists()  # type: ignore[attr-defined]
+    return render(request, "curation/campaign_new.html", {"form": form, "has_batches": has_batches})
+
+
+@policy(read=TEAM)
+@require_safe
+def campaign(request: HttpRequest, slug: str) -> HttpResponse:
+    """One campaign: how it stands, who judges, what they disagree about."""
+    assert isinstance(request.user, User)
+    found = get_object_or_404(Campaign.objects.visible_to(request.user).select_related("created_by"), slug=slug)
+    progress = progress_of([found])[found.pk]
+    rate = recent_rate(found) if found.state == CampaignState.OPEN else 0.0
+    blind = verbs.is_blind_for(found, request.user)
+    raters = rater_rows(found)
+    context: dict[str, Any] = {
+        "campaign": found,
+        "progress": progress,
+        "rate": rate,
+        "minutes_left": (progress.wanted - progress.judgments) / rate if rate else None,
+        "raters": raters,
+        "raters_form": RatersForm(campaign=found),
+        "guidelines": guidelines_html(found.guidelines),
+        "events": found.events.select_related("by").order_by("-pk")[:20],
+        "is_blind": blind,
+        "may_write": may_curate(request.user),
+        "may_rate": Campaign.objects.rateable_by(request.user).filter(pk=found.pk).exists(),
+        "is_selectable": found.kind in SELECTABLE,
+        "moves": _moves(found),
+    }
+    if not blind:
+        context |= _results(found)
+    return render(request, "curation/campaign.html", context)
+
+
+def _results(campaign: Campaign) -> dict[str, Any]:
+    questions = list(campaign.questions.all())
+    asked, rates = pass_rates(campaign, questions)
+    outcomes = outcomes_of(campaign)
+    samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
+    split = (
+        Item.objects.filter(campaign=campaign, verdicts__outcome=Outcome.SPLIT)
+        .select_related("prompt")
+        .prefetch_related(samples, "verdicts")
+        .order_by("position")[:SPLIT_SHOWN]
+    )
+    return {
+        "questions": asked,
+        "rates": rates,
+        "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
+        "accepted": outcomes.get(Outcome.ACCEPTED, 0),
+        "split": split,
+        "datasets": campaign.datasets.all(),
+    }
+
+
+def _moves(campaign: Campaign) -> list[tuple[str, str, str]]:
+    """(URL name, label, icon) of what may be done with the campaign now, the most likely first."""
+    opens = ("campaign_open", "Open the campaign" if campaign.state == CampaignState.DRAFT else "Open it again", "play")
+    pauses = ("campaign_pause", "Pause", "pause")
+    closes = ("campaign_close", "Close", "square")
+    return {
+        CampaignState.DRAFT: [opens, closes],
+        CampaignState.OPEN: [pauses, closes],
+        CampaignState.PAUSED: [opens, closes],
+        CampaignState.CLOSED: [opens],
+    }[CampaignState(campaign.state)]
+
+
+@policy(read=TEAM)
+@require_safe
+def campaign_curve(request: HttpRequest, slug: str) -> JsonResponse:
+    """Judgments over time, for the curve."""
+    assert isinstance(request.user, User)
+    found = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
+    return JsonResponse(judgments_curve(found))
+
+
+def _move(request: HttpRequest, slug: str, verb: Any, done: str) -> HttpResponse:
+    assert isinstance(request.user, User)
+    found = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
+    if verb(found, by=request.user):
+        messages.success(request, f"“{found}” is {done}.")
+    else:
+        messages.info(request, f"“{found}” had changed meanwhile; nothing was done.")
+    return redirect(found)
+
+
+@policy(write=[Role.CURATOR])
+@require_POST
+def campaign_open(request: HttpRequest, slug: str) -> HttpResponse:
+    """Hand out items from now on."""
+    return _move(request, slug, verbs.open_campaign, "open")
+
+
+@policy(write=[Role.CURATOR])
+@require_POST
+def campaign_pause(request: HttpRequest, slug: str) -> HttpResponse:
+    """Hand out nothing for now."""
+    return _move(request, slug, verbs.pause_campaign, "paused")
+
+
+@policy(write=[Role.CURATOR])
+@require_POST
+def campaign_close(request: HttpRequest, slug: str) -> HttpResponse:
+    """Hand out nothing more."""
+    return _move(request, slug, verbs.close_campaign, "closed")
+
+
+@policy(write=[Role.CURATOR])
+@require_POST
+def campaign_raters(request: HttpRequest, slug: str) -> HttpResponse:
+    """Choose who rates."""
+    assert isinstance(request.user, User)
+    found = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
+    form = RatersForm(request.POST, campaign=found)
+    if form.is_valid():
+        form.save(request.user)
+        messages.success(request, "The raters were changed.")
+    else:
+        messages.error(request, "One of these people cannot rate any more. Look again, and choose anew.")
+    return redirect(found)

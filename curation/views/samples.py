@@ -1,0 +1,123 @@
+"""Pages of samples: the wall, and one sample with everything that is known of it."""
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_safe
+
+from accounts.models import User
+from accounts.policies import policy
+from curation.browsing import find_samples, marks_of
+from curation.campaigns import is_blind_for
+from curation.forms import SampleFilterForm
+from curation.models import DatasetVersion, Item, Judgment, Outcome
+from curation.verdicts import preferred
+from curation.views.campaigns import TEAM, read_key
+from generation.models import Sample
+
+PAGE = 96
+CHIPS = [
+    ("", "All"),
+    (Outcome.ACCEPTED.value, "Accepted"),
+    (Outcome.REJECTED.value, "Rejected"),
+    (Outcome.SPLIT.value, "Split"),
+    (Outcome.PENDING.value, "Not decided"),
+]
+
+
+@policy(read=TEAM)
+@require_safe
+def samples(request: HttpRequest) -> HttpResponse:
+    """A wall of samples, by filters, the newest first."""
+    assert isinstance(request.user, User)
+    visible = Sample.objects.visible_to(request.user)
+    # A form's own check would refuse the page for one bad value in an address; a bad value is left out instead.
+    query = request.GET.copy()
+    for name in [name for name in query if any("\0" in value for value in query.getlist(name))]:
+        del query[name]
+    form = SampleFilterForm(query, user=request.user)
+    form.is_valid()
+    filters = {name: value for name, value in form.cleaned_data.items() if value}
+    found = find_samples(visible, filters)
+    before = read_key(query.get("before", ""))
+    if before is not None:
+        found = found.filter(pk__lt=before)
+    rows = list(found.select_related("prompt")[: PAGE + 1])
+    shown = rows[:PAGE]
+    marks = marks_of(shown, filters.get("campaign"))
+    context = {
+        "form": form,
+        "samples": [(sample, marks.get(sample.pk, "")) for sample in shown],
+        "chips": [
+            (label, _address(query, verdict=value), filters.get("verdict", "") == value) for value, label in CHIPS
+        ],
+        "next_url": _address(query, before=shown[-1].pk) if len(rows) > PAGE else "",
+        "first_url": _address(query) if before is not None else "",
+        "is_filtered": bool(filters),
+    }
+    return render(request, "curation/samples.html", context)
+
+
+def _address(query: Any, **changes: Any) -> str:
+    """The address of this page with other filters, from its first page on."""
+    changed = query.copy()
+    changed.pop("before", None)
+    for name, value in changes.items():
+        changed.pop(name, None)
+        if value != "":
+            changed[name] = value
+    return f"?{changed.urlencode()}" if changed else "?"
+
+
+@policy(read=TEAM)
+@require_safe
+def sample(request: HttpRequest, pk: int) -> HttpResponse:
+    """One sample: large, with how it was drawn, what people said of it, and where it is used."""
+    assert isinstance(request.user, User)
+    visible = Sample.objects.visible_to(request.user).select_related(
+        "prompt__prompt_set", "batch__model_version", "batch__created_by"
+    )
+    found = get_object_or_404(visible, pk=pk)
+    items = list(
+        Item.objects.filter(item_samples__sample=found)
+        .select_related("campaign")
+        .prefetch_related("verdicts", "item_samples")
+        .order_by("campaign_id")
+    )
+    context = {
+        "sample": found,
+        "judged": [_judged(item, found, request.user) for item in items],
+        "versions": DatasetVersion.objects.filter(entries__sample=found)
+        .select_related("dataset")
+        .order_by("dataset__name", "number"),
+        "siblings": Sample.objects.visible_to(request.user)
+        .filter(batch=found.batch, prompt=found.prompt)
+        .exclude(pk=found.pk)
+        .order_by("index")[:11],
+        "mark": marks_of([found]).get(found.pk, ""),
+    }
+    return render(request, "curation/sample.html", context)
+
+
+def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
+    """What one campaign says of the sample."""
+    if is_blind_for(item.campaign, user):
+        return {"campaign": item.campaign, "is_blind": True}
+    slot = next(row.slot for row in item.item_samples.all() if row.sample_id == sample.pk)
+    rows = Judgment.objects.filter(item=item).select_related("rater", "superseded_by").order_by("received_at")
+    sides = ("baseline", "candidate")
+    return {
+        "campaign": item.campaign,
+        "side": sides[slot] if item.campaign.kind == "compare" else "",
+        "verdict": next(iter(item.verdicts.all()), None),
+        "judgments": [(row, _words(item, row), hasattr(row, "superseded_by")) for row in rows],
+    }
+
+
+def _words(item: Item, judgment: Judgment) -> list[tuple[str, str]]:
+    """(question, answer) as a person reads them; the sides of a comparison by what they were."""
+    return [
+        (name.replace("_", " "), preferred(value, judgment.order).replace("_", " "))
+        for name, value in judgment.answers.items()
+    ]
