@@ -199,6 +199,6 @@ def dataset_versions_behind(version: ModelVersion | None) -> set[int]:
     """The ids of all dataset versions that this version and its ancestors were trained on."""
     found: set[int] = set()
     while version is not None:
-        found |= set(version.made_by.values_list("recipe__sources__dataset_version", flat=True))  # type: ignore[attr-defined]
+        found |= set(version.made_by.values_list("recipe__sources__dataset_version", flat=True))
         version = version.parent
-    return found - {None}  # type: ignore[arg-type]
+    return found - {None}

@@ -41,7 +41,7 @@ class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
         return f"{obj}: {obj.prompt_count} prompt{'' if obj.prompt_count == 1 else 's'}"
 
 
-class RatersField(forms.ModelMultipleChoiceField):
+class RatersField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: User) -> str:
         return f"{obj.name} ({obj.email})" if obj.name else obj.email
 

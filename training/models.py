@@ -1,6 +1,6 @@
 """What we do with the judgments: recipes, runs with their checkpoints, and evaluations of what came out."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from django.conf import settings
 from django.db import models
@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 
-class TeamQuerySet(models.QuerySet[models.Model]):
+Row = TypeVar("Row", bound=models.Model)
+
+
+class TeamQuerySet(models.QuerySet[Row]):
     """What the team sees and raters never do: who judges blind must not learn what was trained on what."""
 
-    def visible_to(self, user: "User") -> "TeamQuerySet":
+    def visible_to(self, user: "User") -> Self:
         return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
 
 
@@ -170,6 +173,26 @@ class RunEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} at step {self.step} of run {self.run_id}"
+
+    @property
+    def in_words(self) -> str:
+        """The event for a person, from the trainer's kinds (training.engine.run_files)."""
+        loss = self.detail.get("loss")
+        words = {
+            "started": "The trainer started.",
+            "restarted": "The trainer started again from the beginning: no checkpoint had been saved yet.",
+            "resumed": f"The trainer went on from the checkpoint of step {self.step}.",
+            "cached": "Latents and texts are cached.",
+            "checkpoint": f"Checkpoint saved at step {self.step}.",
+            "validation": f"Validated at step {self.step}{f': loss {loss:.4f}' if isinstance(loss, float) else ''}.",
+            "samples": f"Samples drawn at step {self.step}.",
+            "quarantined": "A damaged checkpoint was set aside.",
+            "skipped": f"Step {self.step} had no finite loss and was skipped.",
+            "stopped": f"Stopped at step {self.step}, with all progress saved.",
+            "finished": f"Finished after {self.step} steps.",
+            "failed": "The trainer gave up.",
+        }
+        return words.get(self.kind, f"{self.kind} at step {self.step}")
 
 
 class RunSample(models.Model):

@@ -42,7 +42,7 @@ class Follower:
             if fresh:
                 self.inode, self.offset, self.number = inode, 0, 0
             file.seek(self.offset)
-            lines = []
+            lines: list[dict[str, Any]] = []
             for raw in file:
                 if not raw.endswith(b"\n") or len(lines) == LINES_AT_ONCE:
                     break

@@ -9,9 +9,10 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.models import Item, ItemSample, Verdict
+from curation.models import CampaignState, Item, ItemSample, Outcome, Verdict
 from generation import model_versions
 from generation.models import ModelPromotion, ModelVersion, PromptSet
+from generation.views.members import member
 from training import comparisons, evaluations
 from training.evaluations import EvaluationRefused
 from training.forms import EvaluationForm, PromotionForm
@@ -20,6 +21,18 @@ from training.verdicts import EvaluationVerdict
 from training.views.recipes import TEAM, may_run
 
 PAIRS_A_PAGE = 24
+OUTCOMES = [
+    ("", "All"),
+    (Outcome.CANDIDATE, "Candidate preferred"),
+    (Outcome.BASELINE, "Baseline preferred"),
+    (Outcome.TIE, "Tie"),
+    (Outcome.PENDING, "Pending"),
+]
+JUDGING: dict[str, str] = {
+    CampaignState.OPEN: "Judging",
+    CampaignState.PAUSED: "Paused",
+    CampaignState.CLOSED: "Closed",
+}
 
 
 @require_GET
@@ -27,15 +40,16 @@ PAIRS_A_PAGE = 24
 def evaluation_list(request: HttpRequest) -> HttpResponse:
     """All evaluations, the newest first, each with its sentence."""
     found = (
-        Evaluation.objects.visible_to(request.user)
+        Evaluation.objects.visible_to(member(request))
         .select_related("baseline", "candidate", "prompt_set", "job", "campaign")
         .prefetch_related("campaign__memberships")
     )
     rows = [
         {
             "evaluation": each,
+            "judging": JUDGING.get(each.campaign.state, "") if each.campaign else "",
             "verdict": EvaluationVerdict(each),
-            "hidden": comparisons.judges_in(each.campaign, request.user),
+            "hidden": comparisons.judges_in(each.campaign, member(request)),
         }
         for each in found
     ]
@@ -49,7 +63,7 @@ def evaluation_new(request: HttpRequest) -> HttpResponse:
     """The form of a new evaluation; `?candidate=` and `?baseline=` name versions by number."""
     form = EvaluationForm(request.POST) if request.method == "POST" else EvaluationForm(initial=_initial(request))
     if request.method == "POST" and form.is_valid():
-        made = _start(form, request.user)
+        made = _start(form, member(request))
         if made is not None:
             messages.success(request, "Both versions are being drawn; the comparison opens by itself after that.")
             return redirect(made)
@@ -68,8 +82,7 @@ def evaluation_new(request: HttpRequest) -> HttpResponse:
 def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     """One evaluation: its verdict, the figures behind it and the pairs themselves."""
     found = _load(request, pk)
-    assert isinstance(request.user, User)
-    hidden = comparisons.judges_in(found.campaign, request.user)
+    hidden = comparisons.judges_in(found.campaign, member(request))
     verdict = EvaluationVerdict(found)
     pairs = [] if hidden else _pairs(found, request)
     seen, prompts = evaluations.trained_on(found)
@@ -83,6 +96,11 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "pairs": pairs[:PAIRS_A_PAGE],
         "next_after": pairs[PAIRS_A_PAGE - 1]["position"] if len(pairs) > PAIRS_A_PAGE else None,
         "outcome": request.GET.get("outcome", ""),
+        "outcomes": OUTCOMES,
+        "seen_text": (
+            f"{seen} of the {prompts} prompts were captions in the training of one of the two versions: "
+            "on these the comparison shows memory as well as skill."
+        ),
         "seen": seen,
         "prompts": prompts,
         "promotions": ModelPromotion.objects.filter(model_version=found.candidate).select_related("promoted_by"),
@@ -114,14 +132,13 @@ def evaluation_promote(request: HttpRequest, pk: int) -> HttpResponse:
     if not form.is_valid():
         messages.error(request, "A promotion needs a reason: say why this version should be used.")
         return redirect(found)
-    assert isinstance(request.user, User)
-    model_versions.promote(found.candidate, by=request.user, reason=form.cleaned_data["reason"])
+    model_versions.promote(found.candidate, by=member(request), reason=form.cleaned_data["reason"])
     messages.success(request, f"{found.candidate} is promoted: the next batch uses it unless told otherwise.")
     return redirect(found.candidate)
 
 
 def _load(request: HttpRequest, pk: int) -> Evaluation:
-    visible = Evaluation.objects.visible_to(request.user).select_related(
+    visible = Evaluation.objects.visible_to(member(request)).select_related(
         "baseline",
         "candidate__parent",
         "prompt_set",
@@ -154,7 +171,7 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _start(form: EvaluationForm, by: Any) -> Evaluation | None:
+def _start(form: EvaluationForm, by: User) -> Evaluation | None:
     cleaned = form.cleaned_data
     keys = ("baseline", "candidate", "prompt_set", "images_per_prompt", "seed", "steps", "guidance", "overlap")
     try:

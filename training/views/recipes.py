@@ -9,8 +9,8 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.models import DatasetVersion
 from generation.models import ModelVersion
+from generation.views.members import member
 from jobs.models import JobState
 from training import recipes
 from training.forms import RecipeForm, dataset_versions
@@ -25,7 +25,7 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 @policy(read=TEAM)
 def recipe_list(request: HttpRequest) -> HttpResponse:
     """All recipes, the newest first."""
-    found = Recipe.objects.visible_to(request.user).select_related("created_by", "then")
+    found = Recipe.objects.visible_to(member(request)).select_related("created_by", "then")
     context = {
         "recipes": found.prefetch_related("sources__dataset_version__dataset", "runs"),
         "may_write": may_write(request),
@@ -39,7 +39,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
     """The form of a new recipe; `?style=` and `?content=` name dataset versions to begin with, `?like=` a recipe."""
     form = RecipeForm(request.POST) if request.method == "POST" else RecipeForm(initial=_initial(request))
     if request.method == "POST" and form.is_valid():
-        made = _create(form, request.user)
+        made = _create(form, member(request))
         if made is not None:
             messages.success(request, f"The recipe {made} is kept. Start a run from it when you are ready.")
             return redirect(made)
@@ -66,7 +66,9 @@ def recipe_preview(request: HttpRequest) -> HttpResponse:
 @policy(read=TEAM)
 def recipe(request: HttpRequest, slug: str) -> HttpResponse:
     """One recipe: its tables, their arithmetic on the version it would be trained on, and its runs."""
-    found = get_object_or_404(Recipe.objects.visible_to(request.user).select_related("created_by", "then"), slug=slug)
+    found = get_object_or_404(
+        Recipe.objects.visible_to(member(request)).select_related("created_by", "then"), slug=slug
+    )
     parent = ModelVersion.objects.promoted()
     chain = recipes.chain_of(found)
     tables: list[TableView] = []
@@ -79,7 +81,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
             tables = view_tables([(each.name, recipes.rows_of(each), each.hyperparameters) for each in chain], schedule)
         except RecipeRefused as refused:
             problem = refused.sentence
-    runs = TrainingRun.objects.visible_to(request.user).filter(recipe__in=chain)
+    runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
     context = {
         "recipe": found,
         "chain": chain,
@@ -97,11 +99,11 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def may_write(request: HttpRequest) -> bool:
-    return bool(request.user.is_superuser or request.user.has_role(Role.CURATOR, Role.OPERATOR))  # type: ignore[union-attr]
+    return bool(member(request).is_superuser or member(request).has_role(Role.CURATOR, Role.OPERATOR))
 
 
 def may_run(request: HttpRequest) -> bool:
-    return bool(request.user.is_superuser or request.user.has_role(Role.OPERATOR))  # type: ignore[union-attr]
+    return bool(member(request).is_superuser or member(request).has_role(Role.OPERATOR))
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "style": newest[0].pk if newest else None,
         "content": newest[1].pk if len(newest) > 1 else None,
     }
-    like = Recipe.objects.visible_to(request.user).filter(slug=request.GET.get("like", "")).first()
+    like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "")).first()
     if like is not None:
         initial |= {**like.hyperparameters, "preset": like.preset}
         for each in recipes.chain_of(like):
@@ -123,8 +125,7 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     return initial
 
 
-def _create(form: RecipeForm, by: Any) -> Recipe | None:
-    assert isinstance(by, User)
+def _create(form: RecipeForm, by: User) -> Recipe | None:
     cleaned = form.cleaned_data
     try:
         return recipes.create_recipe(
@@ -161,7 +162,7 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
     return _preview_tables(values, table)
 
 
-def _preview_tables(values: dict[str, Any], table: dict[str, DatasetVersion | Any]) -> dict[str, Any]:
+def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     preset = values.get("preset") or Preset.STYLE_TAILORING
     try:
         schedule = recipes.schedule_of(values["schedule"])

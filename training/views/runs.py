@@ -12,6 +12,7 @@ from accounts.models import Role, User
 from accounts.policies import policy
 from curation.models import Campaign, DatasetVersion
 from generation.models import ModelVersion, PromptSet
+from generation.views.members import member
 from training import recipes, runs
 from training.curves import CHARTS, curve
 from training.forms import RunForm
@@ -28,7 +29,7 @@ RUNS_A_PAGE = 50
 @policy(read=TEAM)
 def run_list(request: HttpRequest) -> HttpResponse:
     """Runs, the newest first, by keyset."""
-    found = TrainingRun.objects.visible_to(request.user).select_related(
+    found = TrainingRun.objects.visible_to(member(request)).select_related(
         "job", "recipe", "parent", "result", "created_by"
     )
     before = request.GET.get("before", "")
@@ -47,7 +48,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     """The form of a new run; `?recipe=` and `?parent=` (a number) choose to begin with."""
     form = RunForm(request.POST) if request.method == "POST" else RunForm(initial=_initial(request))
     if request.method == "POST" and form.is_valid():
-        made = _start(form, request.user)
+        made = _start(form, member(request))
         if made is not None:
             messages.success(request, f"The run {made} is queued.")
             return redirect(made)
@@ -124,7 +125,7 @@ def run_samples(request: HttpRequest, pk: int) -> HttpResponse:
 @policy(read=TEAM)
 def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
     """The points of one chart of the run, as JSON for the curves on its page."""
-    found = get_object_or_404(TrainingRun.objects.visible_to(request.user).select_related("job"), pk=pk)
+    found = get_object_or_404(TrainingRun.objects.visible_to(member(request)).select_related("job"), pk=pk)
     name = request.GET.get("chart", "loss")
     if name not in {chart.name for chart in CHARTS}:
         return JsonResponse({"detail": "There is no such chart."}, status=404)
@@ -136,8 +137,7 @@ def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop the run; its last checkpoint stays."""
     found = _load(request, pk)
-    assert isinstance(request.user, User)
-    if runs.request_cancel(found, by=request.user):
+    if runs.request_cancel(found, by=member(request)):
         messages.success(request, f"The run {found} stops after saving a checkpoint.")
     else:
         messages.warning(request, f"The run {found} was over or stopping already.")
@@ -149,8 +149,7 @@ def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
 def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
     """Queue a failed or cancelled run again."""
     found = _load(request, pk)
-    assert isinstance(request.user, User)
-    if runs.resume(found, by=request.user):
+    if runs.resume(found, by=member(request)):
         messages.success(request, f"The run {found} goes on from its last checkpoint.")
     else:
         messages.warning(request, f"The run {found} is neither failed nor cancelled.")
@@ -158,7 +157,7 @@ def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
 
 
 def _load(request: HttpRequest, pk: int) -> TrainingRun:
-    visible = TrainingRun.objects.visible_to(request.user).select_related(
+    visible = TrainingRun.objects.visible_to(member(request)).select_related(
         "job", "recipe__then", "parent", "result", "previous", "created_by"
     )
     found: TrainingRun = get_object_or_404(visible, pk=pk)
@@ -219,7 +218,7 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     }
 
 
-def _start(form: RunForm, by: Any) -> TrainingRun | None:
+def _start(form: RunForm, by: User) -> TrainingRun | None:
     cleaned = form.cleaned_data
     try:
         return runs.start_run(
@@ -243,12 +242,21 @@ def _estimate_of(form: RunForm) -> dict[str, Any] | None:
         recipe, parent = form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
         steps = form.cleaned_data.get("steps")
     else:
-        recipe = Recipe.objects.filter(pk=form.initial.get("recipe")).first()
-        parent = ModelVersion.objects.filter(pk=form.initial.get("parent")).first()
+        recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
+        parent = ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
         steps = None
     if recipe is None or parent is None:
         return None
-    return runs.estimate(recipe, parent, steps=steps)
+    found = runs.estimate(recipe, parent, steps=steps)
+    return {
+        "images": found.images,
+        "stages": found.stages,
+        "runs": found.runs,
+        "rate": found.images_per_second,
+        "time": in_words(found.seconds) if found.seconds is not None else "",
+        "checkpoint_bytes": found.checkpoint_bytes,
+        "result_bytes": found.result_bytes,
+    }
 
 
 def in_words(seconds: float) -> str:
