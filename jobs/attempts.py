@@ -78,7 +78,7 @@ def claim(job_id: UUID, holder: Holder, *, schema: int) -> Job | None:
     }
     with transaction.atomic():
         job = next(iter(Job.objects.raw(CLAIM, values)), None)
-        if job is None:
+        if job is None or job.token is None:
             return None
         JobAttempt.objects.create(
             job=job,
@@ -97,7 +97,7 @@ def claim(job_id: UUID, holder: Holder, *, schema: int) -> Job | None:
 
 def beat(job_id: UUID, token: UUID, report: Report | None = None) -> Pulse:
     """Extends the attempt's lease; says whether somebody wants it cancelled, or whether it is ours no more."""
-    values = {
+    values: dict[str, Any] = {
         "id": job_id,
         "token": token,
         "lease": settings.JOB_LEASE_SECONDS,
@@ -240,6 +240,8 @@ def _hang_up(job: Job, event: str, *, seconds: float) -> None:
 
 def _end(job: Job, outcome: AttemptOutcome, *, detail: str = "", **changes: Any) -> bool:
     """Takes token and lease away and closes the attempt's row, in the caller's transaction; False when it is ours no more."""
+    if job.token is None:
+        return False
     mine = Job.objects.filter(pk=job.pk, token=job.token, state=JobState.RUNNING)
     if not mine.update(token=None, lease_until=None, **changes):
         return False

@@ -66,7 +66,7 @@ def reap_if_dead(job_id: UUID) -> bool:
 
 def holder_is_dead(job: Job) -> bool:
     """Whether the process that runs the job was on this machine, and is gone."""
-    attempt = job.attempts.filter(token=job.token).first()
+    attempt = job.attempts.filter(token=job.token).first() if job.token else None
     return attempt is not None and is_dead(attempt.host, attempt.pid, attempt.pid_started)
 
 

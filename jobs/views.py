@@ -1,5 +1,6 @@
 """What runs, what waits, what went wrong, and the buttons to cancel and to try again."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 from uuid import UUID
@@ -15,11 +16,21 @@ from accounts.models import Role, User
 from accounts.policies import policy
 from jobs.history import describe_history
 from jobs.models import Job, JobQuerySet, JobState, Queue, Worker
-from jobs.progress import describe_progress, describe_span
+from jobs.progress import Progress, describe_progress, describe_span
 from jobs.queue import request_cancel, retry
 from jobs.workers import live_workers
 
 PAGE_SIZE = 50
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A worker and what it does now."""
+
+    worker: Worker
+    is_live: bool
+    job: Job | None
+    progress: Progress | None
 
 
 @require_GET
@@ -50,9 +61,10 @@ def job(request: HttpRequest, pk: UUID) -> HttpResponse:
     assert isinstance(request.user, User)
     found = get_object_or_404(Job.objects.visible_to(request.user).prefetch_related("attempts", "events"), pk=pk)
     is_operator = request.user.is_superuser or request.user.has_role(Role.OPERATOR)
-    attempts = list(found.attempts.all())
-    for attempt in attempts:
-        attempt.took = describe_span((attempt.ended_at or attempt.heartbeat_at) - attempt.started_at)
+    attempts = [
+        (attempt, describe_span((attempt.ended_at or attempt.heartbeat_at) - attempt.started_at))
+        for attempt in found.attempts.all()
+    ]
     context = {
         "job": found,
         "progress": describe_progress(found),
@@ -125,10 +137,8 @@ def _page(found: JobQuerySet, before: str, after: str) -> dict[str, object]:
         page = list(rows.order_by("-created_at", "-pk")[: PAGE_SIZE + 1])
         has_older, page = len(page) > PAGE_SIZE, page[:PAGE_SIZE]
         has_newer = bool(older)
-    for row in page:
-        row.progress = describe_progress(row)
     return {
-        "jobs": page,
+        "jobs": [(row, describe_progress(row)) for row in page],
         "older": _cursor_text(page[-1]) if page and has_older else "",
         "newer": _cursor_text(page[0]) if page and has_newer else "",
     }
@@ -179,13 +189,12 @@ def _queues(visible: JobQuerySet) -> list[dict[str, object]]:
     ]
 
 
-def _workers(visible: JobQuerySet) -> list[Worker]:
+def _workers(visible: JobQuerySet) -> list[WorkerRow]:
     """Workers with the job that each does now, and whether they were seen lately."""
     running = {job.worker: job for job in visible.filter(state=JobState.RUNNING).prefetch_related("attempts")}
-    live = {worker.name for worker in live_workers()}
-    workers = list(Worker.objects.all())
-    for worker in workers:
-        worker.is_live = worker.name in live
-        worker.job = running.get(worker.name)
-        worker.progress = describe_progress(worker.job) if worker.job else None
-    return workers
+    live = set(live_workers().values_list("name", flat=True))
+    rows = []
+    for worker in Worker.objects.all():
+        job = running.get(worker.name)
+        rows.append(WorkerRow(worker, worker.name in live, job, describe_progress(job) if job else None))
+    return rows

@@ -131,7 +131,7 @@ def describe_device() -> str:
     return f"CPU, {cores} {'core' if cores == 1 else 'cores'}"
 
 
-@worker_ready.connect(weak=False)
+@worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_worker_ready(sender: Any, **_: Any) -> None:
     """In the parent, when it begins to consume."""
     global _presence, _worker_name
@@ -142,13 +142,13 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
         _tell_pool_first(number)
 
 
-@worker_shutdown.connect(weak=False)
+@worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_worker_shutdown(**_: Any) -> None:
     if _presence is not None:
         _presence.stop()
 
 
-@worker_process_init.connect(weak=False)
+@worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
 def _on_pool_process(sender: Any = None, **_: Any) -> None:
     """In the pool process, when it begins. That it dies with its parent is Celery's doing (PR_SET_PDEATHSIG)."""
     global _worker_name
