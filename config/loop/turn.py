@@ -29,6 +29,7 @@ from training.evaluations import start_evaluation
 from training.models import Evaluation, Preset, Recipe, TrainingRun
 from training.recipes import create_recipe, schedule_of
 from training.runs import start_run
+from training.verdicts import EvaluationVerdict
 
 Result = TypeVar("Result")
 RATERS = 3
@@ -265,7 +266,8 @@ class Turn:
         return evaluation
 
     def _result(self, evaluation: Evaluation) -> dict[str, Any]:
-        raise NotImplementedError
+        """The side-by-side and the CLIP scores, as the evaluation's page has them."""
+        return stubborn(lambda: result_of(Evaluation.objects.get(pk=evaluation.pk)))
 
     def _promote(self, version: ModelVersion, evaluation: Evaluation) -> str:
         def decide() -> ModelVersion | None:
@@ -283,7 +285,7 @@ class Turn:
         until = time.monotonic() + self.job_seconds
         said = ""
         while time.monotonic() < until:
-            job = stubborn(lambda: Job.objects.get(pk=job.pk))
+            stubborn(job.refresh_from_db)
             if job.state == JobState.SUCCEEDED:
                 return
             if not job.is_open:
@@ -294,6 +296,14 @@ class Turn:
                 self.say(now)
             time.sleep(0.5)
         raise StepFailed(f"“{job}” was not done after {self.job_seconds:.0f} s.")
+
+
+def result_of(evaluation: Evaluation) -> dict[str, Any]:
+    """The outcome as data. Raises StepFailed where nobody voted."""
+    verdict = EvaluationVerdict(evaluation)
+    if verdict.rate is None:
+        raise StepFailed("The side-by-side has no votes.")
+    return verdict.as_json()
 
 
 def stubborn(ask: Callable[[], Result]) -> Result:

@@ -52,22 +52,22 @@ def manage(
 class Installation:
     """`manage.py up` on a data folder; what it says is in `said`."""
 
-    def __init__(self, data_dir: Path, account: Account = OURSELVES) -> None:
+    def __init__(self, data_dir: Path, account: Account = OURSELVES, command: str = "up") -> None:
         self.data_dir = data_dir
         self.port = free_port()
         self.said: list[str] = []
         self.seen: set[psutil.Process] = set()
-        command = [
+        arguments = [
             sys.executable,
             str(PROJECT / "manage.py"),
-            "up",
+            command,
             "--port",
             str(self.port),
             "--data-dir",
             str(data_dir),
         ]
         self.process = subprocess.Popen(
-            wrap(command, account),
+            wrap(arguments, account),
             cwd=PROJECT,
             env=environment(data_dir),
             stdout=subprocess.PIPE,
@@ -88,6 +88,11 @@ class Installation:
         assert self.process.poll() is None, "\n".join(self.said)
         assert any("answers at" in line for line in self.said), "\n".join(self.said)
         self.look()
+
+    def wait_for(self, text: str, seconds: float) -> None:
+        """Until it has said the text."""
+        wait_until(lambda: any(text in line for line in self.said) or self.process.poll() is not None, seconds)
+        assert any(text in line for line in self.said), "\n".join(self.said)
 
     def look(self) -> set[psutil.Process]:
         """All its processes now; they are remembered."""
