@@ -177,7 +177,7 @@ def measured_rates(parent: ModelVersion, method: str) -> list[float]:
         job__state=JobState.SUCCEEDED, parent__byte_size=parent.byte_size, spec__method=method
     ).order_by("-pk")[:RECENT_RUNS]
     # The last step's figure is the mean over its attempt.
-    last = RunMetric.objects.filter(run__in=list(recent)).order_by("run", "-step").distinct("run")
+    last = RunMetric.objects.filter(run__in=list(recent)).order_by("run_id", "-step").distinct("run_id")
     return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
 
 

@@ -1,0 +1,13 @@
+"""What the tests of this room share: one tiny random model a process, since building it takes seconds."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A diffusers folder of a random model that draws 32 px RGBA."""
+    from demo.tiny import build_tiny
+
+    return build_tiny(tmp_path_factory.mktemp("tiny") / "model")

@@ -1,0 +1,143 @@
+"""Recipes: the presets as tables, the arithmetic that is shown, and refusals in sentences."""
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from tests.training.factories import make_dataset_version, make_parent, make_person, make_recipe
+from training.models import Preset, Recipe, RecipeSource
+from training.recipes import (
+    RecipeRefused,
+    chain_of,
+    check_hyperparameters,
+    create_recipe,
+    describe,
+    rows_of,
+    schedule_of,
+    work_out,
+)
+from training.tables import view_tables
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def schedule():
+    return schedule_of(make_parent())
+
+
+def test_style_tailoring_is_two_rows_split_in_log_snr(schedule):
+    recipe = make_recipe()
+    content, style = recipe.sources.all()
+    assert (content.name, content.log_snr_min) == ("content", None)
+    assert (style.name, style.log_snr_max) == ("style", None)
+    assert content.log_snr_max == style.log_snr_min == pytest.approx(-4.244, abs=1e-3)
+    first, second = work_out(rows_of(recipe), schedule, images=4800)
+    assert (first.start, first.width, first.share) == (901, 99, pytest.approx(0.099))
+    assert (second.start, second.width, second.share) == (0, 901, pytest.approx(0.901))
+    assert first.steps == {10: 1, 20: 2, 50: 5}
+    assert first.passes == pytest.approx(4800 * 0.099 / 6)
+    assert first.warning == ""
+
+
+def test_a_split_that_no_step_visits_is_a_warning(schedule):
+    recipe = make_recipe(t_prime=985)
+    content, style = work_out(rows_of(recipe), schedule)
+    assert content.steps == {10: 0, 20: 0, 50: 0}
+    assert content.warning.startswith("Drawing in 10 or 20 or 50 steps never visits the band of “content”")
+    assert style.warning == ""
+
+
+def test_joint_is_two_full_rows_drawn_by_weight(schedule):
+    recipe = make_recipe(preset=Preset.JOINT, content_weight=3, style_weight=1)
+    assert [row.share for row in work_out(rows_of(recipe), schedule)] == [pytest.approx(0.75), pytest.approx(0.25)]
+    assert "weight 3" in describe(recipe, schedule)
+
+
+def test_sequential_is_two_recipes_content_first():
+    recipe = make_recipe(preset=Preset.SEQUENTIAL)
+    assert [[source.name for source in each.sources.all()] for each in chain_of(recipe)] == [["content"], ["style"]]
+    assert Recipe.objects.count() == 2
+
+
+def test_single_is_one_full_row():
+    recipe = make_recipe(preset=Preset.SINGLE)
+    (source,) = recipe.sources.all()
+    assert (source.name, source.log_snr_min, source.log_snr_max) == ("style", None, None)
+
+
+def test_a_recipe_in_one_line(schedule):
+    content, style = make_dataset_version("Faces"), make_dataset_version("Die-cut")
+    recipe = make_recipe(content=content, style=style, hyperparameters={"method": "lora", "lora_rank": 8})
+    assert describe(recipe, schedule) == (
+        "Style Tailoring: content Faces v1 for t > 900, style Die-cut v1 for t ≤ 900, 300 steps of 16, LoRA 8"
+    )
+    assert "300 steps" not in describe(recipe, schedule, {"steps": 20})
+    assert "log-SNR below -4.244" in describe(recipe)
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "words"),
+    [
+        ({"steps": 0}, "steps", "between 1 and"),
+        ({"learning_rate": 2.0}, "learning_rate", "between"),
+        ({"method": "magic"}, "method", "one of full, lora"),
+        ({"parent": "/etc"}, "parent", "a run does"),
+        ({"banana": 1}, "banana", "not known"),
+    ],
+)
+def test_bad_hyperparameters_are_refused_with_their_field(values, field, words):
+    with pytest.raises(RecipeRefused) as refusal:
+        check_hyperparameters(values)
+    assert refusal.value.field == field
+    assert words in refusal.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"t_prime": 999}, "t_prime"),
+        ({"t_prime": -1}, "t_prime"),
+        ({"content": None}, "content"),
+        ({"preset": "?"}, "preset"),
+    ],
+)
+def test_tables_that_cannot_be_are_refused(schedule, values, field):
+    style = make_dataset_version()
+    arguments = {"preset": Preset.STYLE_TAILORING, "content": style, **values}
+    with pytest.raises(RecipeRefused) as refusal:
+        create_recipe(name="x", by=make_person("curator"), schedule=schedule, style=style, **arguments)
+    assert refusal.value.field == field
+    assert not Recipe.objects.exists()
+
+
+def test_recipes_of_one_name_get_slugs_of_their_own():
+    data = make_dataset_version()
+    made = [make_recipe(name="New", content=data, style=data).slug for _ in range(3)]
+    # "new" is the address of the form.
+    assert made == ["new-2", "new-3", "new-4"]
+
+
+def test_a_version_without_a_schedule_is_refused():
+    with pytest.raises(RecipeRefused, match="not known"):
+        schedule_of(make_parent(config={}))
+
+
+def test_the_axis_has_a_lane_for_each_row_and_the_edge(schedule):
+    recipe = make_recipe()
+    (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
+    assert (table.edge, table.timesteps, len(table.ticks)) == (900, 1000, 20)
+    assert [(row.series, row.y, len(row.entries)) for row in table.rows] == [(1, 0, 5), (2, 28, 5)]
+
+
+@pytest.mark.parametrize(("field", "value"), [("position", 0), ("name", "content")])
+def test_the_database_refuses_a_row_twice(field, value):
+    recipe = make_recipe()
+    values = {"position": 5, "name": "third", "weight": 1, field: value}
+    with pytest.raises(IntegrityError), transaction.atomic():
+        RecipeSource.objects.create(recipe=recipe, dataset_version=recipe.sources.first().dataset_version, **values)
+
+
+def test_the_database_refuses_a_weight_of_nothing():
+    recipe = make_recipe()
+    with pytest.raises(IntegrityError, match="recipe_source_weight_positive"), transaction.atomic():
+        recipe.sources.update(weight=0)

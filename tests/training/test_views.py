@@ -1,0 +1,417 @@
+"""The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
+
+import pytest
+from django.urls import reverse
+
+from generation.model_versions import promote
+from generation.models import ModelPromotion
+from jobs.models import JobState
+from tests.training.factories import (
+    make_dataset_version,
+    make_evaluation,
+    make_parent,
+    make_person,
+    make_prompt_set,
+    make_recipe,
+    make_run,
+    prefer,
+)
+from training.models import Evaluation, Recipe, RunSample, TrainingRun
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def sign_in(client):
+    def sign_in(*roles: str):
+        person = make_person(*roles)
+        client.force_login(person)
+        return person
+
+    return sign_in
+
+
+@pytest.fixture
+def addresses():
+    """Every readable address of the room, with rows behind them."""
+    run, evaluation = make_run(), make_evaluation([make_person("rater")])
+    return [
+        reverse("recipes"),
+        reverse("recipe_new"),
+        reverse("recipe_preview"),
+        run.recipe.get_absolute_url(),
+        reverse("runs"),
+        reverse("run_new"),
+        reverse("run_estimate"),
+        run.get_absolute_url(),
+        reverse("run_state", args=[run.pk]),
+        reverse("run_samples", args=[run.pk]),
+        reverse("run_curves", args=[run.pk]),
+        reverse("evaluations"),
+        reverse("evaluation_new"),
+        evaluation.get_absolute_url(),
+        reverse("evaluation_state", args=[evaluation.pk]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("roles", "status"),
+    [(["curator"], 200), (["operator"], 200), (["auditor"], 200), (["rater"], 403), ([], 403)],
+)
+def test_the_team_reads_and_nobody_else(client, sign_in, addresses, roles, status):
+    sign_in(*roles)
+    assert {url: client.get(url).status_code for url in addresses} == dict.fromkeys(addresses, status)
+
+
+def test_strangers_are_sent_to_sign_in(client, addresses):
+    answers = {url: client.get(url) for url in addresses}
+    assert {url: (each.status_code, "login" in each["Location"]) for url, each in answers.items()} == dict.fromkeys(
+        addresses, (302, True)
+    )
+
+
+def test_only_operators_start_and_stop(client, sign_in):
+    run, evaluation = make_run(), make_evaluation([make_person("rater")])
+    writing = [
+        reverse("run_new"),
+        reverse("run_cancel", args=[run.pk]),
+        reverse("run_resume", args=[run.pk]),
+        reverse("evaluation_new"),
+        reverse("evaluation_promote", args=[evaluation.pk]),
+    ]
+    for roles in (["curator"], ["auditor"], ["rater"], ["auditor", "rater"]):
+        sign_in(*roles)
+        assert {client.post(url).status_code for url in writing} == {403}
+    sign_in("auditor")
+    assert client.post(reverse("recipe_new")).status_code == 403
+    run.job.refresh_from_db()
+    assert run.job.state == JobState.QUEUED
+    assert not ModelPromotion.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["run", "run_state", "run_samples", "run_curves", "evaluation", "evaluation_state"])
+def test_what_is_not_there_is_not_found(client, sign_in, name):
+    sign_in("operator")
+    assert client.get(reverse(name, args=[999_999])).status_code == 404
+
+
+def test_empty_pages_say_what_to_do_next(client, sign_in):
+    sign_in("operator")
+    said = {
+        name: client.get(reverse(name)).content.decode()
+        for name in ("recipes", "recipe_new", "runs", "run_new", "evaluations", "evaluation_new")
+    }
+    assert "Write the first recipe" in said["recipes"]
+    assert "no frozen dataset yet" in said["recipe_new"]
+    assert "Start the first run" in said["runs"]
+    assert "no recipe yet" in said["run_new"]
+    assert "Start the first evaluation" in said["evaluations"]
+    assert "nothing to compare yet" in said["evaluation_new"]
+
+
+def test_auditors_see_no_buttons_that_refuse_them(client, sign_in):
+    run = make_run()
+    sign_in("auditor")
+    pages = [reverse("recipe_new"), reverse("run_new"), run.get_absolute_url(), run.recipe.get_absolute_url()]
+    for url in pages:
+        content = client.get(url).content.decode()
+        main = content[content.index("<main") : content.index("</main>")]
+        assert "btn--primary" not in main, url
+        assert "btn--danger" not in main, url
+
+
+class TestRecipeForm:
+    def data(self, **changed):
+        parent = make_parent()
+        values = {
+            "name": "Faces in style",
+            "preset": "style_tailoring",
+            "content": make_dataset_version().pk,
+            "style": make_dataset_version().pk,
+            "schedule": parent.pk,
+            "t_prime": 900,
+            "steps": 120,
+            "batch_size": 8,
+            "learning_rate": "0.0001",
+            "method": "full",
+            "seed": 3,
+            "caption_dropout": "0.1",
+        }
+        return {**values, **changed}
+
+    def test_a_curator_keeps_a_recipe(self, client, sign_in):
+        curator = sign_in("curator")
+        answer = client.post(reverse("recipe_new"), self.data())
+        recipe = Recipe.objects.get()
+        assert answer["Location"] == recipe.get_absolute_url() == "/recipes/faces-in-style/"
+        assert (recipe.created_by, recipe.hyperparameters["steps"], recipe.hyperparameters["seed"]) == (curator, 120, 3)
+        page = client.get(answer["Location"]).content.decode()
+        assert "9.9%" in page
+        assert "90.1%" in page
+        assert "T&#x27; = 900" in page or "T' = 900" in page
+
+    def test_sequential_keeps_both(self, client, sign_in):
+        sign_in("operator")
+        client.post(reverse("recipe_new"), self.data(preset="sequential", t_prime=""))
+        assert Recipe.objects.count() == 2
+        page = client.get(Recipe.objects.get(then__isnull=False).get_absolute_url()).content.decode()
+        assert "Faces in style: then style" in page
+
+    def test_single_needs_no_content(self, client, sign_in):
+        sign_in("operator")
+        assert client.post(reverse("recipe_new"), self.data(preset="single", content="")).status_code == 302
+
+    @pytest.mark.parametrize(
+        ("changed", "words"),
+        [
+            ({"name": ""}, "This field is required."),
+            ({"content": ""}, "Choose the dataset version that teaches content."),
+            ({"style": "999999"}, "Select a valid choice."),
+            ({"t_prime": "999"}, "less than or equal to 998"),
+            ({"steps": "0"}, "greater than or equal to 1"),
+            ({"learning_rate": "5"}, "Learning rate must lie between"),
+            ({"learning_rate": "nan"}, "Enter a number."),
+            ({"method": "magic"}, "Select a valid choice."),
+            ({"seed": "9" * 30}, "less than or equal to"),
+            ({"ema_decay": "2"}, "Ema decay must lie between"),
+            ({"min_snr_gamma": "-1"}, "Min snr gamma must lie between"),
+            ({"preset": "else"}, "Select a valid choice."),
+        ],
+    )
+    def test_what_cannot_be_is_refused_in_words(self, client, sign_in, changed, words):
+        sign_in("curator")
+        answer = client.post(reverse("recipe_new"), self.data(**changed))
+        assert answer.status_code == 422
+        assert words in answer.content.decode()
+        assert not Recipe.objects.exists()
+
+    def test_the_preview_follows_the_split(self, client, sign_in):
+        sign_in("curator")
+        data = self.data()
+        early = client.get(reverse("recipe_preview"), data).content.decode()
+        late = client.get(reverse("recipe_preview"), {**data, "t_prime": 985}).content.decode()
+        assert "t 901 to 999 (99 of 1000)" in early
+        assert "never visits" not in early
+        assert "t 986 to 999 (14 of 1000)" in late
+        assert "never visits the band of" in late
+        half = client.get(reverse("recipe_preview"), {**data, "style": "", "name": ""}).content.decode()
+        assert "Choose the datasets" in half
+
+    def test_another_like_it_begins_with_its_values(self, client, sign_in):
+        sign_in("curator")
+        recipe = make_recipe(hyperparameters={"steps": 77})
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        style = recipe.sources.get(name="style").dataset_version_id
+        assert (form["steps"].value(), form["style"].value()) == (77, style)
+        assert client.get(reverse("recipe_new"), {"like": "nothing", "style": "x"}).status_code == 200
+
+
+class TestRuns:
+    def test_an_operator_starts_a_run_once(self, client, sign_in):
+        operator = sign_in("operator")
+        recipe = make_recipe()
+        form = client.get(reverse("run_new"), {"recipe": recipe.pk}).context["form"]
+        data = {
+            "request_key": str(form["request_key"].value()),
+            "recipe": form["recipe"].value(),
+            "parent": form["parent"].value(),
+            "steps": 25,
+        }
+        first, second = (client.post(reverse("run_new"), data) for _ in range(2))
+        run = TrainingRun.objects.get()
+        assert first["Location"] == second["Location"] == run.get_absolute_url()
+        assert (run.total_steps, run.created_by, run.recipe) == (25, operator, recipe)
+
+    @pytest.mark.parametrize("changed", [{"recipe": ""}, {"parent": "x"}, {"steps": "-3"}, {"watch": "12345"}])
+    def test_bad_input_starts_nothing(self, client, sign_in, changed):
+        sign_in("operator")
+        recipe = make_recipe()
+        data = {"recipe": recipe.pk, "parent": recipe.sources.first().dataset_version.pk, **changed}
+        assert client.post(reverse("run_new"), data).status_code == 422
+        assert not TrainingRun.objects.exists()
+
+    def test_a_run_tells_its_recipe_its_lineage_and_its_state(self, client, sign_in):
+        sign_in("operator")
+        run = make_run()
+        RunSample.objects.create(
+            run=run, step=0, position=0, prompt="a cat", seed=1, image="a" * 64, thumbnail="b" * 64
+        )
+        run.events.create(position=0, kind="resumed", step=12)
+        page = client.get(run.get_absolute_url()).content.decode()
+        for words in (
+            "Style Tailoring: content content v1 for t &gt; 900",
+            "Waiting for a worker that trains",
+            "went on from the checkpoint of step 12",
+            "the parent",
+            "Cancel the run",
+            run.parent.get_absolute_url(),
+            run.recipe.get_absolute_url(),
+            run.recipe.sources.first().dataset_version.get_absolute_url(),
+        ):
+            assert words in page, words
+
+    def test_a_run_is_cancelled_and_resumed_by_its_buttons(self, client, sign_in):
+        sign_in("operator")
+        run = make_run()
+        client.post(reverse("run_cancel", args=[run.pk]))
+        assert "Resume the run" in client.get(run.get_absolute_url()).content.decode()
+        assert client.get(reverse("run_state", args=[run.pk]))["HX-Refresh"] == "true"
+        client.post(reverse("run_resume", args=[run.pk]))
+        run.job.refresh_from_db()
+        assert run.job.state == JobState.QUEUED
+
+    def test_a_result_leads_to_its_evaluation(self, client, sign_in):
+        sign_in("operator")
+        run = make_run(state=JobState.SUCCEEDED)
+        TrainingRun.objects.filter(pk=run.pk).update(result=make_parent(parent=run.parent))
+        run.refresh_from_db()
+        page = client.get(run.get_absolute_url()).content.decode()
+        link = f"{reverse('evaluation_new')}?candidate={run.result.number}&amp;baseline={run.parent.number}"
+        assert link in page
+        make_prompt_set()
+        form = client.get(link.replace("&amp;", "&")).context["form"]
+        assert (form["candidate"].value(), form["baseline"].value()) == (run.result.pk, run.parent.pk)
+
+    def test_curves_are_points_by_source(self, client, sign_in):
+        sign_in("auditor")
+        run = make_run()
+        for step in range(1, 31):
+            run.metrics.create(
+                step=step, values={"loss_by_source": {"style": 1.0, **({"content": 2.0} if step % 10 == 0 else {})}}
+            )
+        run.events.create(position=0, kind="validation", step=0, detail={"loss": 0.5, "by_source": {"style": 0.25}})
+        url = reverse("run_curves", args=[run.pk])
+        loss = client.get(url, {"chart": "loss"}).json()
+        assert {each["label"]: len(each["points"]) for each in loss["series"]} == {"content": 3, "style": 30}
+        assert (loss["done"], loss["x_label"]) == (False, "step")
+        validation = client.get(url, {"chart": "validation"}).json()
+        assert validation["series"] == [
+            {"label": "style", "points": [[0, 0.25]]},
+            {"label": "all", "points": [[0, 0.5]]},
+        ]
+        assert client.get(url, {"chart": "speed"}).json()["series"] == []
+        assert client.get(url, {"chart": "else"}).status_code == 404
+
+    def test_drawings_are_sent_only_when_there_are_more(self, client, sign_in):
+        sign_in("curator")
+        run = make_run()
+        url = reverse("run_samples", args=[run.pk])
+        assert client.get(url, {"count": 0}).status_code == 204
+        RunSample.objects.create(
+            run=run, step=0, position=0, prompt="a cat", seed=1, image="a" * 64, thumbnail="b" * 64
+        )
+        assert "a cat" in client.get(url, {"count": 0}).content.decode()
+
+
+class TestEvaluations:
+    def test_an_operator_starts_an_evaluation_once(self, client, sign_in):
+        sign_in("operator")
+        baseline = make_parent()
+        candidate = make_parent(parent=baseline)
+        prompts, rater = make_prompt_set(), make_person("rater")
+        form = client.get(reverse("evaluation_new")).context["form"]
+        assert (form["baseline"].value(), form["candidate"].value()) == (baseline.pk, candidate.pk)
+        assert form["raters"].value() == [rater.pk]
+        data = {
+            "request_key": str(form["request_key"].value()),
+            "baseline": baseline.pk,
+            "candidate": candidate.pk,
+            "prompt_set": prompts.pk,
+            "images_per_prompt": 2,
+            "seed": 5,
+            "steps": 10,
+            "guidance": 4,
+            "raters": [rater.pk],
+            "overlap": 1,
+        }
+        for _ in range(2):
+            assert client.post(reverse("evaluation_new"), data).status_code == 302
+        evaluation = Evaluation.objects.get()
+        batches = [evaluation.baseline_batch, evaluation.candidate_batch]
+        assert {(each.seed, each.steps, each.sample_count) for each in batches} == {(5, 10, 8)}
+        assert set(evaluation.job.blockers.all()) == {each.job for each in batches}
+
+    @pytest.mark.parametrize(
+        ("changed", "words"),
+        [
+            ({"candidate": "same"}, "Choose two different versions."),
+            ({"overlap": 2}, "2 judgments of each pair need at least 2 raters."),
+            ({"raters": []}, "This field is required."),
+            ({"steps": 900}, "Take 1 to 200 steps."),
+            ({"images_per_prompt": 0}, "greater than or equal to 1"),
+            ({"guidance": "inf"}, "Enter a number."),
+        ],
+    )
+    def test_bad_input_starts_nothing(self, client, sign_in, changed, words):
+        sign_in("operator")
+        baseline = make_parent()
+        values = {
+            "baseline": baseline.pk,
+            "candidate": make_parent(parent=baseline).pk,
+            "prompt_set": make_prompt_set().pk,
+            "images_per_prompt": 1,
+            "seed": 0,
+            "steps": 10,
+            "guidance": 4,
+            "raters": [make_person("rater").pk],
+            "overlap": 1,
+            **changed,
+        }
+        if values["candidate"] == "same":
+            values["candidate"] = baseline.pk
+        answer = client.post(reverse("evaluation_new"), values)
+        assert answer.status_code == 422
+        assert words in answer.content.decode()
+        assert not Evaluation.objects.exists()
+
+    def test_the_verdict_is_a_sentence_with_interval_and_number(self, client, sign_in):
+        rater = make_person("rater")
+        evaluation = make_evaluation([rater])
+        sign_in("curator")
+        page = client.get(evaluation.get_absolute_url()).content.decode()
+        assert "Nobody has judged" in page
+        assert prefer(evaluation.campaign, rater, 1) == 4
+        page = client.get(evaluation.get_absolute_url()).content.decode()
+        candidate, baseline = evaluation.candidate.number, evaluation.baseline.number
+        assert f"v{candidate} beats v{baseline}: it is preferred in 100% [51, 100] of 4 judgments of 4 prompts" in page
+        assert "+1.00 [+1.00, +1.00]" in page
+        assert page.count("mark--pass") == 4
+        only = client.get(evaluation.get_absolute_url(), {"outcome": "baseline"}).content.decode()
+        assert "No pair of this outcome." in only
+
+    def test_who_judges_in_it_stays_blind_until_it_is_closed(self, client, sign_in):
+        both = sign_in("rater", "curator")
+        evaluation = make_evaluation([both])
+        prefer(evaluation.campaign, both, 1)
+        for url in (evaluation.get_absolute_url(), reverse("evaluations")):
+            page = client.get(url).content.decode()
+            assert "beats" not in page
+            assert "mark--pass" not in page
+        type(evaluation.campaign).objects.filter(pk=evaluation.campaign.pk).update(state="closed")
+        assert "beats" in client.get(evaluation.get_absolute_url()).content.decode()
+
+    def test_a_promotion_needs_and_keeps_its_reason(self, client, sign_in):
+        operator = sign_in("operator")
+        evaluation = make_evaluation([make_person("rater")])
+        promote(evaluation.baseline, by=operator)
+        url = reverse("evaluation_promote", args=[evaluation.pk])
+        client.post(url, {"reason": ""})
+        assert ModelPromotion.objects.first().model_version == evaluation.baseline
+        assert client.post(url, {"reason": "It wins."})["Location"] == evaluation.candidate.get_absolute_url()
+        last = ModelPromotion.objects.first()
+        assert (last.model_version, last.reason, last.promoted_by) == (evaluation.candidate, "It wins.", operator)
+        assert "It wins." in client.get(evaluation.get_absolute_url()).content.decode()
+
+
+@pytest.mark.parametrize(("name", "make"), [("recipes", make_recipe), ("runs", make_run)])
+def test_lists_take_as_many_queries_for_three_rows_as_for_one(client, sign_in, django_assert_num_queries, name, make):
+    sign_in("curator")
+    make()
+    client.get(reverse(name))
+    expected = {"recipes": 7, "runs": 3}[name]
+    with django_assert_num_queries(expected):
+        client.get(reverse(name))
+    make()
+    make()
+    with django_assert_num_queries(expected):
+        assert client.get(reverse(name)).status_code == 200
