@@ -10,7 +10,7 @@ if sys.version_info < (3, 11):
     )
 
 
-def run():
+def run() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
         from django.core.management import execute_from_command_line

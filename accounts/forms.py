@@ -1,6 +1,6 @@
 """Forms about people."""
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
 
@@ -12,12 +12,19 @@ ROLE_HELP = (
 )
 
 
+if TYPE_CHECKING:
+    PersonModelForm = forms.ModelForm[User]
+else:
+    # Django's own class takes no type argument at run time.
+    PersonModelForm = forms.ModelForm
+
+
 class InvitationForm(forms.Form):
     email = forms.EmailField(label="E-mail")
     roles = forms.MultipleChoiceField(choices=Role.choices, widget=forms.CheckboxSelectMultiple, help_text=ROLE_HELP)
 
 
-class PersonForm(forms.ModelForm):
+class PersonForm(PersonModelForm):
     """A person's name, roles, and whether they may sign in."""
 
     roles = forms.MultipleChoiceField(

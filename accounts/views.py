@@ -19,10 +19,10 @@ from accounts.policies import policy, public, signed_in
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def people(request: HttpRequest) -> HttpResponse:
     """Everybody, the open invitations, and the form that makes a link."""
+    assert isinstance(request.user, User)
     form = InvitationForm(request.POST or None)
     new_link = None
     if request.method == "POST" and form.is_valid():
-        assert isinstance(request.user, User)
         try:
             invitation, token = invitations.invite(
                 email=form.cleaned_data["email"], roles=form.cleaned_data["roles"], invited_by=request.user
@@ -49,6 +49,7 @@ def people(request: HttpRequest) -> HttpResponse:
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def person(request: HttpRequest, pk: int) -> HttpResponse:
     """Change somebody's name and roles, or close their account."""
+    assert isinstance(request.user, User)
     someone = get_object_or_404(User, pk=pk)
     form = PersonForm(request.POST or None, instance=someone, changed_by=request.user)
     if request.method == "POST" and form.is_valid():

@@ -77,5 +77,7 @@ def secret_key(data_dir: Path) -> str:
             "choose another with DATA_DIR, or set SECRET_KEY."
         ) from error
     if len(key) < 50:
-        raise ImproperlyConfigured(f"{path} does not hold a usable key. Remove it and a new one is made; people then sign in again.")
+        raise ImproperlyConfigured(
+            f"{path} does not hold a usable key. Remove it and a new one is made; people then sign in again."
+        )
     return key

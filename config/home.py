@@ -12,6 +12,7 @@ from django.views.decorators.http import require_GET
 
 from accounts.models import Role, User
 from accounts.policies import signed_in
+from curation.assignments import left_for
 from curation.models import Campaign, CampaignState, DatasetVersion, Item, Judgment, JudgmentAction, Outcome, Verdict
 from generation.models import ModelVersion, PromptSet, Sample
 from jobs.models import Job, JobState, Queue, Worker
@@ -40,15 +41,15 @@ def home(request: HttpRequest) -> HttpResponse:
 
 def rating(user: User) -> dict[str, Any]:
     """The campaigns this person may rate with what is left for them, and what they did today."""
-    rateable = list(Campaign.objects.rateable_by(user).order_by("opened_at", "id"))
-    for campaign in rateable:
-        mine = Q(assignments__rater=user, assignments__state__in=["judged", "released"])
-        campaign.left = Item.objects.filter(campaign=campaign, is_open=True).exclude(mine).count()
+    rateable = [
+        {"campaign": campaign, "left": left_for(campaign, user)}
+        for campaign in Campaign.objects.rateable_by(user).order_by("opened_at", "id")
+    ]
     answered = Judgment.objects.filter(rater=user, action=JudgmentAction.ANSWER, superseded_by=None)
     today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     return {
         "campaigns": rateable,
-        "next": next((campaign for campaign in rateable if campaign.left), None),
+        "next": next((row for row in rateable if row["left"]), None),
         "today": answered.filter(received_at__gte=today).count(),
         "ever": answered.count(),
     }
@@ -84,16 +85,18 @@ def _moving(count: int, verb: str) -> str:
 
 def campaigns() -> list[dict[str, Any]]:
     """The open campaigns with how far they are."""
-    rows = (
-        Campaign.objects.filter(state__in=[CampaignState.OPEN, CampaignState.PAUSED])
+    rows = Campaign.objects.filter(state__in=[CampaignState.OPEN, CampaignState.PAUSED]).order_by("-id")[:8]
+    counts = {
+        row["pk"]: row
+        for row in Campaign.objects.filter(pk__in=[campaign.pk for campaign in rows])
+        .values("pk")
         .annotate(
             total=Count("items", distinct=True),
             done=Count("items", filter=Q(items__judged__gte=F("overlap")), distinct=True),
             split=Count("items", filter=Q(items__verdicts__outcome=Outcome.SPLIT), distinct=True),
         )
-        .order_by("-id")[:8]
-    )
-    return [{"campaign": row, "total": row.total, "done": row.done, "split": row.split} for row in rows]
+    }
+    return [{"campaign": campaign, **counts[campaign.pk]} for campaign in rows]
 
 
 def next_step(user: User) -> dict[str, str] | None:

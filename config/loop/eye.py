@@ -4,6 +4,7 @@ import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -43,8 +44,8 @@ class Eye:
         self.prompts = sorted(set(prompts))
         self.clip_folder = clip_folder
         self.random = random.Random(seed)
-        self._scorer = None
-        self._texts = None
+        self._scorer: Any = None
+        self._texts: Any = None
 
     @property
     def kind(self) -> str:

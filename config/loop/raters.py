@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -56,7 +57,7 @@ class Rater:
 
     def _judge(self, client: httpx.Client, item: dict[str, Any], questions: list[dict[str, Any]]) -> dict[str, Any]:
         shown = datetime.now(UTC)
-        images = [decode(_patiently(lambda url=image["url"]: client.get(url)).content) for image in item["images"]]
+        images = [decode(_patiently(partial(client.get, image["url"])).content) for image in item["images"]]
         answers = {question["name"]: self._answer(question, images, item["prompt"]) for question in questions}
         return {
             "id": str(uuid.uuid4()),
@@ -69,7 +70,7 @@ class Rater:
         }
 
     def _answer(self, question: dict[str, Any], images: list[Image.Image], prompt: str) -> str:
-        values = [choice["value"] for choice in question["choices"]]
+        values: list[str] = [choice["value"] for choice in question["choices"]]
         if len(images) == 2:
             better = self.eye.prefers(images)
             return "tie" if better is None else ["left", "right"][better]

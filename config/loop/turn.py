@@ -81,7 +81,7 @@ class Turn:
             done |= {"steps": run.step, "version": str(run.result), "hash": run.result.content_hash}
         with self._step("evaluate") as done:
             evaluation = self._evaluate(parent, run.result)
-            done |= self._rate(stubborn(lambda: Campaign.objects.get(pk=evaluation.campaign_id)))
+            done |= self._rate(stubborn(lambda: Campaign.objects.get(evaluation=evaluation)))
             done |= self._result(evaluation)
         with self._step("promote") as done:
             done["default"] = self._promote(run.result, evaluation)

@@ -60,16 +60,18 @@ class Visitor:
     def watch(self) -> None:
         self.page.on(
             "console",
-            lambda message: self.complaints.append(f"{self.page.url}: {message.text}")
-            if message.type in {"error", "warning"}
-            else None,
+            lambda message: (
+                self.complaints.append(f"{self.page.url}: {message.text}")
+                if message.type in {"error", "warning"}
+                else None
+            ),
         )
         self.page.on("pageerror", lambda error: self.complaints.append(f"{self.page.url}: {error}"))
         self.page.on(
             "response",
-            lambda response: self.complaints.append(f"{response.status} {response.url}")
-            if response.status >= 400
-            else None,
+            lambda response: (
+                self.complaints.append(f"{response.status} {response.url}") if response.status >= 400 else None
+            ),
         )
 
     def go(self, path: str) -> None:
