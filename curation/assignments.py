@@ -4,6 +4,7 @@ import hashlib
 import random
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Count, Prefetch
@@ -125,7 +126,7 @@ def _sides(campaign: Campaign, rater: User, number: int) -> list[int]:
     return [1, 0] if (seed + number) % 2 else [0, 1]
 
 
-def _expiry(campaign: Campaign) -> object:
+def _expiry(campaign: Campaign) -> Any:
     return Now() + timedelta(seconds=campaign.lease_seconds)
 
 
@@ -142,5 +143,5 @@ def _with_samples(pks: Collection[int]) -> list[Assignment]:
     )
     for row in rows:
         by_slot = {entry.slot: entry.sample for entry in row.item.item_samples.all()}
-        row.shown = [by_slot[slot] for slot in row.order]
+        row.shown = [by_slot[slot] for slot in row.order]  # type: ignore[attr-defined]
     return list(rows)

@@ -1,6 +1,7 @@
 """Campaigns: how they are set up, and how they open, pause and close."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from django.db import transaction
 from django.db.models import Q
@@ -225,7 +226,10 @@ def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) 
 
 @transaction.atomic
 def _move(campaign: Campaign, before: set[CampaignState], after: CampaignState, by: User) -> bool:
-    moment = {CampaignState.OPEN: {"opened_at": Now(), "closed_at": None}, CampaignState.CLOSED: {"closed_at": Now()}}
+    moment: dict[CampaignState, dict[str, Any]] = {
+        CampaignState.OPEN: {"opened_at": Now(), "closed_at": None},
+        CampaignState.CLOSED: {"closed_at": Now()},
+    }
     won = Campaign.objects.filter(pk=campaign.pk, state__in=before).update(state=after, **moment.get(after, {})) == 1
     if won:
         kind = {CampaignState.OPEN: "opened", CampaignState.PAUSED: "paused", CampaignState.CLOSED: "closed"}[after]

@@ -18,7 +18,7 @@ KINDS = [
 ]
 
 
-class RaterField(forms.ModelMultipleChoiceField):
+class RaterField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
     """Active people who have the role rater."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -64,7 +64,7 @@ def _item_problems(campaign: Campaign) -> Iterator[str]:
     last = 0
     # The locks keep judgments that come in meanwhile from looking like a difference.
     while True:
-        found = []
+        found: list[str] = []
         with transaction.atomic():
             items = list(campaign.items.select_for_update(no_key=True).filter(pk__gt=last).order_by("pk")[:CHUNK])
             if not items:
@@ -101,4 +101,4 @@ def _overlap_problems(campaign: Campaign, items: list[Item]) -> Iterator[str]:
     )
     rows = Item.objects.filter(pk__in=[item.pk for item in items]).annotate(in_time=in_time)
     for item in rows.filter(in_time__gt=campaign.overlap).order_by("position"):
-        yield f"The item {item.position} of campaign “{campaign}” has {item.in_time} judgments in time, not {campaign.overlap}."
+        yield f"The item {item.position} of campaign “{campaign}” has {item.in_time} judgments in time, not {campaign.overlap}."  # type: ignore[attr-defined]

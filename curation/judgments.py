@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import BooleanField, Case, Value, When
@@ -176,6 +176,7 @@ def _check_supersedes(desk: _Desk, submission: Submission, assignment: Assignmen
     """An answer may name any earlier row of its chain; what it supersedes is the latest."""
     if latest is not None and submission.supersedes == latest.pk:
         return
+    assert submission.supersedes is not None
     if not Judgment.objects.filter(pk=submission.supersedes, assignment=assignment, rater=desk.rater).exists():
         raise Malformed("The judgment that this one supersedes is not known.")
 
@@ -185,7 +186,7 @@ def _is_late(submission: Submission, assignment: Assignment, latest: Judgment | 
         return False
     if latest is not None and latest.action == JudgmentAction.ANSWER:
         return latest.late  # A correction takes the place of what it corrects.
-    leased: Any = assignment.state == AssignmentState.LEASED and assignment.in_time
+    leased = assignment.state == AssignmentState.LEASED and assignment.in_time  # type: ignore[attr-defined]
     return bool(not leased or assignment.item.judged >= assignment.item.campaign.overlap)
 
 

@@ -73,12 +73,12 @@ def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
         .annotate(
             items=Count("pk"),
             done=Count("pk", filter=Q(is_open=False)),
-            judgments=Sum(Least("judged", F("campaign__overlap"))),
+            counted=Sum(Least("judged", F("campaign__overlap"))),
         )
     )
     for row in rows:
         progress = found[row["campaign_id"]]
-        progress.items, progress.done, progress.judgments = row["items"], row["done"], row["judgments"] or 0
+        progress.items, progress.done, progress.judgments = row["items"], row["done"], row["counted"] or 0
         progress.wanted = row["items"] * overlaps[row["campaign_id"]]
     split = Verdict.objects.filter(item__campaign__in=overlaps, rule=MAJORITY, outcome=Outcome.SPLIT)
     for pk, count in split.order_by().values_list("item__campaign").annotate(count=Count("pk")):
@@ -103,7 +103,7 @@ def _pairs(campaigns: list[int]) -> list[tuple[int, int, int]]:
             """,
             [MAJORITY, campaigns],
         )
-        return cursor.fetchall()
+        return list(cursor.fetchall())
 
 
 def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:

@@ -144,7 +144,7 @@ def dataset_version(request: HttpRequest, slug: str, number: int) -> HttpRespons
         "marks": marks_of([row.sample for row in shown]),
         "next_url": f"?after={shown[-1].position}" if len(rows) > PAGE else "",
         "first_url": reverse("dataset_version", args=[slug, number]) if after is not None else "",
-        "buckets": version.entries.order_by("-count").values_list("bucket").annotate(count=Count("pk")),
+        "buckets": version.entries.values_list("bucket").annotate(count=Count("pk")).order_by("-count", "bucket"),
         # Recipes point at versions from the room above; here they are only listed.
         "sources": version.recipe_sources.select_related("recipe").order_by("recipe__name"),
         "check": _verify(version) if request.GET.get("verify") else None,
