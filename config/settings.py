@@ -111,6 +111,8 @@ MODELS_DIR = DATA_DIR / "models"
 RUNS_DIR = DATA_DIR / "runs"
 CACHE_DIR = DATA_DIR / "cache"
 DEMO_DIR = BASE_DIR / "demo"
+# The open_clip model that measures evaluations: open_clip_config.json and open_clip_model.safetensors.
+CLIP_DIR = Path(env_str("CLIP_DIR", str(DEMO_DIR / "clip")))
 # A model is imported from a folder below one of these, and from nowhere else on the server.
 IMPORT_ROOTS = env_list("IMPORT_ROOTS", [str(DATA_DIR / "imports"), str(DEMO_DIR)])
 

@@ -147,7 +147,7 @@ def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
     {"clip": {"model": hash, "pairs": [{"prompt", "baseline_sample", "candidate_sample", "baseline", "candidate"}]}},
     or {"clip_missing": a sentence} where there is no CLIP model.
     """
-    folder = Path(getattr(settings, "CLIP_DIR", None) or Path(settings.DEMO_DIR) / "clip")
+    folder = Path(settings.CLIP_DIR)
     weights = folder / "open_clip_model.safetensors"
     if not weights.is_file():
         return {"clip_missing": "There is no CLIP model on the machine that draws, so nothing was measured."}

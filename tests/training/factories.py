@@ -13,12 +13,15 @@ from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.judgments import record_judgments
 from curation.models import Campaign, Dataset, DatasetEntry, DatasetVersion
+from generation.batches import plan_batch
+from generation.drawing import sample_seed
 from generation.engine.folders import hash_folder, inspect_folder
+from generation.images import store_with_thumbnail
 from generation.model_versions import describe, place_folder
-from generation.models import ModelVersion
+from generation.models import GenerationBatch, ModelVersion, Sample
 from jobs.models import JobState
 from tests.accounts.factories import make_person
-from tests.generation.factories import finish_job, make_batch, make_model, make_prompt_set, make_samples
+from tests.generation.factories import finish_job, make_batch, make_model, make_png, make_prompt_set, make_samples
 from training import comparisons
 from training.evaluations import paired_samples, start_evaluation
 from training.models import Evaluation, Preset, Recipe, TrainingRun
@@ -44,7 +47,7 @@ def make_parent(**fields: Any) -> ModelVersion:
     return make_model(**{"config": config, "byte_size": 1_000_000, **fields})
 
 
-def make_real_parent(folder: Path) -> ModelVersion:
+def make_real_parent(folder: Path, **fields: Any) -> ModelVersion:
     """A version whose folder lies in the store, so that it can be trained and drawn."""
     content_hash, manifest = hash_folder(folder)
     place_folder(folder, content_hash, manifest)
@@ -55,6 +58,7 @@ def make_real_parent(folder: Path) -> ModelVersion:
         config=describe(report),
         image_size=report.resolution,
         byte_size=report.total_bytes,
+        **fields,
     )
 
 
@@ -143,6 +147,25 @@ def make_evaluation(raters: Sequence[User] = (), *, opened: bool = True, **field
     evaluation.save(update_fields=["campaign", "metrics"])
     finish_job(evaluation.job, JobState.SUCCEEDED)
     return evaluation
+
+
+def make_equal_samples(batch: GenerationBatch) -> None:
+    """A batch that drew the same image for everything."""
+    stored = store_with_thumbnail(make_png())
+    Sample.objects.bulk_create(
+        Sample(
+            batch=batch,
+            prompt=prompt,
+            index=index,
+            seed=sample_seed(batch.seed, prompt.text, index),
+            image=stored.image,
+            thumbnail=stored.thumbnail,
+            width=stored.width,
+            height=stored.height,
+        )
+        for prompt, index in plan_batch(batch)
+    )
+    finish_job(batch.job)
 
 
 def prefer(campaign: Campaign, rater: User, slot: int | None) -> int:
