@@ -77,6 +77,7 @@ def request_cancel(job: Job, *, by: User | None) -> bool:
         ):
             OutboxMessage.objects.filter(job=job).delete()
             add_event(job, "cancelled", by=by)
+            job.state = JobState.CANCELLED
             fail_dependents(job)
             changed = True
         else:
