@@ -239,5 +239,6 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env_str("LOG_LEVEL", "INFO")},
-    "loggers": {"django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+    # httpx tells of every request; only its warnings are news.
+    "loggers": {"httpx": {"level": "WARNING"}, "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
 }
