@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -55,7 +56,7 @@ def end_leftovers(data_dir: Path, seconds: float = 8.0) -> int:
     servers, others = [], []
     for child in found.get("children", []):
         pid, name = int(child["pid"]), str(child["name"])
-        if child["began"] and began(pid) == child["began"]:
+        if child["began"] and began(pid) == child["began"] and not _is_dead(pid):
             with suppress(psutil.Error):
                 process = psutil.Process(pid)
                 if name in SERVERS:
@@ -64,12 +65,12 @@ def end_leftovers(data_dir: Path, seconds: float = 8.0) -> int:
                     others += [process, *process.children(recursive=True)]
     others += _carriers(str(found.get("token", "")), except_for=servers)
     _signal(others, signal.SIGKILL)
-    psutil.wait_procs(others, timeout=seconds)
+    _wait(others, seconds)
     # Postgres takes SIGINT as its fast shutdown; Valkey flushes and stops on it too.
     _signal(servers, signal.SIGINT)
-    _, alive = psutil.wait_procs(servers, timeout=seconds)
+    alive = _wait(servers, seconds)
     _signal(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=seconds)
+    _wait(alive, seconds)
     forget(data_dir)
     return len(set(servers) | set(others))
 
@@ -81,7 +82,7 @@ def end_carriers(token: str) -> None:
         if not carriers:
             return
         _signal(carriers, signal.SIGKILL)
-        psutil.wait_procs(carriers, timeout=1)
+        _wait(carriers, 1)
 
 
 def reap_strangers(known: set[int]) -> None:
@@ -112,3 +113,22 @@ def _signal(processes: Iterable[psutil.Process], number: int) -> None:
     for process in processes:
         with suppress(psutil.Error):
             process.send_signal(number)
+
+
+def _is_dead(pid: int) -> bool:
+    """Also of one that only waits to be reaped, by an init that takes its time or never does."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+
+
+def _wait(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Waits until all are dead, for at most `seconds`; returns those that are not."""
+    deadline = time.monotonic() + seconds
+    alive = list(processes)
+    while alive and time.monotonic() < deadline:
+        alive = [process for process in alive if process.is_running() and not _is_dead(process.pid)]
+        if alive:
+            time.sleep(0.02)
+    return alive

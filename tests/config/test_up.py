@@ -69,8 +69,10 @@ def test_killed_children_come_back_and_a_killed_supervisor_loses_nothing(tmp_pat
 def _sleeper(**values):
     """A process in a session of its own, as a trainer is."""
     with subprocess.Popen(["sleep", "600"], env={**os.environ, **values}, start_new_session=True) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="Only root can become another account.")
