@@ -46,9 +46,11 @@ def lease_items(campaign: Campaign, rater: User, count: int) -> list[Assignment]
         state = Campaign.objects.filter(pk=campaign.pk).values_list("state", flat=True).get()
         if state != CampaignState.OPEN:
             raise LeaseRefused(f"This campaign is {CampaignState(state).label.lower()}: nothing is handed out.")
-        held = _renew(campaign, rater, count)
+        held = _held(campaign, rater, count)
         wanted = count - len(held)
         new = _claim(campaign, rater, wanted) if wanted > 0 else []
+        # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
+        Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
     return _with_samples([*held, *new])
 
 
@@ -64,16 +66,13 @@ def done_by(campaign: Campaign, rater: User) -> int:
     return Assignment.objects.filter(rater=rater, item__campaign=campaign, state__in=through).count()
 
 
-def _renew(campaign: Campaign, rater: User, count: int) -> list[int]:
-    held = list(
+def _held(campaign: Campaign, rater: User, count: int) -> list[int]:
+    return list(
         Assignment.objects.live()
         .filter(rater=rater, item__campaign=campaign, item__is_open=True)
         .order_by("item__position")
         .values_list("pk", flat=True)[:count]
     )
-    if held:
-        Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
-    return held
 
 
 def _claim(campaign: Campaign, rater: User, wanted: int) -> list[int]:
@@ -81,6 +80,7 @@ def _claim(campaign: Campaign, rater: User, wanted: int) -> list[int]:
     free = campaign.items.free_for(rater, campaign.overlap)
     # At first items that others are busy with are passed over. Where those are all that is left, their answer is waited for.
     for skip_locked in (True, True, False, False, False):
+        before = transaction.savepoint()
         lock = free.select_for_update(skip_locked=skip_locked, of=("self",), no_key=True)
         locked = list(lock.order_by("position").values_list("pk", flat=True)[:wanted])
         # A row that another rater leased between the start of that statement and our lock looks free in its snapshot; the
@@ -88,6 +88,8 @@ def _claim(campaign: Campaign, rater: User, wanted: int) -> list[int]:
         chosen = list(free.filter(pk__in=locked).order_by("position")) if locked else []
         if chosen:
             return _assign(campaign, rater, chosen)
+        # Locks that came to nothing are given back: whoever waits while holding some might be waited for in turn.
+        transaction.savepoint_rollback(before)
         if not locked and not skip_locked:
             break
     return []
@@ -134,7 +136,8 @@ def _with_samples(pks: Collection[int]) -> list[Assignment]:
     shown = ItemSample.objects.select_related("sample").order_by("slot")
     chain = Judgment.objects.filter(superseded_by__isnull=True)
     rows = (
-        Assignment.objects.filter(pk__in=pks)
+        Assignment.objects.live()
+        .filter(pk__in=pks)
         .select_related("item", "item__prompt")
         .prefetch_related(
             Prefetch("item__item_samples", queryset=shown), Prefetch("judgments", queryset=chain, to_attr="chain")
