@@ -80,9 +80,16 @@ def _smoothed(run: TrainingRun, key: str) -> dict[str, list[Point]]:
     return {label: running_mean(points) for label, points in sorted(_by_label(rows).items())}
 
 
+def _bands(run: TrainingRun) -> dict[str, list[Point]]:
+    """By band of timesteps, the noisiest first: where bands are those of sources, the colours agree with theirs."""
+    series = _smoothed(run, "loss_by_band")
+    noisiest_first = sorted(series, key=lambda label: [-int(part) for part in label.split("-") if part.isdigit()])
+    return {f"t {label.replace('-', ' to ')}": series[label] for label in noisiest_first}
+
+
 def _validation(run: TrainingRun) -> dict[str, list[Point]]:
     rows = list(RunEvent.objects.filter(run=run, kind="validation").order_by("step").values_list("step", "detail"))
-    series = _by_label((step, detail.get("by_source")) for step, detail in rows)
+    series = dict(sorted(_by_label((step, detail.get("by_source")) for step, detail in rows).items()))
     return {**series, "all": [(step, detail["loss"]) for step, detail in rows if detail.get("loss") is not None]}
 
 
@@ -93,7 +100,7 @@ def _speed(run: TrainingRun) -> dict[str, list[Point]]:
 
 _SERIES: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
     "loss": lambda run: _smoothed(run, "loss_by_source"),
-    "bands": lambda run: _smoothed(run, "loss_by_band"),
+    "bands": _bands,
     "validation": _validation,
     "speed": _speed,
 }

@@ -51,15 +51,18 @@ def dataset_versions() -> QuerySet[DatasetVersion]:
 
 
 class RecipeForm(forms.Form):
-    """A table by its preset. Which fields matter depends on the preset; the others are left alone."""
+    """A table by its preset. Which fields matter depends on the preset; the page hides the others."""
+
+    # A hidden field that a browser holds to be required would keep the form from being sent, without a word.
+    use_required_attribute = False
 
     name = forms.CharField(max_length=120)
     preset = forms.ChoiceField(choices=PRESETS, widget=forms.RadioSelect, initial=Preset.STYLE_TAILORING, label="Kind")
     content = DatasetVersionField(
         queryset=DatasetVersion.objects.none(),
-        required=False,
         label="Content",
         help_text="What is on the sticker: images that fit their prompts.",
+        error_messages={"required": "Choose the dataset version that teaches content."},
     )
     style = DatasetVersionField(
         queryset=DatasetVersion.objects.none(),
@@ -75,7 +78,6 @@ class RecipeForm(forms.Form):
         min_value=0,
         max_value=998,
         initial=T_PRIME,
-        required=False,
         label="Split T'",
         help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000.",
     )
@@ -108,11 +110,10 @@ class RecipeForm(forms.Form):
         self.fields["style"].queryset = dataset_versions()  # type: ignore[attr-defined]
         self.fields["schedule"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
 
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        if cleaned.get("preset") != Preset.SINGLE and "content" in cleaned and cleaned["content"] is None:
-            self.add_error("content", "Choose the dataset version that teaches content.")
-        return cleaned
+        if self.is_bound:
+            preset = self.data.get("preset")
+            self.fields["content"].required = preset != Preset.SINGLE
+            self.fields["t_prime"].required = preset == Preset.STYLE_TAILORING
 
     def hyperparameters(self) -> dict[str, Any]:
         """What RunSettings takes, without what was left empty."""

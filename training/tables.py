@@ -10,17 +10,24 @@ from training.recipes import SHOWN_STEP_COUNTS, Row, RowArithmetic, drawing_time
 
 THUMBNAILS = 5
 LANE_HEIGHT = 28
+TICK_HEIGHT = 12
+WORD_HEIGHT = 20
 SERIES = 6
 
 
 @dataclass(frozen=True)
 class RowView:
-    """One row with its arithmetic, up to five images, and its lane on the axis. `series` is its colour, 1 to 6."""
+    """One row with its arithmetic, up to five images, and its lane on the axis, in percent of the axis.
+
+    `series` is its colour, 1 to 6.
+    """
 
     sums: RowArithmetic
     entries: list[DatasetEntry]
     series: int
     y: int
+    start: str
+    width: str
 
     @property
     def percent(self) -> float:
@@ -33,7 +40,7 @@ class RowView:
 
 @dataclass(frozen=True)
 class TableView:
-    """One table. The axis runs from t = 0 (clean) to `timesteps` (noise), one unit a timestep."""
+    """One table. The axis runs from t = 0 (clean) to `timesteps` (noise); `edge` is T' where the table has one split."""
 
     name: str
     rows: list[RowView]
@@ -43,16 +50,44 @@ class TableView:
     edge: int | None
 
     @property
-    def height(self) -> int:
-        return LANE_HEIGHT * len(self.rows) + 16
-
-    @property
     def tick_y(self) -> int:
         return LANE_HEIGHT * len(self.rows)
 
     @property
+    def tick_end(self) -> int:
+        return self.tick_y + TICK_HEIGHT
+
+    @property
+    def word_y(self) -> int:
+        return self.tick_end + WORD_HEIGHT - 5
+
+    @property
+    def height(self) -> int:
+        return self.tick_end + (WORD_HEIGHT if self.edge is not None else 0)
+
+    @property
+    def tick_places(self) -> list[str]:
+        return [place(tick, self.timesteps) for tick in self.ticks]
+
+    @property
+    def edge_place(self) -> str:
+        """Behind the last timestep of the band below."""
+        return "" if self.edge is None else place(self.edge + 1, self.timesteps)
+
+    @property
+    def edge_anchor(self) -> str:
+        """Which end of the word stands at the edge, so that it stays within the axis."""
+        share = 0.5 if self.edge is None else self.edge / self.timesteps
+        return "start" if share < 0.1 else "end" if share > 0.9 else "middle"
+
+    @property
     def warnings(self) -> list[str]:
         return [row.sums.warning for row in self.rows if row.sums.warning]
+
+
+def place(timestep: int, timesteps: int) -> str:
+    """A timestep in percent of the axis, for an attribute of the drawing."""
+    return f"{100 * timestep / timesteps:.2f}"
 
 
 def view_tables(
@@ -63,8 +98,17 @@ def view_tables(
     for name, rows, hyperparameters in tables:
         images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
         sums = work_out(rows, schedule, mixture=hyperparameters.get("mixture", "natural"), images=images or None)
+        total = schedule.num_timesteps
         lanes = [
-            RowView(row, _entries(row.row), (series + i) % SERIES + 1, LANE_HEIGHT * i) for i, row in enumerate(sums)
+            RowView(
+                sums=row,
+                entries=_entries(row.row),
+                series=(series + i) % SERIES + 1,
+                y=LANE_HEIGHT * i,
+                start=place(row.start, total),
+                width=place(row.width, total),
+            )
+            for i, row in enumerate(sums)
         ]
         series += len(lanes)
         edges = {row.start - 1 for row in sums if row.start > 0}

@@ -82,7 +82,7 @@ class EvaluationVerdict:
         share += f" [{100 * self.left.low:.0f}, {100 * self.left.high:.0f}]"
         if self.left.differs_from(0.5):
             return f"The left image won {share} of the votes for a side: raters favour a side, so look at them."
-        return f"The left image won {share} of the votes for a side, which is what chance gives."
+        return f"The left image won {share} of the votes for a side, which chance alone can give."
 
     def as_json(self) -> dict[str, Any]:
         """The figures for programs; rates in [0, 1]."""

@@ -105,6 +105,8 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "prompts": prompts,
         "promotions": ModelPromotion.objects.filter(model_version=found.candidate).select_related("promoted_by"),
         "promoted": ModelVersion.objects.promoted(),
+        # Somebody's decision, not the version that is newest while nobody has decided.
+        "decided": ModelPromotion.objects.order_by("-id").values_list("model_version", flat=True).first(),
         "promotion_form": PromotionForm(initial={"reason": "" if hidden else verdict.sentence}),
         "may_run": may_run(request),
         "is_open": found.job.is_open,

@@ -175,15 +175,19 @@ def _state(found: TrainingRun) -> dict[str, Any]:
 
 
 def _samples(found: TrainingRun) -> dict[str, Any]:
-    """The drawings as a grid: a row a prompt, a column a step."""
-    drawn = list(RunSample.objects.filter(run=found).order_by("position", "step"))
-    steps = sorted({each.step for each in drawn})
-    by_place = {(each.position, each.step): each for each in drawn}
-    rows = []
-    for position in sorted({each.position for each in drawn}):
-        first = next(each for each in drawn if each.position == position)
-        rows.append({"prompt": first.prompt, "seed": first.seed, "cells": [by_place.get((position, s)) for s in steps]})
-    return {"sample_steps": steps, "sample_rows": rows, "sample_count": len(drawn)}
+    """The drawings as a grid: a row a step, the parent's first, and a column a prompt."""
+    drawn = list(RunSample.objects.filter(run=found).order_by("step", "position"))
+    prompts = {each.position: each for each in drawn}
+    by_place = {(each.step, each.position): each for each in drawn}
+    columns = sorted(prompts)
+    return {
+        "sample_prompts": [{"prompt": prompts[place].prompt, "seed": prompts[place].seed} for place in columns],
+        "sample_rows": [
+            {"step": step, "cells": [by_place.get((step, place)) for place in columns]}
+            for step in sorted({each.step for each in drawn})
+        ],
+        "sample_count": len(drawn),
+    }
 
 
 def _log_tail(found: TrainingRun) -> str:
