@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +48,8 @@ class Follower:
                 if not raw.endswith(b"\n") or len(lines) == LINES_AT_ONCE:
                     break
                 self.offset += len(raw)
-                lines.append(json.loads(raw))
+                with suppress(ValueError):  # A line that a power cut left half written; the trainer passes over it too.
+                    lines.append(json.loads(raw))
         return lines, fresh
 
 

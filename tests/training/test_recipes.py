@@ -139,5 +139,13 @@ def test_the_database_refuses_a_row_twice(field, value):
 
 def test_the_database_refuses_a_weight_of_nothing():
     recipe = make_recipe()
+    values = {"position": 5, "name": "third", "weight": 0}
     with pytest.raises(IntegrityError, match="recipe_source_weight_positive"), transaction.atomic():
-        recipe.sources.update(weight=0)
+        RecipeSource.objects.create(recipe=recipe, dataset_version=recipe.sources.first().dataset_version, **values)
+
+
+def test_the_database_refuses_to_change_a_recipe():
+    recipe = make_recipe()
+    for rows in (Recipe.objects.filter(pk=recipe.pk), recipe.sources.filter(position=0)):
+        with pytest.raises(IntegrityError, match="a recipe never changes"), transaction.atomic():
+            rows.update(name="other")

@@ -28,6 +28,11 @@ class TestFollower:
             file.write(": 3}\n")
         assert follower.read() == ([{"a": 3}], False)
 
+    def test_a_broken_line_is_passed_over(self, tmp_path):
+        path = tmp_path / "lines.jsonl"
+        path.write_text('{"a": 1}\n\x00\x00{"a"\n{"a": 3}\n')
+        assert Follower(path).read() == ([{"a": 1}, {"a": 3}], True)
+
     def test_a_replaced_file_is_read_from_its_beginning(self, tmp_path):
         path = tmp_path / "lines.jsonl"
         path.write_text('{"a": 1}\n{"a": 2}\n')
