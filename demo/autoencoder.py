@@ -60,14 +60,14 @@ def rgba_loss(decoded: torch.Tensor, rgba: torch.Tensor, background: torch.Tenso
     return total
 
 
-@torch.no_grad()
 def encode_all(
     vae: AutoencoderKL, pixels: torch.Tensor, *, device: str, batch: int = 64
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Posterior means and deviations of uint8 [N, 4, 64, 64], each float32 [N, 4, 16, 16], not scaled."""
     means, stds = [], []
     for part in pixels.split(batch):
-        posterior = vae.encode(on_background(to_rgba(part.to(device))) * 2 - 1).latent_dist
+        with torch.no_grad():
+            posterior = vae.encode(on_background(to_rgba(part.to(device))) * 2 - 1).latent_dist
         means.append(posterior.mean.cpu())
         stds.append(posterior.std.cpu())
     return torch.cat(means), torch.cat(stds)

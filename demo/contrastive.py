@@ -11,14 +11,15 @@ from torch.nn import functional
 
 from demo.renders import RenderSet, on_background, to_rgba
 from demo.training_loop import Budget, Loop, train
-from demo.world import LOOKS, NO_LOOK, SIZE, fill, load_subjects, write_caption
+from demo.world import LOOKS, NO_LOOK, SIZE, Subject, fill, load_subjects, write_caption
 
 BATCH = 96
+CONTEXT_LENGTH = 32
 CONFIG = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": SIZE, "layers": 4, "width": 192, "head_width": 48, "patch_size": 8},
     # The vocabulary is that of open_clip's own tokenizer, which comes with the package.
-    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
+    "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -31,7 +32,7 @@ def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, s
     """
     torch.manual_seed(seed)
     model = open_clip.CLIP(**CONFIG).to(device).train()
-    tokenize = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
+    tokenize = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
     subjects = load_subjects()
     by_class = torch.arange(len(renders.pixels)).view(-1, len(subjects), len(LOOKS))
 
@@ -61,7 +62,7 @@ def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, s
     return model.eval()
 
 
-def _with_look(subject, look: str, rng: Random) -> str:  # type: ignore[no-untyped-def]
+def _with_look(subject: Subject, look: str, rng: Random) -> str:
     """A caption of the subject that names the look, of either kind."""
     while True:
         caption = write_caption(subject, look, rng)

@@ -35,15 +35,15 @@ class Ranker:
         self.plain = self._texts([f"a plain drawing of {s.name}" for s in load_subjects()])
         self.die_cut = self._texts([f"die-cut sticker of {s.name}" for s in load_subjects()])
 
-    @torch.no_grad()
     def _texts(self, texts: list[str]) -> torch.Tensor:
-        return self.model.encode_text(self.tokenize(texts), normalize=True)
+        with torch.no_grad():
+            return self.model.encode_text(self.tokenize(texts), normalize=True)
 
-    @torch.no_grad()
     def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Unit vectors [N, 128] of RGBA images, seen on white."""
         flat = [Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB") for image in images]
-        return self.model.encode_image(torch.stack([self.preprocess(image) for image in flat]), normalize=True)
+        with torch.no_grad():
+            return self.model.encode_image(torch.stack([self.preprocess(image) for image in flat]), normalize=True)
 
     def name_subjects(self, images: Sequence[Image.Image]) -> list[int]:
         """The index of the subject whose caption is nearest to each image."""

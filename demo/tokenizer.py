@@ -1,41 +1,53 @@
 """The tokenizer of the demo models: an ordinary CLIP byte-pair tokenizer, learned from the words of the demo world."""
 
+from collections import Counter
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+END = "</w>"
 MAX_LENGTH = 32
 
 
 def build_tokenizer(words: Iterable[str], *, max_length: int = MAX_LENGTH) -> CLIPTokenizer:
     """A CLIPTokenizer in which each of `words` is one token, and any other text falls apart into bytes and pieces.
 
-    `words` are lower-case words without spaces. `max_length` is in tokens and includes the two special ones.
+    `words` are lower-case words without spaces. `max_length` is in tokens and includes the two special ones. The same
+    words give the same ids in every process.
     """
-    trainer = trainers.BpeTrainer(
-        # Large enough that merging ends only when every word is one token.
-        vocab_size=100_000,
-        min_frequency=1,
-        special_tokens=[BOS, EOS],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    learner.train_from_iterator(sorted(set(words)), trainer)
-    vocabulary = learner.get_vocab()
-    for symbol in sorted(pre_tokenizers.ByteLevel.alphabet()):
-        # The last byte of an unknown word carries the suffix, so each byte must exist with it too.
-        vocabulary.setdefault(f"{symbol}</w>", len(vocabulary))
-    merges = [tuple(merge) for merge in _learned_merges(learner)]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = learn_merges(words)
+    # The last byte of an unknown word carries the suffix, so each byte exists with it too.
+    pieces = [BOS, EOS, *alphabet, *(symbol + END for symbol in alphabet), *(left + right for left, right in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length)
 
 
-def _learned_merges(learner: Tokenizer) -> list[list[str]]:
-    import json
+def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
+    """The merges of byte-pair encoding in their order, learned until every word is one piece.
 
-    merges: list[list[str]] = json.loads(learner.to_str())["model"]["merges"]
+    The trainer of the tokenizers library breaks ties by the order of a hash map, so that its ids differ from process
+    to process and weights no longer fit after a restart. Here the commonest pair wins, and of equals the first by name.
+    """
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spelled = sorted({byte_level.pre_tokenize_str(word)[0][0] for word in words})
+    split = [[*word[:-1], word[-1] + END] for word in spelled]
+    merges = []
+    while split := [word for word in split if len(word) > 1]:
+        counts = Counter(pair for word in split for pair in zip(word, word[1:], strict=False))
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        split = [_merge(word, best) for word in split]
     return merges
+
+
+def _merge(word: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in word:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged

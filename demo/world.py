@@ -160,7 +160,9 @@ def _place(glyph: Image.Image, side: float, angle: float, shift: tuple[float, fl
     sprite = glyph.convert("RGBa").resize((round(side), round(side)), Image.Resampling.LANCZOS)
     canvas = Image.new("RGBa", (size, size))
     canvas.paste(sprite, ((size - sprite.width) // 2, (size - sprite.height) // 2))
-    return canvas.rotate(angle, Image.Resampling.BICUBIC, translate=shift).convert("RGBA")
+    # Pillow takes fractions of a pixel here; its types do not know it.
+    turned = canvas.rotate(angle, Image.Resampling.BICUBIC, translate=shift)  # type: ignore[arg-type]
+    return turned.convert("RGBA")
 
 
 def _cut_out(image: Image.Image) -> Image.Image:
