@@ -102,6 +102,14 @@ def broker_answers() -> bool:
             return False
 
 
+def forget_connection() -> None:
+    """Lets go of the connection and of the memory of failures, when the broker has become another one."""
+    global _silent_until
+    with _lock:
+        _close_connection()
+        _silent_until = 0.0
+
+
 def connection_errors() -> tuple[type[BaseException], ...]:
     """What the broker's client raises when it is away or does not know a queue."""
     transport = current_app.connection_for_write().transport

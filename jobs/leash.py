@@ -20,6 +20,9 @@ def hold(parent: int, argv: list[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
+    # Ignored signals stay ignored in a new program, and Celery's pool processes ignore those that should end this one.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - There is no shell to keep out; the arguments are a list.
     except OSError as error:

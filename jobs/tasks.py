@@ -6,14 +6,17 @@ from uuid import UUID
 from celery import shared_task
 
 from jobs.execution import execute
-from jobs.sweeper import sweep
+from jobs.sweeper import reap_if_dead, sweep
 from jobs.workers import holder_of_this_process
 
 
 @shared_task(name="jobs.run", ignore_result=True)  # type: ignore[untyped-decorator]
 def run_job(job_id: str, **_: Any) -> None:
     """Runs the job if it is due and nobody else has it; a duplicate message finds nothing to claim."""
-    execute(UUID(job_id), holder_of_this_process(), may_kill=True)
+    holder, key = holder_of_this_process(), UUID(job_id)
+    # A broker redelivers within a second of a pool process's death: no need to wait for the dead attempt's lease then.
+    if not execute(key, holder, may_kill=True) and reap_if_dead(key):
+        execute(key, holder, may_kill=True)
 
 
 @shared_task(name="jobs.sweep", ignore_result=True)  # type: ignore[untyped-decorator]

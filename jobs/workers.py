@@ -4,6 +4,7 @@ Celery starts a parent, which consumes messages, and one pool process, which doe
 table of workers; the pool process gives its job back when the parent is told to stop, and dies with it.
 """
 
+import atexit
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import psutil
-from celery.signals import worker_process_init, worker_ready, worker_shutdown
+from celery.signals import worker_process_init, worker_ready
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, models
 from django.db.models.functions import Now
@@ -66,6 +67,7 @@ class Presence:
     def stop(self) -> None:
         """Leaves the table, since the worker stops in order."""
         self._stop.set()
+        self._thread.join(timeout=2)
         with suppress(DatabaseError, InterfaceError):
             Worker.objects.filter(name=self.holder.worker, pid=self.holder.pid).delete()
 
@@ -138,14 +140,10 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
     _worker_name = str(sender.hostname)
     _presence = Presence(_worker_name, list(sender.app.amqp.queues.consume_from))
     _presence.start()
+    # Not Celery's signal, which a cold shutdown does not send.
+    atexit.register(_presence.stop)
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
-        _tell_pool_first(number)
-
-
-@worker_shutdown.connect(weak=False)  # type: ignore[untyped-decorator]
-def _on_worker_shutdown(**_: Any) -> None:
-    if _presence is not None:
-        _presence.stop()
+        _tell_pool_first(number, sender.pool)
 
 
 @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -160,17 +158,16 @@ def _on_stop_signal(number: int, frame: FrameType | None) -> None:
     stop_running()
 
 
-def _tell_pool_first(number: signal.Signals) -> None:
+def _tell_pool_first(number: signal.Signals, pool: Any) -> None:
     """Before Celery handles the signal, the pool process is told to give its job back; then there is little to wait for."""
     celery_handler = signal.getsignal(number)
 
     def tell(received: int, frame: FrameType | None) -> None:
         stop_running()
-        with suppress(psutil.Error):
-            for process in psutil.Process().children():
-                # The resource tracker that comes with spawned processes would die of the signal.
-                if "resource_tracker" not in " ".join(process.cmdline()):
-                    process.send_signal(STOP_SIGNAL)
+        for pid in pool.info.get("processes", []):
+            if pid != os.getpid():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, STOP_SIGNAL)
         if callable(celery_handler):
             celery_handler(received, frame)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from jobs.models import Job, JobState
-from jobs.queue import enqueue, request_cancel, retry
+from jobs.queue import enqueue
 from jobs.testing import run_due_jobs
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
 
