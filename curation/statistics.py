@@ -216,7 +216,7 @@ def outcomes_of(campaign: Campaign) -> dict[str, int]:
 
 
 def judgments_curve(campaign: Campaign) -> dict[str, Any]:
-    """Judgments since the first, as `curves.js` reads them: x in hours, at most 120 points."""
+    """Judgments since the first, as `curves.js` reads them: x in minutes or hours, at most 120 points."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -230,10 +230,12 @@ def judgments_curve(campaign: Campaign) -> dict[str, Any]:
             """,
             [CURVE_POINTS, campaign.pk],
         )
-        points = [[round(seconds / 3600, 4), int(count)] for seconds, count in cursor.fetchall()]
+        rows = [(float(seconds), int(count)) for seconds, count in cursor.fetchall()]
+    unit, size = ("Hours", 3600) if rows and rows[-1][0] > 3 * 3600 else ("Minutes", 60)
+    points = [[0.0, 0], *([round(seconds / size, 3), count] for seconds, count in rows)] if rows else []
     return {
         "series": [{"label": "Judgments", "points": points}],
-        "x_label": "Hours since the first judgment",
+        "x_label": f"{unit} since the first judgment",
         "y_label": "Judgments",
         "done": campaign.state != CampaignState.OPEN,
     }

@@ -15,7 +15,8 @@ from curation import campaigns as verbs
 from curation.datasets import SELECTABLE
 from curation.forms import CampaignForm, RatersForm
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignState, Item, ItemSample, Outcome
+from curation.models import Campaign, CampaignKind, CampaignState, Item, ItemSample, Outcome
+from curation.rubrics import GUIDELINES
 from curation.statistics import (
     judgments_curve,
     outcomes_of,
@@ -80,8 +81,11 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
         )
         initial: dict[str, Any] = {"batches": [chosen.pk], "name": chosen.name} if chosen else {}
         form = CampaignForm(initial=initial, user=request.user)
+    usual = [
+        (CampaignKind(kind).label, guidelines_html(text)) for kind, text in GUIDELINES.items() if kind in SELECTABLE
+    ]
     has_batches = form.fields["batches"].queryset.exists()  # type: ignore[attr-defined]
-    return render(request, "curation/campaign_new.html", {"form": form, "has_batches": has_batches})
+    return render(request, "curation/campaign_new.html", {"form": form, "has_batches": has_batches, "usual": usual})
 
 
 @policy(read=TEAM)
@@ -97,8 +101,8 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     context: dict[str, Any] = {
         "campaign": found,
         "progress": progress,
-        "rate": rate,
-        "minutes_left": (progress.wanted - progress.judgments) / rate if rate else None,
+        "pace": f"{rate:.1f} judgments/min" if rate else "",
+        "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "raters": raters,
         "raters_form": RatersForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
@@ -112,6 +116,16 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     if not blind:
         context |= _results(found)
     return render(request, "curation/campaign.html", context)
+
+
+def _time_left(judgments: int, rate: float) -> str:
+    """How long these still take at so many a minute; empty where nobody can say."""
+    if not rate or not judgments:
+        return ""
+    minutes = judgments / rate
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.0f} h"
 
 
 def _results(campaign: Campaign) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
-from accounts.models import Role
+from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.campaigns import create_compare_campaign
 from curation.datasets import freeze
@@ -227,7 +227,7 @@ def test_campaign_page_shows_how_it_stands(curator, campaign):
 
 def test_curve_counts_judgments(curator, campaign):
     data = curator.get(reverse("campaign_curve", args=[campaign.slug])).json()
-    assert [point[1] for point in data["series"][0]["points"]] == list(range(1, 9))
+    assert [point[1] for point in data["series"][0]["points"]] == list(range(9))
 
 
 def test_campaign_opens_pauses_and_closes(curator, campaign):
@@ -400,3 +400,15 @@ def test_empty_lists_say_what_to_do(name, role):
 
 def test_models_and_migrations_agree():
     call_command("makemigrations", "curation", "--check", "--dry-run")
+
+
+@pytest.mark.parametrize("model", ["campaign", "campaignevent", "judgment", "verdict", "dataset", "datasetversion"])
+def test_admin_shows_and_changes_nothing(model, campaign, version):
+    client = signed_in(User.objects.create_superuser("root@example.org"))
+    listing = reverse(f"admin:curation_{model}_changelist")
+    page = client.get(listing)
+    assert page.status_code == 200
+    row = page.context["cl"].result_list[0]
+    assert client.get(reverse(f"admin:curation_{model}_change", args=[row.pk])).status_code == 200
+    assert client.post(reverse(f"admin:curation_{model}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
+    assert client.get(reverse(f"admin:curation_{model}_add")).status_code == 403
