@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
@@ -36,7 +37,7 @@ def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     split = [[*word[:-1], word[-1] + END] for word in spelled]
     merges = []
     while split := [word for word in split if len(word) > 1]:
-        counts = Counter(pair for word in split for pair in zip(word, word[1:], strict=False))
+        counts = Counter(pair for word in split for pair in pairwise(word))
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         merges.append(best)
         split = [_merge(word, best) for word in split]

@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
@@ -28,3 +33,22 @@ def test_tokenizer_keeps_known_words_whole_and_any_other_text_whole_in_pieces():
     strange = tokenizer("naïve 🎉 zebra's").input_ids
     assert (strange[0], strange[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
     assert tokenizer.eos_token_id not in strange[1:-1]
+
+
+def test_tokenizer_has_the_same_ids_in_every_process():
+    program = (
+        "from demo.tokenizer import learn_merges; print(learn_merges(['sticker', 'stick', 'cats', 'cat', 'banana']))"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(answers) == 1
+    assert "'cat'" in answers.pop()
