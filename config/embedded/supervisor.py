@@ -89,6 +89,8 @@ class Supervisor:
         finally:
             child.stop(0)
         if child.process is None or child.process.returncode != 0:
+            if program.to_terminal:
+                raise Problem(f"{program.name} failed; what it said stands above.")
             raise Problem(f"{program.name} failed. Its log is {child.log}; it ends with:\n{child.log_tail()}")
 
     def watch(self) -> None:
