@@ -17,8 +17,8 @@ from config.environment import env_int
 from curation.campaigns import create_campaign
 from curation.models import Campaign, CampaignKind
 from generation.batches import request_batch
-from generation.model_versions import enqueue_import
-from generation.models import GenerationBatch, ModelVersion, PromptSet
+from generation.model_versions import enqueue_import, promote
+from generation.models import GenerationBatch, ModelPromotion, ModelVersion, PromptSet
 from generation.prompt_sets import create_prompt_set
 from jobs.models import Job, JobState
 
@@ -132,7 +132,14 @@ def import_base_model(by: User, out: OutputWrapper) -> ModelVersion:
         return existing
     folder = Path(settings.DEMO_DIR) / "model"
     wait_for(enqueue_import(folder, name=MODEL_NAME, by=by), out, "Importing the demo model")
-    return ModelVersion.objects.get(name=MODEL_NAME)
+    return promote_base(ModelVersion.objects.get(name=MODEL_NAME), by)
+
+
+def promote_base(version: ModelVersion, by: User) -> ModelVersion:
+    """Make the base what new batches use, where nobody has decided yet: a run's result is used only once it has won."""
+    if not ModelPromotion.objects.exists():
+        promote(version, by=by, reason="The base that everything starts from.")
+    return version
 
 
 def wait_for(job: Job, out: OutputWrapper, label: str) -> None:

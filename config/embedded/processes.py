@@ -82,8 +82,9 @@ def _worker(name: str, queues: str, pool: list[str]) -> Program:
     return Program(
         name=name,
         arguments=[sys.executable, "-m", "celery", "-A", "config", "worker", *options, *pool],
-        # With REMAP_SIGTERM a SIGTERM hands running work back at once instead of waiting for its end.
-        environment={"ATELIER_PROCESS": name, "PYTHONUNBUFFERED": "1", "REMAP_SIGTERM": "SIGQUIT"},
+        # On SIGTERM a job gives its work back within three seconds (jobs/workers.py), so Celery's warm shutdown is short.
+        # REMAP_SIGTERM would sleep through them, and leave SIGTERM ignored in every process started from here.
+        environment={"ATELIER_PROCESS": name, "PYTHONUNBUFFERED": "1"},
         is_ready=lambda pid: True,
     )
 

@@ -17,13 +17,13 @@ from accounts.api import create_token
 from accounts.models import Role, Scope, User
 from config.loop.eye import Eye
 from config.loop.raters import PATIENCE_SECONDS, Rater
-from config.workspace import MODEL_NAME, PROMPT_SETS, load_prompt_set
+from config.workspace import MODEL_NAME, PROMPT_SETS, load_prompt_set, promote_base
 from curation.campaigns import close_campaign, create_campaign
 from curation.datasets import create_dataset, freeze
 from curation.models import Campaign, CampaignKind, Dataset, DatasetVersion, Judgment, Outcome, Verdict
 from generation.batches import request_batch
 from generation.model_versions import enqueue_import, promote
-from generation.models import GenerationBatch, ModelVersion, PromptSet, Sample
+from generation.models import GenerationBatch, ModelPromotion, ModelVersion, PromptSet, Sample
 from jobs.models import Job, JobState
 from training.evaluations import start_evaluation
 from training.models import Evaluation, Preset, Recipe, TrainingRun
@@ -128,7 +128,7 @@ class Turn:
             version = stubborn(find)
         if version is None:
             raise StepFailed("The demo model was imported, but there is no version of it.")
-        return version
+        return stubborn(partial(promote_base, version, self._people["operator"]))
 
     def _prompt_set(self, index: int) -> PromptSet:
         file, name = PROMPT_SETS[index]
@@ -271,8 +271,9 @@ class Turn:
 
     def _promote(self, version: ModelVersion, evaluation: Evaluation) -> str:
         def decide() -> ModelVersion | None:
-            if ModelVersion.objects.promoted() != version:
-                promote(version, by=self._people["operator"], reason=f"Won {evaluation.name}"[:300])
+            last = ModelPromotion.objects.order_by("-id").first()
+            if last is None or last.model_version_id != version.pk:
+                promote(version, by=self._people["operator"], reason=f"Simulated turn: after {evaluation.name}"[:300])
             return ModelVersion.objects.promoted()
 
         default = stubborn(decide)
