@@ -14,6 +14,7 @@ from jobs.context import Cancelled, JobContext, Released
 LEASH = Path(__file__).with_name("leash.py")
 # The supervisor waits five seconds for a worker that it stops.
 RELEASE_GRACE_SECONDS = 2.0
+LOOK_SECONDS = 0.25
 
 
 def run_child(
@@ -37,14 +38,7 @@ def run_child(
     with _child(argv, log_path, cwd, env) as process:
         context.child_group = process.pid
         try:
-            while True:
-                try:
-                    status = process.wait(timeout=tick_seconds)
-                    break
-                except subprocess.TimeoutExpired:
-                    context.check()
-                    if on_tick is not None:
-                        on_tick()
+            status = _watch(process, context, on_tick, tick_seconds)
         except (Cancelled, Released) as wish:
             _end_gently(process, RELEASE_GRACE_SECONDS if isinstance(wish, Released) else grace_seconds, context)
             raise
@@ -85,6 +79,21 @@ def _child(
         _kill_group(process)
         with suppress(BrokenPipeError):
             guard.communicate(b"done")
+
+
+def _watch(
+    process: subprocess.Popen[bytes], context: JobContext, on_tick: Callable[[], None] | None, tick_seconds: float
+) -> int:
+    """Returns the exit status; raises what `check` raises, soon after the flag is set."""
+    next_tick = time.monotonic() + tick_seconds
+    while True:
+        try:
+            return process.wait(timeout=min(LOOK_SECONDS, tick_seconds))
+        except subprocess.TimeoutExpired:
+            context.check()
+        if on_tick is not None and time.monotonic() >= next_tick:
+            on_tick()
+            next_tick = time.monotonic() + tick_seconds
 
 
 def _end_gently(process: subprocess.Popen[bytes], seconds: float, context: JobContext) -> None:

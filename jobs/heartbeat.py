@@ -16,7 +16,7 @@ from jobs.context import JobContext
 logger = logging.getLogger(__name__)
 
 # How long a handler may take to stop on its own when the worker is told to; the supervisor's patience is 5 s.
-RELEASE_SECONDS = 2.5
+RELEASE_SECONDS = 3.0
 
 
 class Heartbeat:
