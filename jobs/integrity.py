@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db.models import Count, F, Max, Q
@@ -31,7 +32,7 @@ def problems() -> Iterator[str]:
 
 
 def _attempt_problems() -> Iterator[str]:
-    counted = Job.objects.annotate(
+    counted: Any = Job.objects.annotate(
         rows=Count("attempts", distinct=True),
         last=Max("attempts__number"),
         open_rows=Count("attempts", Q(attempts__outcome=""), distinct=True),
