@@ -77,8 +77,7 @@ def waiting_messages(queue: str) -> int | None:
     with _lock:
         try:
             connection = _open_connection()
-            with connection.channel() as channel:
-                return int(channel.queue_declare(queue=queue, passive=True).message_count)
+            return int(connection.default_channel.queue_declare(queue=queue, passive=True).message_count)
         except connection_errors() as error:
             if "NOT_FOUND" in str(error):  # AMQP brokers and kombu's virtual ones alike: nothing was ever published.
                 return 0
@@ -91,10 +90,10 @@ def broker_answers() -> bool:
     with _lock:
         try:
             connection = _open_connection()
-            with connection.channel() as channel:
-                client = getattr(channel, "client", None)
-                if client is not None:
-                    client.ping()
+            # Not channel(), which tries again after two seconds whatever the options say.
+            client = getattr(connection.default_channel, "client", None)
+            if client is not None:
+                client.ping()
             return True
         except Exception:
             # As in ring(): each client library has errors of its own, and all say the same here.

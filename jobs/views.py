@@ -39,8 +39,8 @@ def jobs(request: HttpRequest) -> HttpResponse:
     """Queues and workers with what they do now, and all jobs, newest first."""
     assert isinstance(request.user, User)
     visible = Job.objects.visible_to(request.user)
-    filters = {name: request.GET[name] for name in ("state", "kind", "queue") if request.GET.get(name)}
-    page = _page(visible.filter(**_known(filters)), request.GET.get("before", ""), request.GET.get("after", ""))
+    filters = _filters(request)
+    page = _page(visible.filter(**filters), request.GET.get("before", ""), request.GET.get("after", ""))
     context = {
         **page,
         "filters": filters,
@@ -115,9 +115,10 @@ def _may_cancel(user: User, found: Job) -> bool:
     return user.is_superuser or user.has_role(Role.OPERATOR) or (found.created_by_id == user.pk)
 
 
-def _known(filters: dict[str, str]) -> dict[str, str]:
-    """Filters by name of column; values that no row has find nothing, which is the right answer."""
-    return {name: value for name, value in filters.items() if "\x00" not in value}
+def _filters(request: HttpRequest) -> dict[str, str]:
+    """Column -> wanted value; a value that no row has finds nothing, one that Postgres cannot hold is no filter."""
+    asked = {name: request.GET.get(name, "") for name in ("state", "kind", "queue")}
+    return {name: value for name, value in asked.items() if value and "\x00" not in value}
 
 
 def _page(found: JobQuerySet, before: str, after: str) -> dict[str, object]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import dj_database_url
 import psutil
 import redis
-from celery import current_app
 from django.core.management import call_command
 from django.db import connection, connections
 
@@ -107,11 +106,12 @@ class Site:
 def running_site(folder: Path) -> Iterator[Site]:
     """A site whose database is migrated; this process's Django and Celery point at it until the block ends."""
     services = start_services(folder, durable=False)
-    settings, broker_url = dict(connection.settings_dict), current_app.conf.broker_url
+    settings, broker_url = dict(connection.settings_dict), os.environ["CELERY_BROKER_URL"]
     connections.close_all()
     found = dj_database_url.parse(services.database_url)
     connection.settings_dict.update({name: found[name] for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT")})
-    current_app.conf.broker_url = services.broker_url
+    # Celery reads the variable each time, before its settings.
+    os.environ["CELERY_BROKER_URL"] = services.broker_url
     site = Site(folder, services)
     try:
         call_command("migrate", verbosity=0)
@@ -120,7 +120,7 @@ def running_site(folder: Path) -> Iterator[Site]:
         site.stop_all()
         connections.close_all()
         connection.settings_dict.update(settings)
-        current_app.conf.broker_url = broker_url
+        os.environ["CELERY_BROKER_URL"] = broker_url
         doorbell.forget_connection()
         services.stop()
 
