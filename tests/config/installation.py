@@ -52,9 +52,11 @@ def manage(
 class Installation:
     """`manage.py up` on a data folder; what it says is in `said`."""
 
-    def __init__(self, data_dir: Path, account: Account = OURSELVES, command: str = "up") -> None:
+    def __init__(
+        self, data_dir: Path, account: Account = OURSELVES, command: str = "up", port: int = 0, **values: str
+    ) -> None:
         self.data_dir = data_dir
-        self.port = free_port()
+        self.port = port or free_port()
         self.said: list[str] = []
         self.seen: set[psutil.Process] = set()
         arguments = [
@@ -69,7 +71,7 @@ class Installation:
         self.process = subprocess.Popen(
             wrap(arguments, account),
             cwd=PROJECT,
-            env=environment(data_dir),
+            env=environment(data_dir, **values),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
