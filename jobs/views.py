@@ -76,7 +76,13 @@ def job(request: HttpRequest, pk: UUID) -> HttpResponse:
         "may_retry": found.state in (JobState.FAILED, JobState.CANCELLED) and is_operator,
         "shows_details": is_operator or request.user.has_role(Role.AUDITOR),
     }
-    return render(request, "jobs/_job.html" if request.htmx else "jobs/job.html", context)  # type: ignore[attr-defined]
+    if not request.htmx:  # type: ignore[attr-defined]
+        return render(request, "jobs/job.html", context)
+    part = render(request, "jobs/_job.html", context)
+    if not found.is_open:
+        # The buttons in the page's head have changed with the state: the polling page loads itself anew, once.
+        part["HX-Refresh"] = "true"
+    return part
 
 
 @require_POST

@@ -116,6 +116,16 @@ def test_job_page_tells_its_history(client):
     assert "hx-trigger" not in page
 
 
+def test_polling_job_page_loads_anew_when_the_job_is_over(client):
+    sign_in(client, Role.OPERATOR)
+    job = queued()
+    part = client.get(reverse("job", args=[job.pk]), headers={"HX-Request": "true"})
+    assert "hx-trigger" in part.content.decode()
+    assert "HX-Refresh" not in part
+    run_due_jobs()
+    assert client.get(reverse("job", args=[job.pk]), headers={"HX-Request": "true"})["HX-Refresh"] == "true"
+
+
 def test_texts_of_jobs_are_escaped(client):
     sign_in(client, Role.OPERATOR)
     job = queued("<script>alert(1)</script>")
