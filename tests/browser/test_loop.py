@@ -89,18 +89,15 @@ def test_the_loop_goes_round_in_a_browser(demo: Demo, visitor):
     page.locator("main form button.btn--primary").last.click()
     page.wait_for_url(re.compile(r"/evaluations/\d+/$"))
     evaluation = page.url
-    wait_for_end(page, 420)
+    expect(page.get_by_role("link", name="The campaign")).to_be_visible(timeout=420_000)
     compared = rate_everything(rater, "Side by side", ["ArrowLeft"])
     assert compared > 0
     operator.go(evaluation)
     expect(page.locator("main")).to_contain_text(re.compile(rf"{compared} judgments? of \d+ prompts"))
 
     # What won is promoted, and the next batch uses it.
-    page.get_by_role("button", name=re.compile("Promote")).first.click()
-    confirm = page.get_by_role("dialog").get_by_role("button", name=re.compile("Promote"))
-    if confirm.count():
-        confirm.first.click()
-    page.wait_for_load_state()
+    page.get_by_role("button", name=re.compile("Promote v2")).click()
+    expect(page.locator("main")).to_contain_text("v2 Tailored on v1 is promoted")
     operator.go("/batches/new/")
     expect(page.get_by_label("Model", exact=False).locator("option:checked").first).to_contain_text("v2")
 
