@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.views.defaults import permission_denied
 
 from accounts.models import Role, User
 
@@ -149,5 +150,6 @@ class AccessPolicyMiddleware:
                 return JsonResponse({"detail": "Sign in first."}, status=401)
             return redirect_to_login(request.get_full_path())
         if not rule.allows(request.user, request.method or "GET"):
-            raise PermissionDenied("Your role does not open this page.")
+            # Not raised: a refusal is no fault of the program, and its log needs no traceback.
+            return permission_denied(request, PermissionDenied("Your role does not open this page."))
         return None

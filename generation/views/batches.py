@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.auth.models import AnonymousUser
 from django.db.models import Prefetch, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from accounts.models import User
+from accounts.models import Role, User
 from accounts.policies import policy
 from generation import batches as verbs
 from generation.engine.requests import CHUNK_SIZE
@@ -98,7 +99,7 @@ def batch(request: HttpRequest, pk: int) -> HttpResponse:
         **_wall(request, shown),
         "scheduler_label": verbs.SCHEDULER_LABELS.get(shown.scheduler, shown.scheduler),
         "may_write": may_write(member(request), *TEAM),
-        "campaign_url": _campaign_url(shown),
+        "campaign_url": _campaign_url(shown, request.user),
     }
     return render(request, "generation/batch.html", context)
 
@@ -239,8 +240,8 @@ def say_duration(seconds: float) -> str:
     return f"about {seconds / 3600:.1f} h"
 
 
-def _campaign_url(batch: GenerationBatch) -> str:
-    try:
-        return f"{reverse('campaign_new')}?batch={batch.pk}"
-    except NoReverseMatch:
+def _campaign_url(batch: GenerationBatch, user: User | AnonymousUser) -> str:
+    """Where a curator opens a campaign from the batch; empty for everybody else."""
+    if not isinstance(user, User) or not (user.is_superuser or user.has_role(Role.CURATOR)):
         return ""
+    return f"{reverse('campaign_new')}?batch={batch.pk}"
