@@ -92,7 +92,7 @@ def test_second_answer_supersedes_the_first_and_counts_once(rater, held):
     ("supersedes", "reason"),
     [
         (None, "An undo names the judgment that it takes back"),
-        (str(uuid.uuid4()), "is not the latest one"),
+        ("6a1f7a0e-3f0c-4d5c-9a51-0d4f5a3c2b11", "is not the latest one"),
         ("nonsense", "must be a UUID"),
     ],
 )
