@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 
 from demo.autoencoder import encode_all, train_autoencoder
 from demo.contrastive import load_checkpoint, save_clip, train_clip
-from demo.denoiser import Latents, make_models, train_denoiser
+from demo.denoiser import Latents, make_models, train_denoiser, train_text_encoder
 from demo.measure import write_card
 from demo.renders import RenderSet, render_set
 from demo.tiny import assemble_pipeline, save_pipeline
@@ -21,7 +21,7 @@ from demo.training_loop import Budget
 SEED = 20311
 VARIANTS = 10
 STAGES = ("vae", "unet", "clip", "export", "card")
-STEPS = {"vae": 2600, "unet": 3000, "clip": 900}
+STEPS = {"vae": 2600, "text": 400, "unet": 3000, "clip": 900}
 
 
 def main() -> None:
@@ -34,8 +34,11 @@ def main() -> None:
         vae.save_pretrained(work / "vae", safe_serialization=True)
     if "unet" in arguments.stages:
         renders, models = load_renders(work), make_models(device, SEED)
+        latents = load_latents(work, renders, device)
+        budget = Budget(STEPS["text"], arguments.text_minutes)
+        train_text_encoder(renders, latents, models, budget, work, device=device, seed=SEED)
         budget = Budget(STEPS["unet"], arguments.unet_minutes)
-        train_denoiser(renders, load_latents(work, renders, device), models, budget, work, device=device, seed=SEED)
+        train_denoiser(renders, latents, models, budget, work, device=device, seed=SEED)
     if "clip" in arguments.stages:
         train_clip(load_renders(work), Budget(STEPS["clip"], arguments.clip_minutes), work, device=device, seed=SEED)
     if "export" in arguments.stages:
@@ -50,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--stages", default=STAGES, type=lambda text: tuple(text.split(",")), metavar="A,B")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="where model/, clip/ and MODEL_CARD.md go")
     parser.add_argument("--work", type=Path, default=Path(".build/demo"), help="checkpoints, logs and sample sheets")
-    for stage, minutes in (("vae", 15.0), ("unet", 40.0), ("clip", 8.0)):
+    for stage, minutes in (("vae", 15.0), ("text", 5.0), ("unet", 40.0), ("clip", 8.0)):
         parser.add_argument(f"--{stage}-minutes", type=float, default=minutes, help="wall-time cap of the stage")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):

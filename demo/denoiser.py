@@ -18,6 +18,8 @@ from demo.world import LOOKS, SIZE, all_words, load_subjects, write_caption
 
 BATCH = 32
 CAPTIONS = 32
+TEXT_BATCH = 128
+ROUGH = 8
 EMPTY_SHARE = 0.1
 EMA_DECAY = 0.998
 
@@ -51,6 +53,64 @@ def make_models(device: str, seed: int) -> tuple[CLIPTokenizer, TextToLatent, Te
     averaged = TextToLatent(tokenizer).to(device).eval().requires_grad_(False)
     averaged.load_state_dict(model.state_dict())
     return tokenizer, model, averaged
+
+
+class CaptionReader(nn.Module):
+    """What the text encoder is first taught with: read from a hidden state the subject, the look and a rough picture."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.subject = nn.Linear(width, len(load_subjects()))
+        self.look = nn.Linear(width, len(LOOKS))
+        self.picture = nn.Linear(width, 4 * ROUGH * ROUGH)
+
+
+def train_text_encoder(
+    renders: RenderSet, latents: Latents, models: tuple[CLIPTokenizer, TextToLatent, TextToLatent], budget: Budget,
+    work: Path, *, device: str, seed: int,
+) -> None:  # fmt: skip
+    """Teach the text encoder what captions mean, before the denoiser listens to it.
+
+    Through the denoiser alone it takes thousands of steps until words are told apart. Here a linear reader must find
+    subject, look and the mean picture (8x8 latents) in the hidden state of the end of the caption and of its padding.
+    """
+    tokenizer, model, averaged = models
+    captions = tokenise_captions(tokenizer, seed)
+    pictures = mean_pictures(renders, latents).to(device)
+    encoder, reader = model.text_encoder, CaptionReader(model.text_encoder.config.hidden_size).to(device)
+
+    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        subjects = torch.randint(captions.shape[0], (TEXT_BATCH,), generator=generator)
+        looks = torch.randint(captions.shape[1], (TEXT_BATCH,), generator=generator)
+        tokens = captions[subjects, looks, torch.randint(CAPTIONS, (TEXT_BATCH,), generator=generator)]
+        hidden = encoder(tokens.to(device)).last_hidden_state
+        ends = (tokens == tokenizer.eos_token_id).int().argmax(dim=1)
+        later = ends + (torch.rand(TEXT_BATCH, generator=generator) * (tokens.shape[1] - ends)).long()
+        total, right = hidden.new_zeros(()), 0.0
+        for places in (ends, later):
+            state = hidden[torch.arange(TEXT_BATCH), places]
+            named = reader.subject(state)
+            total = total + functional.cross_entropy(named, subjects.to(device))
+            total = total + functional.cross_entropy(reader.look(state), looks.to(device))
+            total = total + 4 * functional.mse_loss(reader.picture(state), pictures[subjects, looks])
+            right += (named.argmax(dim=1).cpu() == subjects).float().mean().item() / 2
+        return total, {"right": round(right, 3)}
+
+    parameters = [*encoder.parameters(), *reader.parameters()]
+    parts: dict[str, nn.Module] = {"encoder": encoder, "reader": reader}
+    train(Loop("text", parameters, parts, loss, learning_rate=1e-3), budget, work)
+    averaged.text_encoder.load_state_dict(encoder.state_dict())
+
+
+def mean_pictures(renders: RenderSet, latents: Latents) -> torch.Tensor:
+    """The mean latent of each subject in each look, pooled: float32 [subjects, looks, 4 * 8 * 8]."""
+    pooled = functional.adaptive_avg_pool2d(latents.mean, ROUGH).flatten(1)
+    means = torch.zeros(len(load_subjects()), len(LOOKS), pooled.shape[1])
+    counts = torch.zeros(len(load_subjects()), len(LOOKS), 1)
+    means.index_put_((renders.subjects, renders.looks), pooled, accumulate=True)
+    counts.index_put_((renders.subjects, renders.looks), torch.ones(len(pooled), 1), accumulate=True)
+    return means / counts
 
 
 def train_denoiser(
