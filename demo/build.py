@@ -44,7 +44,7 @@ def main() -> None:
     if "export" in arguments.stages:
         export(work, arguments.out)
     if "card" in arguments.stages:
-        write_card(arguments.out, work)
+        write_card(arguments.out, work, arguments.note)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -55,6 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path(".build/demo"), help="checkpoints, logs and sample sheets")
     for stage, minutes in (("vae", 15.0), ("text", 5.0), ("unet", 40.0), ("clip", 8.0)):
         parser.add_argument(f"--{stage}-minutes", type=float, default=minutes, help="wall-time cap of the stage")
+    parser.add_argument("--note", default="", help="a sentence for the card on how these weights came to be")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
         parser.error(f"There is no stage {', '.join(sorted(unknown))}. The stages are {', '.join(STAGES)}.")
@@ -86,8 +87,11 @@ def export(work: Path, out_dir: Path) -> None:
     tokenizer, _, averaged = make_models("cpu", SEED)
     state = torch.load(work / "unet.pt", weights_only=True, map_location="cpu")
     averaged.load_state_dict(state["modules"]["averaged"])
+    vae = AutoencoderKL.from_pretrained(work / "vae")
+    # Where the build kept its checkpoint is nobody's business.
+    vae.register_to_config(_name_or_path="")
     pipeline = assemble_pipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        vae=vae,
         unet=averaged.unet,
         text_encoder=averaged.text_encoder,
         tokenizer=tokenizer,

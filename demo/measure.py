@@ -155,7 +155,7 @@ def count_millions(module: torch.nn.Module) -> float:
     return sum(parameter.numel() for parameter in module.parameters()) / 1e6
 
 
-def write_card(out_dir: Path, work: Path) -> None:
+def write_card(out_dir: Path, work: Path, note: str = "") -> None:
     """Measure the committed folders and write `MODEL_CARD.md` and a sheet of samples."""
     pipeline, ranker = load_pipeline(out_dir / "model"), Ranker(out_dir / "clip")
     renders = render_set(variants=1, seed=MEASURE_SEED)
@@ -167,6 +167,7 @@ def write_card(out_dir: Path, work: Path) -> None:
     print(figures)
     text = (Path(__file__).with_name("card.md")).read_text(encoding="utf-8")
     values = {
+        "note": f"\n{note}\n" if note else "",
         "subjects": len(load_subjects()),
         "unet": f"{count_millions(pipeline.unet):.1f}",
         "text": f"{count_millions(pipeline.text_encoder):.2f}",
