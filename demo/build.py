@@ -1,7 +1,7 @@
 """Rebuild the demo models: `python -m demo.build [--stages vae,unet,clip,export,card] [--device cpu] [--out demo]`.
 
 The stages run in this order and leave checkpoints in the work folder, so a build that was stopped continues where it
-was, and a finished stage is not repeated. On two free CPU cores the whole takes about three quarters of an hour.
+was, and a finished stage is not repeated. Each stage on a CPU ends at its cap in minutes at the latest.
 """
 
 import argparse
