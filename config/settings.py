@@ -80,12 +80,16 @@ TEMPLATES = [
 # --- Data -----------------------------------------------------------------------------------------------------------
 _embedded = embedded_urls(DATA_DIR)
 _database_url = env_str("DATABASE_URL") or (_embedded[0] if _embedded else "postgres://atelier@127.0.0.1:1/atelier")
-DATABASES = {
-    "default": {
-        **dj_database_url.parse(_database_url, conn_max_age=60, conn_health_checks=True),
-        "OPTIONS": {"connect_timeout": 5, "application_name": env_str("ATELIER_PROCESS", "atelier")},
-    }
+_database = dj_database_url.parse(_database_url, conn_max_age=60, conn_health_checks=True)
+_database["OPTIONS"] = {
+    "connect_timeout": 5,
+    "application_name": env_str("ATELIER_PROCESS", "atelier"),
+    # A process that is frozen in the middle of a transaction does not keep its locks for ever.
+    "options": f"-c idle_in_transaction_session_timeout={env_int('DATABASE_IDLE_SECONDS', 60, least=1, most=3600)}s",
+    # What the address says, such as sslmode, goes before.
+    **_database.get("OPTIONS", {}),
 }
+DATABASES = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Images and weights: content-addressed files behind Django's storage API. MEDIA_STORAGE is `file` or `s3://BUCKET/PREFIX`.

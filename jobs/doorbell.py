@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -57,10 +57,15 @@ def ring(job_ids: Collection[UUID], *, patient: bool = False) -> int:
         return 0
     rung: list[UUID] = []
     try:
-        connection = _open_connection()
-        for job_id, queue in due:
-            _publish(connection, job_id, queue)
-            rung.append(job_id)
+        is_kept = _connection is not None
+        try:
+            _publish_all(due, rung)
+        except connection_errors() as error:
+            if not is_kept or _timed_out(error):
+                raise
+            # A broker that was restarted since has closed the connection that we kept; it may well take a new one.
+            _close_connection()
+            _publish_all(due[len(rung) :], rung)
     except Exception as error:
         # Whatever a client library says of a broker that is away, the caller's request has nothing to do with it.
         _silent_until = time.monotonic() + PAUSE_SECONDS
@@ -115,8 +120,17 @@ def connection_errors() -> tuple[type[BaseException], ...]:
     return (*transport.connection_errors, *transport.channel_errors, KombuError, OSError)
 
 
-def _publish(connection: Any, job_id: UUID, queue: str) -> None:
-    current_app.send_task("jobs.run", args=[str(job_id)], queue=queue, connection=connection, retry=False)
+def _timed_out(error: BaseException) -> bool:
+    """Whether a broker was silent for its time, by the name that each client library gives to that."""
+    return any("Timeout" in type(one).__name__ for one in (error, error.__cause__, error.__context__))
+
+
+def _publish_all(due: Sequence[tuple[UUID, str]], rung: list[UUID]) -> None:
+    """Publishes in order; `rung` says how far it came."""
+    connection = _open_connection()
+    for job_id, queue in due:
+        current_app.send_task("jobs.run", args=[str(job_id)], queue=queue, connection=connection, retry=False)
+        rung.append(job_id)
 
 
 def _open_connection() -> Any:

@@ -1,6 +1,7 @@
 """What keeps the promise that no job is lost: the outbox is rung again, and leases that ran out are reaped.
 
 Any number of sweepers may run; an advisory lock lets one at a time through, and every change is conditional anyway.
+A sweeper that is frozen rather than dead keeps the lock, so it is passed over once nobody has swept for a while.
 """
 
 import logging
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
@@ -34,7 +36,7 @@ FORGET_WORKERS = timedelta(minutes=10)
 def sweep() -> dict[str, int] | None:
     """One sweep; returns what it did, None when another sweeper is at it."""
     with _alone() as is_alone:
-        if not is_alone:
+        if not is_alone and not is_overdue():
             return None
         done = {"reaped": reap(), "healed": heal(), "rung": ring_again()}
         Worker.objects.filter(seen_at__lt=Now() - FORGET_WORKERS).delete()
@@ -42,6 +44,12 @@ def sweep() -> dict[str, int] | None:
     if any(done.values()):
         logger.info("Swept: %(reaped)d reaped, %(healed)d healed, %(rung)d rung.", done)
     return done
+
+
+def is_overdue() -> bool:
+    """Whether nobody has ended a sweep for some time: scheduler, control worker or broker are away, or a sweeper hangs."""
+    late = Now() - timedelta(seconds=3 * settings.JOB_SWEEP_SECONDS)
+    return not Sweep.objects.filter(swept_at__gte=late).exists()
 
 
 def reap() -> int:

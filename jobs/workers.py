@@ -23,9 +23,9 @@ from django.db import DatabaseError, InterfaceError, connection, models
 from django.db.models.functions import Now
 
 from jobs.execution import stop_running
-from jobs.models import Sweep, Worker
+from jobs.models import Worker
 from jobs.processes import Holder, this_process
-from jobs.sweeper import sweep
+from jobs.sweeper import is_overdue, sweep
 
 logger = logging.getLogger(__name__)
 
@@ -96,10 +96,8 @@ class Presence:
             connection.close()
 
     def _sweep_for_nobody(self) -> None:
-        """Sweeps when nobody has for a while: the scheduler, the control worker or the broker is away."""
-        late = Now() - timedelta(seconds=3 * settings.JOB_SWEEP_SECONDS)
         try:
-            if not Sweep.objects.filter(swept_at__gte=late).exists():
+            if is_overdue():
                 sweep()
         except (DatabaseError, InterfaceError) as error:
             logger.warning("A sweep did not get through: %s", error)

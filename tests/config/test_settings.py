@@ -1,5 +1,6 @@
 """Settings: what comes from the environment is checked, the secret key is kept safe, and production is deployable."""
 
+import json
 import os
 import stat
 import subprocess
@@ -107,3 +108,20 @@ def test_web_process_knows_no_torch(tmp_path):
         check=False,
     )
     assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_what_the_database_address_asks_for_is_kept(tmp_path):
+    done = manage(
+        "shell",
+        "--no-imports",
+        "-c",
+        "from django.conf import settings; import json; print(json.dumps(settings.DATABASES['default']['OPTIONS']))",
+        DATABASE_URL="postgres://somebody:secret@db.example.org/atelier?sslmode=verify-full&connect_timeout=9",
+        DATA_DIR=str(tmp_path),
+    )
+    assert json.loads(done.stdout) == {
+        "application_name": "atelier",
+        "connect_timeout": 9,
+        "options": "-c idle_in_transaction_session_timeout=60s",
+        "sslmode": "verify-full",
+    }, done.stderr

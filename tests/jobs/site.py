@@ -85,6 +85,7 @@ class Site:
             "DATABASE_URL": self.services.database_url,
             "CELERY_BROKER_URL": self.services.broker_url,
             "DATA_DIR": str(self.folder / "data"),
+            "DATABASE_IDLE_SECONDS": "3",
             "JOB_LEASE_SECONDS": "3",
             "JOB_SWEEP_SECONDS": "1",
             "JOB_BACKOFF_SECONDS": "1",

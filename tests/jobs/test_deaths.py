@@ -9,7 +9,7 @@ import psutil
 import pytest
 from django.db import connections
 
-from jobs.doorbell import ring
+from jobs.doorbell import forget_connection, ring
 from jobs.integrity import problems
 from jobs.models import Job, JobState, OutboxMessage, Worker
 from jobs.queue import enqueue, request_cancel
@@ -31,6 +31,8 @@ def site(_installation):
     """The installation without jobs and without workers but the control worker; afterwards nothing may be inconsistent."""
     Job.objects.all().delete()
     _installation.broker().flushall()
+    # A test before may have taken the broker away: this process then keeps silent for a while.
+    forget_connection()
     wait_for(lambda: Worker.objects.filter(queues="control").exists(), 30)
     yield _installation
     found = list(problems())

@@ -1,7 +1,10 @@
 """A broker that is away or silent must cost a request next to nothing."""
 
 import socket
+import threading
 import time
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -72,6 +75,58 @@ def test_silent_broker_costs_at_most_the_time_limit_and_only_once(broker_at):
         second = seconds(lambda: doorbell.ring([job.pk]))
     assert first < doorbell.CONNECT_SECONDS + 2 * doorbell.ANSWER_SECONDS
     assert second < 0.05
+
+
+def test_connection_that_a_restarted_broker_closed_costs_no_ring(clean_broker):
+    first, second = new_job(), new_job()
+    assert doorbell.ring([first.pk]) == 1
+    clean_broker.client_kill_filter(_type="normal", skipme=True)
+    assert doorbell.ring([second.pk]) == 1
+    assert clean_broker.llen("cpu") == 2
+
+
+def test_broker_that_falls_silent_on_a_kept_connection_is_waited_for_once(clean_broker, monkeypatch):
+    job, other = new_job(), new_job()
+    with relay_to_broker() as (port, is_muted):
+        url = urlsplit(settings.CELERY_BROKER_URL)
+        address = url._replace(netloc=f"{url.netloc.rpartition(':')[0]}:{port}")
+        monkeypatch.setenv("CELERY_BROKER_URL", address.geturl())
+        doorbell.forget_connection()
+        assert doorbell.ring([job.pk]) == 1
+        is_muted.set()
+        first = seconds(lambda: doorbell.ring([other.pk]))
+        second = seconds(lambda: doorbell.ring([other.pk]))
+        doorbell.forget_connection()
+    assert doorbell.ANSWER_SECONDS * 0.9 < first < 1.5 * doorbell.ANSWER_SECONDS
+    assert second < 0.05
+
+
+@contextmanager
+def relay_to_broker():
+    """(port, event): a way to the broker on which no answer comes back any more once the event is set."""
+    url, is_muted = urlsplit(settings.CELERY_BROKER_URL), threading.Event()
+
+    def pass_on(source, target, mutable):
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if not (mutable and is_muted.is_set()):
+                    target.sendall(data)
+
+    def accept(server):
+        with suppress(OSError):
+            while True:
+                client, _ = server.accept()
+                broker = socket.create_connection((url.hostname, url.port))
+                open_sockets.extend([client, broker])
+                threading.Thread(target=pass_on, args=(client, broker, False), daemon=True).start()
+                threading.Thread(target=pass_on, args=(broker, client, True), daemon=True).start()
+
+    open_sockets = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=accept, args=(server,), daemon=True).start()
+        yield server.getsockname()[1], is_muted
+    for one in open_sockets:
+        one.close()
 
 
 def test_sweeper_rings_at_once_what_was_never_rung(clean_broker):

@@ -4,6 +4,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
@@ -12,7 +13,7 @@ from django.db.models.functions import Now
 from jobs import attempts
 from jobs.attempts import Pulse, beat, claim
 from jobs.context import JobContext, LeaseLost
-from jobs.models import Job, JobAttempt, JobState
+from jobs.models import Job, JobAttempt, JobState, Sweep
 from jobs.processes import this_process
 from jobs.queue import enqueue, request_cancel
 from jobs.sweeper import heal, reap, sweep
@@ -166,7 +167,7 @@ def test_lost_attempt_of_a_job_to_be_cancelled_is_its_end():
     assert job.state == JobState.CANCELLED
 
 
-def test_two_sweepers_do_not_meet():
+def sweep_while_another_has_the_lock() -> list[object]:
     inside, leave = threading.Event(), threading.Event()
 
     def act(number):
@@ -183,8 +184,22 @@ def test_two_sweepers_do_not_meet():
         finally:
             leave.set()
 
-    assert together(2, act) == [True, None]
+    return together(2, act)
+
+
+def test_two_sweepers_do_not_meet():
+    Sweep.objects.create(id=1, swept_at=Now())
+    assert sweep_while_another_has_the_lock() == [True, None]
     assert sweep() is not None
+
+
+def test_sweeper_that_hangs_is_passed_over():
+    Sweep.objects.create(id=1, swept_at=Now() - timedelta(minutes=5))
+    job = claimed_job()
+    expire(job)
+    locked, done = sweep_while_another_has_the_lock()
+    assert locked is True
+    assert done["reaped"] == 1
 
 
 def test_sweeper_makes_doorbells_that_are_missing():
