@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from demo.renders import RenderSet
 from demo.tiny import make_scheduler, make_text_encoder, make_unet
 from demo.tokenizer import build_tokenizer
-from demo.training_loop import Budget, Loop, train
+from demo.training_loop import Budget, Loop, half_precision, train
 from demo.world import LOOKS, SIZE, all_words, load_subjects, write_caption
 
 BATCH = 32
@@ -135,7 +135,7 @@ def train_denoiser(
         clean = latents.mean[rows] + latents.std[rows] * torch.randn(latents.mean[rows].shape, generator=generator)
         noise = torch.randn(clean.shape, generator=generator)
         noisy, target = scheduler.add_noise(clean, noise, timesteps), scheduler.get_velocity(clean, noise, timesteps)
-        with torch.autocast(device, torch.bfloat16):
+        with half_precision(device):
             predicted = model(noisy.to(device), timesteps.to(device), tokens.to(device))
         error = functional.mse_loss(predicted.float(), target.to(device), reduction="none").mean(dim=(1, 2, 3))
         late = error[timesteps.to(device) > 900]

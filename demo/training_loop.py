@@ -18,6 +18,14 @@ class Budget:
     minutes: float = math.inf
 
 
+def half_precision(device: str) -> torch.autocast:
+    """bfloat16 arithmetic where the hardware has it; a processor without it would be many times slower so."""
+    # torch says nothing public of a CPU's instructions before 2.11.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    is_fast = device == "cuda" or bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return torch.autocast(device, torch.bfloat16, enabled=is_fast)
+
+
 @dataclass(frozen=True)
 class Loop:
     """What a stage trains. `loss(step)` returns the scalar loss of that step and a dict of figures for the log."""
