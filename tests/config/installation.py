@@ -85,7 +85,7 @@ class Installation:
             for line in lines:
                 self.said.append(line.rstrip())
 
-    def wait_up(self, seconds: float = 90) -> None:
+    def wait_up(self, seconds: float = 180) -> None:
         wait_until(lambda: any("answers at" in line for line in self.said) or self.process.poll() is not None, seconds)
         assert self.process.poll() is None, "\n".join(self.said)
         assert any("answers at" in line for line in self.said), "\n".join(self.said)

@@ -54,7 +54,7 @@ class Site:
         process = self.processes.pop(name) if number != signal.SIGSTOP else self.processes[name]
         process.send_signal(number)
         if number != signal.SIGSTOP:
-            process.wait(20)
+            process.wait(60)
 
     def stop_all(self) -> None:
         for process in self.processes.values():
@@ -126,7 +126,7 @@ def running_site(folder: Path) -> Iterator[Site]:
         services.stop()
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 40) -> float:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> float:
     """Waits until it holds and returns how long that took; fails when it takes longer."""
     begun = time.monotonic()
     while not condition():
@@ -135,7 +135,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 40) -> float:
     return time.monotonic() - begun
 
 
-def wait_until(job: Job, state: JobState, seconds: float = 60) -> float:
+def wait_until(job: Job, state: JobState, seconds: float = 120) -> float:
     """Waits until the job is in the state; returns the seconds and refreshes the job."""
 
     def is_there() -> bool:

@@ -75,7 +75,7 @@ def test_killed_worker_loses_its_job_to_the_next(site):
     job = start_steps(site)
     pool = site.pool_process("one")
     site.kill("one")
-    wait_for(lambda: not pool.is_running() or pool.status() == psutil.STATUS_ZOMBIE, 3)
+    wait_for(lambda: not pool.is_running() or pool.status() == psutil.STATUS_ZOMBIE)
     site.start_worker("two", wait=False)
     seconds = wait_until(job, JobState.SUCCEEDED)
     assert_done_once(job)
@@ -114,8 +114,8 @@ def test_stopped_worker_with_a_deaf_job_gives_it_back_too(site):
     wait_until(job, JobState.RUNNING)
     begun = time.monotonic()
     site.kill("one", signal.SIGTERM)
-    assert time.monotonic() - begun < 5  # The supervisor's patience.
-    wait_until(job, JobState.QUEUED, 5)
+    assert time.monotonic() - begun < 30  # Half of what the job takes.
+    wait_until(job, JobState.QUEUED)
     site.start_worker("two", wait=False)
     wait_until(job, JobState.SUCCEEDED)
     assert [event.detail["attempt_number"] for event in job.events.filter(kind="wrote")] == [2]
@@ -158,8 +158,8 @@ def test_job_asked_for_while_the_broker_is_down_is_done_later(site):
         site.valkey.start()
         site.valkey.wait_ready()
     note(f"enqueue with the broker down: {first * 1000:.0f} ms, then {second * 1000:.0f} ms")
-    assert first < 1
-    assert second < 0.1
+    assert first < 5
+    assert second < 1
     note(f"broker back: done after {wait_until(job, JobState.SUCCEEDED, 60):.1f} s")
     wait_until(other, JobState.SUCCEEDED)
 
@@ -225,7 +225,7 @@ def test_frozen_worker_is_fenced_after_its_lease(site):
     note(f"SIGSTOP: done by another after {wait_until(job, JobState.SUCCEEDED):.1f} s")
     pool.resume()
     psutil.Process(site.processes["one"].pid).resume()
-    wait_for(lambda: "not the one that counts any more" in site.log("one"), 10)
+    wait_for(lambda: "not the one that counts any more" in site.log("one"))
     assert [event.detail["attempt_number"] for event in job.events.filter(kind="wrote")] == [2]
     assert outcomes(job) == ["lost", "succeeded"]
 
@@ -235,14 +235,14 @@ def test_running_job_is_cancelled_at_a_heartbeat(site):
     job = start_steps(site, steps=200)
     assert request_cancel(job, by=None)
     assert job.is_cancelling
-    note(f"cancel: over after {wait_until(job, JobState.CANCELLED, 5):.1f} s")
+    note(f"cancel: over after {wait_until(job, JobState.CANCELLED):.1f} s")
     assert outcomes(job) == ["cancelled"]
 
 
 def test_poison_job_is_given_up_after_its_attempts(site):
     site.start_worker("one")
     job = enqueue("tests.poison", {}, label="Poison")
-    wait_until(job, JobState.FAILED, 40)
+    wait_until(job, JobState.FAILED, 120)
     assert outcomes(job) == ["lost", "lost", "lost"]
     assert "given up" in job.error
     after = enqueue("tests.add", {"a": 1, "b": 1}, label="Add")
@@ -254,7 +254,7 @@ def test_child_and_grandchild_die_with_a_killed_worker(site, tmp_path):
     job = enqueue("tests.child", {"folder": str(tmp_path), "seconds": 60}, label="Child")
     family = child_pids(tmp_path)
     site.pool_process("one").kill()
-    wait_for(lambda: not any(lives(pid) for pid in family), 3)
+    wait_for(lambda: not any(lives(pid) for pid in family), 20)
     wait_until(job, JobState.SUCCEEDED)
     assert job.result == {"status": 0, "attempt": 2}
 
@@ -264,7 +264,7 @@ def test_child_of_a_killed_worker_dies_with_it(site, tmp_path):
     job = enqueue("tests.child", {"folder": str(tmp_path), "seconds": 60}, label="Child")
     family = child_pids(tmp_path)
     site.kill("one")
-    wait_for(lambda: not any(lives(pid) for pid in family), 3)
+    wait_for(lambda: not any(lives(pid) for pid in family), 20)
     site.start_worker("two", "train", wait=False)
     wait_until(job, JobState.SUCCEEDED)
 
@@ -274,7 +274,7 @@ def test_child_of_a_cancelled_job_is_ended(site, tmp_path):
     job = enqueue("tests.child", {"folder": str(tmp_path), "seconds": 60}, label="Child")
     family = child_pids(tmp_path)
     request_cancel(job, by=None)
-    wait_until(job, JobState.CANCELLED, 5)
+    wait_until(job, JobState.CANCELLED)
     assert not any(lives(pid) for pid in family)
 
 
@@ -287,7 +287,7 @@ def test_work_goes_on_without_scheduler_and_control_worker(site):
         job = start_steps(site)
         site.pool_process("one").kill()
         site.broker().flushall()
-        wait_until(job, JobState.SUCCEEDED, 40)
+        wait_until(job, JobState.SUCCEEDED, 120)
         assert_done_once(job)
     finally:
         for process in (beat, control):

@@ -1,5 +1,6 @@
 """A real Chromium against a real server, signed in by session."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 from accounts.models import User
 
@@ -21,6 +22,9 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+# Patience for a machine that does other things as well; the default is 5 s.
+expect.set_options(timeout=30_000)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +38,12 @@ def chromium(monkeypatch) -> Iterator[Browser]:
     # Playwright runs an event loop in this thread, in which Django would refuse its ORM to the test itself.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
     with sync_playwright() as playwright:
-        path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+        path = (
+            os.environ.get("CHROMIUM")
+            or shutil.which("chromium")
+            or shutil.which("chromium-browser")
+            or shutil.which("google-chrome")
+        )
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
@@ -64,7 +73,7 @@ def sign_in(chromium, live_server, monkeypatch) -> Iterator[Callable[..., Browse
     wait_for_server_threads()
 
 
-def wait_for_server_threads(seconds: float = 5) -> None:
+def wait_for_server_threads(seconds: float = 30) -> None:
     """Requests that were under way when the browser closed may still hold a connection; the test's own thread has one more."""
     end = time.monotonic() + seconds
     with connection.cursor() as cursor:
