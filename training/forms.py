@@ -7,7 +7,7 @@ from django import forms
 from django.db.models import QuerySet
 
 from accounts.models import Role, User
-from curation.models import DatasetVersion
+from curation.models import CampaignKind, DatasetVersion
 from generation.models import ModelVersion, PromptSet
 from training.models import Preset, Recipe
 from training.recipes import DEFAULT_HYPERPARAMETERS, T_PRIME
@@ -48,6 +48,23 @@ class RatersField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
 
 def dataset_versions() -> QuerySet[DatasetVersion]:
     return DatasetVersion.objects.filter(entry_count__gt=0).select_related("dataset").order_by("-frozen_at", "-pk")
+
+
+def suggested_sources() -> tuple[DatasetVersion | None, DatasetVersion | None]:
+    """(content, style) to begin with: the newest versions that raters accepted for their content and for their style.
+
+    Where one of them is missing, the newest other version takes its place.
+    """
+    versions = list(dataset_versions().prefetch_related("dataset__campaigns")[:50])
+    judged_for_style = [
+        version
+        for version in versions
+        if any(campaign.kind == CampaignKind.STYLE for campaign in version.dataset.campaigns.all())
+    ]
+    style = next(iter(judged_for_style or versions), None)
+    others = [version for version in versions if version != style]
+    content = next((version for version in others if version not in judged_for_style), next(iter(others), None))
+    return content, style
 
 
 class RecipeForm(forms.Form):

@@ -3,6 +3,7 @@
 import pytest
 from django.urls import reverse
 
+from curation.models import Campaign, CampaignKind, CampaignState, DatasetVersion
 from generation.model_versions import promote
 from generation.models import ModelPromotion
 from jobs.models import JobState
@@ -196,6 +197,19 @@ class TestRecipeForm:
         assert "never visits the band of" in late
         half = client.get(reverse("recipe_preview"), {**data, "style": "", "name": ""}).content.decode()
         assert "Choose the datasets" in half
+
+    def test_recipe_form_begins_with_what_was_accepted_for_style_and_for_content(self, client, sign_in):
+        sign_in("operator")
+        make_parent()
+        for kind in (CampaignKind.STYLE, CampaignKind.ALIGNMENT):
+            version = make_dataset_version(kind.label)
+            campaign = Campaign.objects.create(
+                slug=kind, name=kind.label, kind=kind, created_by=version.frozen_by, state=CampaignState.CLOSED
+            )
+            version.dataset.campaigns.add(campaign)
+        form = client.get(reverse("recipe_new")).context["form"]
+        chosen = {name: DatasetVersion.objects.get(pk=form[name].initial).dataset.name for name in ("content", "style")}
+        assert chosen == {"content": "Alignment", "style": "Style"}
 
     def test_another_like_it_begins_with_its_values(self, client, sign_in):
         sign_in("curator")

@@ -13,7 +13,7 @@ from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
 from training import recipes
-from training.forms import RecipeForm, dataset_versions
+from training.forms import RecipeForm, dataset_versions, suggested_sources
 from training.models import Preset, Recipe, TrainingRun
 from training.recipes import RecipeRefused
 from training.tables import TableView, view_tables
@@ -107,12 +107,12 @@ def may_run(request: HttpRequest) -> bool:
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:
-    newest = list(dataset_versions()[:2])
+    content, style = suggested_sources()
     promoted = ModelVersion.objects.promoted()
     initial: dict[str, Any] = {
         "schedule": promoted.pk if promoted else None,
-        "style": newest[0].pk if newest else None,
-        "content": newest[1].pk if len(newest) > 1 else None,
+        "style": style.pk if style else None,
+        "content": content.pk if content else None,
     }
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "")).first()
     if like is not None:
