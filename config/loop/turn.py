@@ -177,12 +177,12 @@ class Turn:
 
     def _rate(self, campaign: Campaign) -> dict[str, Any]:
         """Every simulated rater at once, over HTTP; then each item has as many answers as were asked for."""
-        prompts = stubborn(lambda: list(campaign.items.values_list("prompt__text", flat=True)))
+        texts = stubborn(lambda: [item.prompt.taught_as for item in campaign.items.select_related("prompt")])
         clip = Path(settings.DEMO_DIR) / "clip"
         raters = []
         for number, user in enumerate(self._raters()):
             token = stubborn(partial(create_token, user, scopes=[Scope.RATE], name=self.name))
-            raters.append(Rater(self.web_url, token, Eye(prompts, clip if clip.is_dir() else None, seed=number)))
+            raters.append(Rater(self.web_url, token, Eye(texts, clip if clip.is_dir() else None, seed=number)))
         with ThreadPoolExecutor(len(raters)) as pool:
             list(pool.map(lambda rater: rater.rate(campaign.slug), raters))
         left = stubborn(campaign.items.filter(judged__lt=campaign.overlap).count)
