@@ -117,10 +117,7 @@ def test_picture_of_two_prompts_with_one_caption_is_one_entry(rater):
     campaign = make_campaign(raters=[rater], batches=[batch, twin, other])
     assert judge_all(campaign, rater) == 4
     found = preview(make_dataset(campaign))
-    assert [
-        (entry.caption, entry.source["prompt"] if "prompt" in entry.source else "", len(entry.judgments))
-        for entry in found.entries
-    ] == [
+    assert [(entry.caption, entry.source.get("prompt", ""), len(entry.judgments)) for entry in found.entries] == [
         ("a cat", "die-cut sticker of a cat", 3),
         ("a cat, die-cut", "", 1),
     ]

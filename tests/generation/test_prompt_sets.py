@@ -124,7 +124,7 @@ def test_hash_is_that_of_the_canonical_list():
 
 
 def test_hash_of_prompts_without_captions_is_what_it_was_before_there_were_any():
-    before = hashlib.sha256('[["a cat","happy"],["a dog",""]]'.encode()).hexdigest()
+    before = hashlib.sha256(b'[["a cat","happy"],["a dog",""]]').hexdigest()
     assert hash_prompts([("a cat", "happy", ""), ("a dog", "", "")]) == before
     assert hash_prompts([("a cat", "happy"), ("a dog", "")]) == before
 
