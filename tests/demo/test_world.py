@@ -100,7 +100,7 @@ def read_rows(name: str) -> list[dict[str, str]]:
 def test_prompt_files_have_a_prompt_and_a_bucket_in_each_row():
     rows = {file.name: read_rows(file.name) for file in PROMPTS.glob("*.csv")}
     assert {name: len(found) for name, found in rows.items()} == {
-        "faces-and-friends.csv": 24,
+        "faces-and-friends.csv": 32,
         "house-style-eval.csv": 16,
     }
     for found in rows.values():
