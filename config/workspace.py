@@ -24,7 +24,7 @@ from jobs.models import Job, JobState
 
 MODEL_NAME = "Demo base"
 BATCH_NAME = "First stickers"
-IMAGES_PER_PROMPT = 4
+IMAGES_PER_PROMPT = 3
 CAMPAIGNS = [
     (CampaignKind.ALIGNMENT, "Does it show the prompt?"),
     (CampaignKind.STYLE, "Is it our style?"),

@@ -66,7 +66,7 @@ class QuestionOut(Schema):
 class ItemOut(Schema):
     assignment: int
     item: int
-    prompt: str
+    prompt: str = Field(description="What the images are judged by: the prompt's caption, or the prompt that has none.")
     bucket: str
     images: list[ImageOut] = Field(description="From left to right.")
     expires_at: datetime
@@ -169,7 +169,7 @@ def _item(assignment: Assignment, user: User, seconds: int) -> dict[str, Any]:
     return {
         "assignment": assignment.pk,
         "item": assignment.item_id,
-        "prompt": assignment.item.prompt.text,
+        "prompt": assignment.item.prompt.taught_as,
         "bucket": assignment.item.bucket,
         "images": [
             {

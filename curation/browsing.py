@@ -31,7 +31,7 @@ def find_samples(samples: QuerySet[Sample], filters: Mapping[str, Any]) -> Query
     if bucket := filters.get("bucket"):
         samples = samples.filter(prompt__bucket=bucket)
     for word in (filters.get("words") or "").split()[:10]:
-        samples = samples.filter(prompt__text__icontains=word)
+        samples = samples.filter(Q(prompt__text__icontains=word) | Q(prompt__caption__icontains=word))
     return samples.order_by("-pk")
 
 

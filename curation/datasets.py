@@ -101,7 +101,7 @@ def select_entries(dataset: Dataset) -> list[Entry]:
     )
     groups: dict[tuple[str, str], list[ItemSample]] = {}
     for row in rows:
-        groups.setdefault((row.sample.image, row.sample.prompt.text), []).append(row)
+        groups.setdefault((row.sample.image, row.sample.prompt.taught_as), []).append(row)
     accepted = [rows for rows in groups.values() if all(row.outcome == Outcome.ACCEPTED for row in rows)]  # type: ignore[attr-defined]
     return sorted(map(_entry, accepted), key=lambda entry: entry.key)
 
@@ -186,23 +186,25 @@ def _entry(rows: list[Any]) -> Entry:
         sample_id=first.pk,
         image=first.image,
         thumbnail=first.thumbnail,
-        caption=first.prompt.text,
+        caption=first.prompt.taught_as,
         bucket=first.prompt.bucket,
-        source=source_of(first),
+        source=source_of(first, first.prompt.taught_as),
         judgments=tuple(sorted({str(pk) for row in rows for pk in row.judgment_ids})),
     )
 
 
 def _balance(dataset: Dataset, entries: list[Entry]) -> list[BucketBalance]:
     accepted = Counter(entry.bucket for entry in entries)
-    decided = Counter(
-        bucket
-        for bucket, _, _ in _item_samples(dataset)
+    rows = (
+        _item_samples(dataset)
         .filter(item__verdicts__rule=dataset.rule)
         .exclude(item__verdicts__outcome=Outcome.PENDING)
         .order_by()
-        .values_list("sample__prompt__bucket", "sample__image", "sample__prompt__text")
+        .values_list("sample__prompt__bucket", "sample__image", "sample__prompt__caption", "sample__prompt__text")
         .distinct()
+    )
+    decided = Counter(
+        bucket for bucket, _, _ in {(bucket, image, caption or text) for bucket, image, caption, text in rows}
     )
     buckets = sorted(decided, key=lambda bucket: (-accepted[bucket], bucket))
     return [BucketBalance(bucket, accepted[bucket], decided[bucket]) for bucket in buckets]

@@ -23,7 +23,8 @@ FORMAT = "atelier-dataset/1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a selection, with its caption, how it was drawn, and the judgments behind it (UUIDs, sorted)."""
+    """One image of a selection, with the caption that it is taught under, how it was drawn, and the judgments behind it
+    (UUIDs, sorted)."""
 
     sample_id: int
     image: str
@@ -82,10 +83,14 @@ def manifest_name(sha256: str) -> str:
     return f"manifests/{sha256[:2]}/{sha256[2:4]}/{sha256}.json"
 
 
-def source_of(sample: Sample) -> dict[str, Any]:
-    """Everything needed to draw the sample again. Needs `batch.model_version` loaded."""
+def source_of(sample: Sample, caption: str) -> dict[str, Any]:
+    """Everything needed to draw the sample again, whose entry has this caption. Needs `prompt` and `batch.model_version`.
+
+    The prompt is named only where it is not the caption, so that versions of the time before captions keep their hash.
+    """
     batch = sample.batch
-    return {
+    prompt = {} if sample.prompt.text == caption else {"prompt": sample.prompt.text}
+    return prompt | {
         "model": batch.model_version.content_hash,
         "seed": sample.seed,
         "steps": batch.steps,
@@ -99,7 +104,7 @@ def source_of(sample: Sample) -> dict[str, Any]:
 
 def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
     """The entries of a version as its rows have them, in the order of their positions."""
-    rows = DatasetEntry.objects.filter(version=version).select_related("sample__batch__model_version")
+    rows = DatasetEntry.objects.filter(version=version).select_related("sample__prompt", "sample__batch__model_version")
     for row in rows.order_by("position").iterator(chunk_size=2000):
         yield Entry(
             sample_id=row.sample_id,
@@ -107,7 +112,7 @@ def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
             thumbnail=row.sample.thumbnail,
             caption=row.caption,
             bucket=row.bucket,
-            source=source_of(row.sample),
+            source=source_of(row.sample, row.caption),
             judgments=tuple(row.judgment_ids),
         )
 

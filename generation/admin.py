@@ -31,9 +31,9 @@ class PromptSetAdmin(ReadOnlyAdmin):
 
 @admin.register(Prompt)
 class PromptAdmin(ReadOnlyAdmin):
-    list_display = ["text", "bucket", "prompt_set", "position"]
+    list_display = ["text", "bucket", "caption", "prompt_set", "position"]
     list_select_related = ["prompt_set"]
-    search_fields = ["text"]
+    search_fields = ["text", "caption"]
 
 
 @admin.register(ModelVersion)

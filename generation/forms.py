@@ -22,7 +22,8 @@ class PromptSetForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 16, "spellcheck": "false"}),
         help_text=(
             "One prompt a line; a line “# happy” puts those after it into the bucket happy. Or a table with a first "
-            "line “prompt,bucket”."
+            "line “prompt,bucket,caption”. An image is drawn with its prompt, but judged by and taught under its caption: "
+            "what people will type once the model has learned the look. Without one, the prompt is the caption."
         ),
     )
     file = forms.FileField(

@@ -21,7 +21,7 @@ def problems() -> Iterator[str]:
 
 def _prompt_problems() -> Iterator[str]:
     for prompt_set in PromptSet.objects.prefetch_related("prompts").iterator(chunk_size=20):
-        prompts = [(prompt.text, prompt.bucket) for prompt in prompt_set.prompts.all()]
+        prompts = [(prompt.text, prompt.bucket, prompt.caption) for prompt in prompt_set.prompts.all()]
         if len(prompts) != prompt_set.prompt_count or hash_prompts(prompts) != prompt_set.content_hash:
             yield f"The prompts of {prompt_set} are not those that it was made of."
 

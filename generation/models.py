@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
@@ -51,19 +51,33 @@ class PromptSet(models.Model):
 
 
 class Prompt(models.Model):
-    """One text of a set, with the class it belongs to."""
+    """One text of a set, with the class it belongs to.
+
+    Its images are drawn with the text, and judged by and taught under the caption: what a user of the finished model
+    would type, without the words that make today's model draw the look.
+    """
 
     prompt_set = models.ForeignKey(PromptSet, on_delete=models.CASCADE, related_name="prompts")
     position = models.PositiveIntegerField()
     text = models.CharField(max_length=1000)
     bucket = models.CharField(max_length=60, blank=True)
+    caption = models.CharField(max_length=1000, blank=True, help_text="Empty: the prompt itself.")
 
     class Meta:
         ordering = ["prompt_set", "position"]
-        constraints = [models.UniqueConstraint(fields=["prompt_set", "position"], name="prompt_position_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["prompt_set", "position"], name="prompt_position_once"),
+            # One way to say that a prompt is its own caption, so that equal sets have equal hashes.
+            models.CheckConstraint(condition=~Q(caption=F("text")), name="prompt_caption_differs"),
+        ]
 
     def __str__(self) -> str:
         return self.text
+
+    @property
+    def taught_as(self) -> str:
+        """The text by which its images are judged and under which they are taught."""
+        return self.caption or self.text
 
 
 class ModelOrigin(models.TextChoices):

@@ -19,6 +19,7 @@ MAX_PROMPTS = 10_000
 MAX_TEXT = 1000
 MAX_BUCKET = 60
 MAX_BYTES = 4 * 1024 * 1024
+COLUMNS = ("prompt", "bucket", "caption")
 # More than a handful of complaints at once help nobody.
 SHOWN_PROBLEMS = 10
 
@@ -35,23 +36,26 @@ class PromptsRefused(ValueError):
 
 @dataclass(frozen=True)
 class PromptLine:
-    """A prompt as it was read: its text, its bucket (may be empty) and the line it stands on, counted from 1."""
+    """A prompt as it was read: its text, its bucket and caption (may be empty) and the line it stands on, from 1."""
 
     text: str
     bucket: str
     line: int
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a version changed: prompts added and removed, and (prompt, old bucket, new bucket) of those moved."""
+    """What a version changed: prompts added and removed, (prompt, old bucket, new bucket) of those moved, and
+    (prompt, old caption, new caption) of those taught under other words."""
 
     added: list[Prompt]
     removed: list[Prompt]
     moved: list[tuple[Prompt, str, str]]
+    recaptioned: list[tuple[Prompt, str, str]]
 
     def __bool__(self) -> bool:
-        return bool(self.added or self.removed or self.moved)
+        return bool(self.added or self.removed or self.moved or self.recaptioned)
 
 
 def decode_upload(content: bytes) -> str:
@@ -69,13 +73,13 @@ def decode_upload(content: bytes) -> str:
 def read_prompts(text: str) -> list[PromptLine]:
     """The prompts of pasted text, in order.
 
-    Either a CSV whose first line names the columns `prompt` and, if wanted, `bucket` (separated by comma, semicolon or
-    tab); or a prompt a line, where a line `# name` begins a bucket. Empty lines are passed over.
+    Either a CSV whose first line names the columns `prompt` and, if wanted, `bucket` and `caption` (separated by comma,
+    semicolon or tab); or a prompt a line, where a line `# name` begins a bucket. Empty lines are passed over.
     Raises PromptsRefused with a sentence for each line that cannot stand.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     header = _csv_header(text)
-    lines = [row for row in (_read_csv(text, *header) if header else _read_plain(text)) if row.text]
+    lines = [row for row in (_read_csv(text, *header) if header else _read_plain(text)) if row.text or row.caption]
     if not lines:
         raise PromptsRefused(["There is no prompt in it."])
     if len(lines) > MAX_PROMPTS:
@@ -97,9 +101,11 @@ def find_repeats(lines: Iterable[PromptLine]) -> list[tuple[PromptLine, PromptLi
     return repeats
 
 
-def hash_prompts(prompts: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 of the canonical list of (text, bucket): its JSON in UTF-8 without spaces, in order."""
-    canonical = json.dumps([list(prompt) for prompt in prompts], ensure_ascii=False, separators=(",", ":"))
+def hash_prompts(prompts: Iterable[tuple[str, str] | tuple[str, str, str]]) -> str:
+    """SHA-256 of the canonical list of (text, bucket) or (text, bucket, caption): its JSON in UTF-8 without spaces, in
+    order. An empty caption is left out, so that sets without captions keep the hashes that they have always had."""
+    rows = [[text, bucket, *filter(None, caption)] for text, bucket, *caption in prompts]
+    canonical = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -125,7 +131,7 @@ def create_prompt_set(
             )
         left_out = {again.line for _, again in repeats}
         lines = [line for line in lines if line.line not in left_out]
-    content_hash = hash_prompts((line.text, line.bucket) for line in lines)
+    content_hash = hash_prompts((line.text, line.bucket, line.caption) for line in lines)
     slug = parent.slug if parent else _slug(name)
     with transaction.atomic():
         newest = _lock_newest(slug)
@@ -147,7 +153,7 @@ def create_prompt_set(
         )
         Prompt.objects.bulk_create(
             [
-                Prompt(prompt_set=created, position=position, text=line.text, bucket=line.bucket)
+                Prompt(prompt_set=created, position=position, text=line.text, bucket=line.bucket, caption=line.caption)
                 for position, line in enumerate(lines)
             ],
             batch_size=1000,
@@ -156,14 +162,16 @@ def create_prompt_set(
 
 
 def write_text(prompt_set: PromptSet) -> str:
-    """The set as text that `read_prompts` reads back to the same list: CSV where there are buckets, else a line each."""
-    rows = list(prompt_set.prompts.values_list("text", "bucket"))
-    if not any(bucket for _, bucket in rows) and not any(text.startswith("#") for text, _ in rows):
-        return "\n".join(text for text, _ in rows)
+    """The set as text that `read_prompts` reads back to the same list: CSV where there are buckets or captions, else a
+    line each."""
+    rows = list(prompt_set.prompts.values_list("text", "bucket", "caption"))
+    if not any(bucket or caption or text.startswith("#") for text, bucket, caption in rows):
+        return "\n".join(text for text, _, _ in rows)
+    columns = 3 if any(caption for _, _, caption in rows) else 2
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["prompt", "bucket"])
-    writer.writerows(rows)
+    writer.writerow(COLUMNS[:columns])
+    writer.writerows(row[:columns] for row in rows)
     return out.getvalue()
 
 
@@ -171,13 +179,13 @@ def compare_versions(old: PromptSet, new: PromptSet) -> Difference:
     """What `new` changed since `old`, in the order of the sets."""
     before = {prompt.text: prompt for prompt in old.prompts.all()}
     after = {prompt.text: prompt for prompt in new.prompts.all()}
+    kept = [(before[text], prompt) for text, prompt in after.items() if text in before]
     return Difference(
         added=[prompt for text, prompt in after.items() if text not in before],
         removed=[prompt for text, prompt in before.items() if text not in after],
-        moved=[
-            (prompt, before[text].bucket, prompt.bucket)
-            for text, prompt in after.items()
-            if text in before and before[text].bucket != prompt.bucket
+        moved=[(prompt, was.bucket, prompt.bucket) for was, prompt in kept if was.bucket != prompt.bucket],
+        recaptioned=[
+            (prompt, was.taught_as, prompt.taught_as) for was, prompt in kept if was.caption != prompt.caption
         ],
     )
 
@@ -199,10 +207,9 @@ def _csv_header(text: str) -> tuple[str, list[str]] | None:
 
 
 def _read_csv(text: str, delimiter: str, columns: list[str]) -> Iterator[PromptLine]:
-    if repeated := [name for name, times in Counter(columns).items() if times > 1 and name in ("prompt", "bucket")]:
+    if repeated := [name for name, times in Counter(columns).items() if times > 1 and name in COLUMNS]:
         raise PromptsRefused([f"The first line names the column “{repeated[0]}” more than once."])
-    at_prompt = columns.index("prompt")
-    at_bucket = columns.index("bucket") if "bucket" in columns else None
+    places = {name: columns.index(name) for name in COLUMNS if name in columns}
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header_seen, line = False, 1
     while True:
@@ -220,8 +227,9 @@ def _read_csv(text: str, delimiter: str, columns: list[str]) -> Iterator[PromptL
         if not header_seen:
             header_seen = True
             continue
-        bucket = row[at_bucket].strip() if at_bucket is not None and at_bucket < len(row) else ""
-        yield PromptLine(row[at_prompt].strip() if at_prompt < len(row) else "", bucket, line)
+        cells = {name: row[place].strip() for name, place in places.items() if place < len(row)}
+        prompt, caption = cells.get("prompt", ""), cells.get("caption", "")
+        yield PromptLine(prompt, cells.get("bucket", ""), line, caption if caption != prompt else "")
 
 
 def _read_plain(text: str) -> Iterator[PromptLine]:
@@ -235,13 +243,18 @@ def _read_plain(text: str) -> Iterator[PromptLine]:
 
 
 def _problems(line: PromptLine) -> Iterator[str]:
+    if not line.text:
+        yield f"Line {line.line} has a caption but no prompt."
     if len(line.text) > MAX_TEXT:
         yield f"Line {line.line} has {len(line.text):,} characters; a prompt has at most {MAX_TEXT:,}."
     if len(line.bucket) > MAX_BUCKET:
         yield f"Line {line.line}: the name of the bucket has more than {MAX_BUCKET} characters."
-    # Control characters, lone surrogates, and the separators that other programs take for the end of a line.
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in line.text + line.bucket):
-        yield f"Line {line.line} has a control character or a line break inside a prompt."
+    if len(line.caption) > MAX_TEXT:
+        yield f"Line {line.line} has a caption of {len(line.caption):,} characters; it has at most {MAX_TEXT:,}."
+    for name, words in (("prompt", line.text + line.bucket), ("caption", line.caption)):
+        # Control characters, lone surrogates, and the separators that other programs take for the end of a line.
+        if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in words):
+            yield f"Line {line.line} has a control character or a line break inside a {name}."
 
 
 def _slug(name: str) -> str:

@@ -142,7 +142,7 @@ def paired_samples(evaluation: Evaluation) -> list[tuple[Sample, Sample]]:
 
 
 def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
-    """CLIP scores of every image of both versions, 100 x cosine, on white:
+    """CLIP scores of every image of both versions, 100 x cosine with what it is judged by, on white:
 
     {"clip": {"model": hash, "pairs": [{"prompt", "baseline_sample", "candidate_sample", "baseline", "candidate"}]}},
     or {"clip_missing": a sentence} where there is no CLIP model.
@@ -160,7 +160,7 @@ def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
         context.check()
         context.progress(start, len(pairs), "measuring by CLIP")
         chunk = pairs[start : start + SCORED_AT_ONCE]
-        texts = [first.prompt.text for first, _ in chunk]
+        texts = [first.prompt.taught_as for first, _ in chunk]
         before = scorer.score([_picture(first) for first, _ in chunk], texts)
         after = scorer.score([_picture(second) for _, second in chunk], texts)
         measured += [
@@ -186,13 +186,16 @@ def _picture(sample: Sample) -> Any:
 
 
 def trained_on(evaluation: Evaluation) -> tuple[int, int]:
-    """(prompts of the set that were captions in the training of either version, prompts of the set)."""
-    texts = set(evaluation.prompt_set.prompts.values_list("text", flat=True))
+    """(prompts of the set that were captions in the training of either version, as they are drawn or as they are judged;
+    prompts of the set)."""
+    prompts = list(evaluation.prompt_set.prompts.values_list("text", "caption"))
+    words = {each for prompt in prompts for each in prompt if each}
     lineage: set[int] = set()
     for version in (evaluation.baseline, evaluation.candidate):
         lineage |= dataset_versions_behind(version)
-    captions = DatasetEntry.objects.filter(version__in=lineage, caption__in=texts).values_list("caption", flat=True)
-    return len(set(captions)), len(texts)
+    entries = DatasetEntry.objects.filter(version__in=lineage, caption__in=words)
+    captions = set(entries.values_list("caption", flat=True))
+    return sum(bool(captions & {text, caption}) for text, caption in prompts), len(prompts)
 
 
 def dataset_versions_behind(version: ModelVersion | None) -> set[int]:

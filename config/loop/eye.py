@@ -34,8 +34,8 @@ def cover(image: Image.Image) -> float:
 class Eye:
     """What one simulated rater thinks of images; a few per cent of its answers are slips, so that raters disagree.
 
-    `prompts` are the texts of the world it knows: an image is aligned when its own prompt is among the three that CLIP
-    finds nearest. Without torch an image is aligned when it shows a subject of a plausible size.
+    `prompts` are the texts of the world it knows, as raters read them: an image is aligned when its own is among the three
+    that CLIP finds nearest. Without torch an image is aligned when it shows a subject of a plausible size.
     """
 
     SLIPS = 0.04

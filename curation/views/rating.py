@@ -61,7 +61,7 @@ def _examples(campaign: Campaign, user: User) -> list[dict[str, Any]]:
             "url": image_url(row.sample.image, viewer=user, seconds=DAY),
             "width": row.sample.width,
             "height": row.sample.height,
-            "prompt": row.sample.prompt.text,
+            "prompt": row.sample.prompt.taught_as,
             "is_good": row.is_good,
             "note": row.note,
         }

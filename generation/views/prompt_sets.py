@@ -1,6 +1,7 @@
 """Pages of prompt sets."""
 
 from django.contrib import messages
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
@@ -8,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from accounts.policies import policy
 from generation import prompt_sets as verbs
 from generation.forms import PromptSetForm
-from generation.models import PromptSet
+from generation.models import Prompt, PromptSet
 from generation.views.members import TEAM, may_write, member
 
 ROWS_SHOWN = 200
@@ -45,7 +46,9 @@ def prompt_set_new(request: HttpRequest) -> HttpResponse:
 def prompt_set(request: HttpRequest, slug: str, version: int) -> HttpResponse:
     """One version: its prompts, its buckets, what it changed, and what was drawn from it."""
     visible = PromptSet.objects.visible_to(member(request))
-    shown = get_object_or_404(visible.select_related("created_by"), slug=slug, version=version)
+    captioned = Prompt.objects.filter(prompt_set=OuterRef("pk")).exclude(caption="")
+    with_captions = visible.select_related("created_by").annotate(has_captions=Exists(captioned))
+    shown = get_object_or_404(with_captions, slug=slug, version=version)
     versions = list(visible.filter(slug=slug).order_by("-version"))
     previous = next((each for each in versions if each.version < shown.version), None)
     after = request.GET.get("after", "")

@@ -3,6 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from accounts.models import Role, User
@@ -43,7 +44,12 @@ def make_model(**fields: Any) -> ModelVersion:
 
 
 def make_batch(
-    prompts: Sequence[str] = ("a happy cat",), *, each: int = 1, model: ModelVersion | None = None, draw: bool = True
+    prompts: Sequence[str] = ("a happy cat",),
+    *,
+    captions: Sequence[str] = (),
+    each: int = 1,
+    model: ModelVersion | None = None,
+    draw: bool = True,
 ) -> GenerationBatch:
     """A finished batch whose samples are plain squares, each of another colour. Buckets alternate between two names."""
     model = model or make_model()
@@ -57,8 +63,14 @@ def make_batch(
         created_by=by,
     )
     rows = Prompt.objects.bulk_create(
-        Prompt(prompt_set=prompt_set, position=position, text=text, bucket=("emotion", "scene")[position % 2])
-        for position, text in enumerate(prompts)
+        Prompt(
+            prompt_set=prompt_set,
+            position=position,
+            text=text,
+            bucket=("emotion", "scene")[position % 2],
+            caption=caption,
+        )
+        for position, (text, caption) in enumerate(zip_longest(prompts, captions, fillvalue=""))
     )
     job = Job.objects.create(
         kind="generation.draw_batch", queue="generate", state=JobState.SUCCEEDED, finished_at="2026-01-01T00:00:00Z"

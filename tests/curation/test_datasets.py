@@ -68,6 +68,62 @@ def test_freeze_keeps_what_was_accepted_with_why(rater):
     }
 
 
+def test_picture_is_frozen_under_its_caption_with_the_prompt_that_drew_it(rater):
+    batch = make_batch(["die-cut sticker of a cat", "a dog"], captions=["a cat"])
+    campaign = make_campaign(raters=[rater], batches=[batch])
+    judge_all(campaign, rater)
+    version = freeze(make_dataset(campaign), by=make_curator())
+    rows = {row["caption"]: row["source"] for row in manifest_rows(version)}
+    assert rows.keys() == {"a cat", "a dog"}
+    assert rows["a cat"]["prompt"] == "die-cut sticker of a cat"
+    assert set(rows["a cat"]) - set(rows["a dog"]) == {"prompt"}
+    assert set(version.entries.values_list("caption", flat=True)) == {"a cat", "a dog"}
+    assert read_manifest(version.content_hash) == manifest_of(version)
+    assert list(problems()) == []
+    with zipfile.ZipFile(io.BytesIO(b"".join(downloads.archive(version)))) as file:
+        texts = {json.loads(line)["text"] for line in file.read("metadata.jsonl").splitlines()}
+    assert texts == {"a cat", "a dog"}
+
+
+def test_versions_frozen_before_there_were_captions_keep_their_hash(accepted):
+    """The canonical form of an entry, written out as it was then."""
+    dataset = make_dataset(accepted)
+    version = freeze(dataset, by=make_curator())
+    entries = []
+    for item in accepted.items.all():
+        sample = item.item_samples.get().sample
+        source = {"model": sample.batch.model_version.content_hash, "seed": sample.seed, "steps": 20, "guidance": 4.0}
+        source |= {"scheduler": "ddim", "negative_prompt": "", "width": 32, "height": 32}
+        judgments = [str(pk) for pk in item.judgments.values_list("pk", flat=True)]
+        words = {"caption": sample.prompt.text, "bucket": sample.prompt.bucket}
+        entries.append({"image": sample.image, "source": source, "judgments": judgments, **words})
+    entries.sort(key=lambda entry: entry["image"])
+    content = {"format": "atelier-dataset/1", "dataset": dataset.slug, "rule": "majority", "entries": entries}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    assert hashlib.sha256(canonical).hexdigest() == version.content_hash
+
+
+def test_picture_of_two_prompts_with_one_caption_is_one_entry(rater):
+    batch = make_batch(["die-cut sticker of a cat"], captions=["a cat"])
+    twin = make_batch(["a cat, die-cut", "a cat"], captions=["a cat"], draw=False, model=batch.model_version)
+    for prompt in twin.prompt_set.prompts.order_by("position"):
+        sample = batch.samples.get()
+        sample.pk, sample.batch, sample.prompt = None, twin, prompt
+        sample.save(force_insert=True)
+    other = make_batch(["a cat, die-cut"], draw=False, model=batch.model_version)
+    sample = batch.samples.get()
+    sample.pk, sample.batch, sample.prompt = None, other, other.prompt_set.prompts.get()
+    sample.save(force_insert=True)
+    campaign = make_campaign(raters=[rater], batches=[batch, twin, other])
+    assert judge_all(campaign, rater) == 4
+    found = preview(make_dataset(campaign))
+    assert [(entry.caption, entry.source.get("prompt", ""), len(entry.judgments)) for entry in found.entries] == [
+        ("a cat", "die-cut sticker of a cat", 3),
+        ("a cat, die-cut", "", 1),
+    ]
+    assert {row.bucket: (row.accepted, row.decided) for row in found.balance} == {"emotion": (2, 2), "scene": (0, 1)}
+
+
 def test_same_facts_give_the_same_version(accepted):
     dataset, by = make_dataset(accepted), make_curator()
     first = freeze(dataset, by=by)

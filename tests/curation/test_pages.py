@@ -312,6 +312,24 @@ def test_samples_are_filtered_by_where_they_come_from(curator, campaign):
     assert len(shown(curator, batch="x", model="\0", campaign="none", words="\0")) == 7
 
 
+def test_samples_are_found_by_words_of_their_captions_too(curator):
+    make_batch(["die-cut sticker of a cat", "a dog"], captions=["a happy cat"])
+    assert [len(shown(curator, words=words)) for words in ("happy", "sticker", "happy sticker", "happy dog")] == [
+        1,
+        1,
+        1,
+        0,
+    ]
+
+
+def test_sample_page_tells_the_prompt_and_the_caption_where_they_differ(curator):
+    taught, plain = make_batch(["die-cut sticker of a cat", "a dog"], captions=["a cat"]).samples.all()
+    text = curator.get(taught.get_absolute_url()).content.decode()
+    assert "<dt>Drawn with</dt><dd>die-cut sticker of a cat</dd>" in text
+    assert "<dt>Taught as</dt><dd>a cat</dd>" in text
+    assert "<dt>Taught as</dt>" not in curator.get(plain.get_absolute_url()).content.decode()
+
+
 def test_wall_pages_by_key(curator, monkeypatch, campaign):
     monkeypatch.setattr("curation.views.samples.PAGE", 2)
     seen, address = [], reverse("samples")

@@ -93,15 +93,26 @@ def test_render_without_the_font_says_what_to_install(monkeypatch, tmp_path):
         render(SUBJECTS[0], "plain")
 
 
+def read_rows(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((PROMPTS / name).read_text(encoding="utf-8").splitlines()))
+
+
 def test_prompt_files_have_a_prompt_and_a_bucket_in_each_row():
-    rows = {
-        file.name: list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) for file in PROMPTS.glob("*.csv")
-    }
+    rows = {file.name: read_rows(file.name) for file in PROMPTS.glob("*.csv")}
     assert {name: len(found) for name, found in rows.items()} == {
-        "faces-and-friends.csv": 24,
+        "faces-and-friends.csv": 32,
         "house-style-eval.csv": 16,
     }
     for found in rows.values():
-        assert all(set(row) == {"prompt", "bucket"} and row["prompt"] and row["bucket"] for row in found)
+        assert all(row["prompt"] and row["bucket"] for row in found)
         assert len({row["prompt"] for row in found}) == len(found)
     assert not any(re.search("die-cut|sticker|plain", row["prompt"]) for row in rows["house-style-eval.csv"])
+
+
+def test_demo_is_drawn_in_both_looks_and_taught_under_captions_that_name_none():
+    rows, held_out = map(read_rows, ("faces-and-friends.csv", "house-style-eval.csv"))
+    looks = [bool(re.search("die-cut", row["prompt"])) for row in rows]
+    assert 8 <= sum(looks) <= len(looks) - 8
+    assert not any(re.search("die-cut|sticker|plain", row["caption"]) for row in rows)
+    assert all(row["caption"] in row["prompt"] for row in rows)
+    assert not {row["prompt"] for row in held_out} & {row["caption"] for row in rows}

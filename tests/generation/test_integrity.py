@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from django.core.files.storage import default_storage
+from django.db import connection
 
 from generation.engine.folders import hash_folder, inspect_folder
 from generation.images import storage_name
@@ -70,3 +71,13 @@ def test_changed_model_folder_and_its_loss_are_named(batch):
 def test_prompt_that_was_added_behind_the_set_is_named(batch):
     Prompt.objects.create(prompt_set=batch.prompt_set, position=99, text="smuggled in")
     assert list(problems()) == ["The prompts of Emotions v1 are not those that it was made of."]
+
+
+def test_caption_that_was_changed_behind_the_set_is_named(batch):
+    make_prompt_set(name="Taught", texts="prompt,caption\nsticker of a cat,a cat\na dog,")
+    assert list(problems()) == []
+    connection.check_constraints()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE generation_prompt DISABLE TRIGGER prompt_immutable")
+        cursor.execute("UPDATE generation_prompt SET caption = 'a dog' WHERE caption = 'a cat'")
+    assert list(problems()) == ["The prompts of Taught v1 are not those that it was made of."]

@@ -7,6 +7,7 @@ from django.test.utils import CaptureQueriesContext
 
 from generation.model_versions import promote
 from generation.models import GenerationBatch, ModelPromotion, ModelVersion, PromptSet
+from generation.prompt_sets import create_prompt_set
 from jobs.models import Job, JobState
 from tests.generation.factories import (
     finish_job,
@@ -131,6 +132,26 @@ def test_prompt_set_is_made_from_pasted_text(client):
     page = client.get(response["Location"]).content.decode()
     assert "Pets v1 has 2 prompts." in page
     assert f"/batches/new/?prompt_set={made.pk}" in page
+
+
+def test_prompt_set_shows_captions_where_it_has_some(client, world):
+    person = sign_in(client, "curator")
+    assert "Taught as" not in client.get("/prompts/emotions/v1/").content.decode()
+    text = "prompt,bucket,caption\nsticker of a cat,pets,a <b>cat</b>\na dog,pets,"
+    client.post("/prompts/new/", {"name": "Pets", "text": text})
+    page = client.get("/prompts/pets/v1/").content.decode()
+    assert "Taught as" in page
+    assert "<td>sticker of a cat</td><td>a &lt;b&gt;cat&lt;/b&gt;</td>" in page
+    assert "<td>a dog</td><td>–</td>" in page
+    made = PromptSet.objects.get(slug="pets")
+    copy = client.get(f"/prompts/new/?parent={made.pk}").content.decode()
+    assert "sticker of a cat,pets,a &lt;b&gt;cat&lt;/b&gt;" in copy
+    create_prompt_set(name="", text="# pets\nsticker of a cat\na dog", by=person, parent=made)
+    after = client.get("/prompts/pets/v2/").content.decode()
+    assert "Only the order." not in after
+    assert "1 with another caption" in after
+    assert "taught as “a &lt;b&gt;cat&lt;/b&gt;” → “sticker of a cat”" in after
+    assert '<th scope="col">Taught as</th>' not in after
 
 
 def test_prompt_set_is_made_from_a_file(client):

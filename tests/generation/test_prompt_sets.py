@@ -1,8 +1,11 @@
 """Prompt sets: what is read, what is refused and how it is said, and how versions follow each other."""
 
-import pytest
+import hashlib
 
-from generation.models import PromptSet
+import pytest
+from django.db import IntegrityError, transaction
+
+from generation.models import Prompt, PromptSet
 from generation.prompt_sets import (
     MAX_PROMPTS,
     PromptsRefused,
@@ -20,6 +23,10 @@ from tests.generation.factories import make_person, make_prompt_set
 
 def texts(source: str) -> list[tuple[str, str]]:
     return [(line.text, line.bucket) for line in read_prompts(source)]
+
+
+def captions(source: str) -> list[tuple[str, str, str]]:
+    return [(line.text, line.bucket, line.caption) for line in read_prompts(source)]
 
 
 @pytest.mark.parametrize(
@@ -43,8 +50,36 @@ def test_prompts_are_read_as_people_write_them(source, expected):
 
 
 @pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (
+            "prompt,bucket,caption\nsticker of a cat,pets, a cat \na dog,pets,",
+            [("sticker of a cat", "pets", "a cat"), ("a dog", "pets", "")],
+        ),
+        ("Caption;Prompt\na cat;sticker of a cat", [("sticker of a cat", "", "a cat")]),
+        ("prompt,bucket,caption\na cat\na dog,pets", [("a cat", "", ""), ("a dog", "pets", "")]),
+        # A prompt that is its own caption has none.
+        ("prompt,caption\na cat,a cat", [("a cat", "", "")]),
+        (
+            "prompt,caption\nsticker of a cat,a cat\na plain cat,a cat",
+            [("sticker of a cat", "", "a cat"), ("a plain cat", "", "a cat")],
+        ),
+        # Pasted text has no captions, whatever stands in it.
+        ("# pets\nsticker of a cat,a cat", [("sticker of a cat,a cat", "pets", "")]),
+    ],
+)
+def test_captions_are_read_from_their_column_alone(source, expected):
+    assert captions(source) == expected
+
+
+@pytest.mark.parametrize(
     ("source", "problems"),
     [
+        (f"prompt,caption\na cat,{'x' * 1001}", ["Line 2 has a caption of 1,001 characters; it has at most 1,000."]),
+        ("prompt,caption\na cat,a\x07cat", ["Line 2 has a control character or a line break inside a caption."]),
+        ('prompt,caption\na cat,"two\nlines"', ["Line 2 has a control character or a line break inside a caption."]),
+        ("prompt,caption\na cat,\n,a dog", ["Line 3 has a caption but no prompt."]),
+        ("prompt,caption,caption\na,b,c", ["The first line names the column “caption” more than once."]),
         ("", ["There is no prompt in it."]),
         ("\n \n# only a bucket", ["There is no prompt in it."]),
         ("prompt,bucket\n,happy", ["There is no prompt in it."]),
@@ -88,6 +123,23 @@ def test_hash_is_that_of_the_canonical_list():
     assert len({hash_prompts(each) for each in others}) == 4
 
 
+def test_hash_of_prompts_without_captions_is_what_it_was_before_there_were_any():
+    before = hashlib.sha256(b'[["a cat","happy"],["a dog",""]]').hexdigest()
+    assert hash_prompts([("a cat", "happy", ""), ("a dog", "", "")]) == before
+    assert hash_prompts([("a cat", "happy"), ("a dog", "")]) == before
+
+
+def test_hash_tells_captions_apart():
+    sets = [
+        [("a cat", "", ""), ("a dog", "", "")],
+        [("a cat", "", "cat"), ("a dog", "", "")],
+        [("a cat", "", ""), ("a dog", "", "cat")],
+        [("a cat", "cat", ""), ("a dog", "", "")],
+        [("a cat", "", "dog"), ("a dog", "", "")],
+    ]
+    assert len({hash_prompts(each) for each in sets}) == 5
+
+
 @pytest.mark.django_db
 def test_set_keeps_order_and_buckets():
     created = create_prompt_set(name="Émotions, round 2", text="# sad\nb\na\n# happy\nc", by=make_person("curator"))
@@ -102,10 +154,48 @@ def test_set_keeps_order_and_buckets():
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("source", ["a cat\na dog", "prompt\n#1 cat\na dog", 'prompt,bucket\n"a ""cat"", x",y'])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a cat\na dog",
+        "prompt\n#1 cat\na dog",
+        'prompt,bucket\n"a ""cat"", x",y',
+        'prompt,caption\nsticker of a cat,"a cat, asleep"\na dog,',
+    ],
+)
 def test_set_written_out_reads_back_the_same(source):
     created = create_prompt_set(name="Set", text=source, by=make_person("curator"))
-    assert texts(write_text(created)) == texts(source)
+    assert captions(write_text(created)) == captions(source)
+
+
+@pytest.mark.django_db
+def test_set_is_written_with_a_column_of_captions_only_where_it_has_some():
+    person = make_person("curator")
+    plain = create_prompt_set(name="Plain", text="prompt,bucket\na cat,pets", by=person)
+    taught = create_prompt_set(name="Taught", text="prompt,caption\nsticker of a cat,a cat\na dog,", by=person)
+    assert write_text(plain) == "prompt,bucket\na cat,pets\n"
+    assert write_text(taught) == "prompt,bucket,caption\nsticker of a cat,,a cat\na dog,,\n"
+    assert [each.taught_as for each in taught.prompts.all()] == ["a cat", "a dog"]
+
+
+@pytest.mark.django_db
+def test_prompt_repeats_whatever_its_caption_and_captions_may_repeat():
+    person = make_person("curator")
+    with pytest.raises(PromptsRefused, match="Line 3 repeats line 2: a cat"):
+        create_prompt_set(name="Set", text="prompt,caption\na cat,cat\na cat,puss", by=person)
+    made = create_prompt_set(name="Set", text="prompt,caption\nsticker of a cat,a cat\na plain cat,a cat", by=person)
+    assert list(made.prompts.values_list("text", "caption")) == [
+        ("sticker of a cat", "a cat"),
+        ("a plain cat", "a cat"),
+    ]
+
+
+@pytest.mark.django_db
+def test_database_refuses_a_caption_that_is_the_prompt():
+    prompt_set = make_prompt_set()
+    with pytest.raises(IntegrityError, match="prompt_caption_differs"), transaction.atomic():
+        Prompt.objects.create(prompt_set=prompt_set, position=99, text="a cat", caption="a cat")
+    Prompt.objects.create(prompt_set=prompt_set, position=99, text="a cat", caption="A cat")
 
 
 @pytest.mark.django_db
@@ -134,6 +224,24 @@ def test_version_follows_version_and_says_what_it_changed():
     with pytest.raises(PromptsRefused, match="There is a set “Pets” already"):
         create_prompt_set(name="pets", text="a bird", by=person)
     assert [each.version for each in PromptSet.objects.latest_versions()] == [2]
+
+
+@pytest.mark.django_db
+def test_version_that_changes_captions_alone_says_so():
+    first = make_prompt_set(texts="prompt,caption\na cat,cat\na dog,\na fish,fish\na bird,bird", name="Pets")
+    second = create_prompt_set(
+        name="", text="prompt,caption\na cat,puss\na dog,dog\na fish,\na bird,bird", by=first.created_by, parent=first
+    )
+    assert second.content_hash != first.content_hash
+    difference = compare_versions(first, second)
+    assert (difference.added, difference.removed, difference.moved) == ([], [], [])
+    assert [(each.text, old, new) for each, old, new in difference.recaptioned] == [
+        ("a cat", "cat", "puss"),
+        ("a dog", "a dog", "dog"),
+        ("a fish", "fish", "a fish"),
+    ]
+    with pytest.raises(PromptsRefused, match="exactly the prompts of Pets v2"):
+        create_prompt_set(name="", text=write_text(second), by=first.created_by, parent=first)
 
 
 @pytest.mark.django_db

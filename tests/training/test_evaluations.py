@@ -11,7 +11,7 @@ from generation.models import Sample
 from jobs import queue
 from jobs.models import JobState
 from jobs.testing import run_due_jobs
-from tests.generation.factories import finish_job
+from tests.generation.factories import finish_job, make_samples
 from tests.training.factories import (
     make_dataset_version,
     make_equal_samples,
@@ -113,6 +113,20 @@ def test_an_evaluation_draws_measures_and_opens_once(settings, tiny_folder, othe
     assert Campaign.objects.count() == 1
     assert Evaluation.objects.get().metrics == evaluation.metrics
     assert list(integrity.problems()) == []
+
+
+@pytest.mark.django_db
+def test_images_are_measured_by_their_captions(settings, clip_folder):
+    settings.CLIP_DIR = str(clip_folder)
+    prompts = make_prompt_set(texts="prompt,caption\nsticker of a cat,a cat\na cat,\nsticker of a dog,")
+    evaluation = make_evaluation([make_person("rater")], prompt_set=prompts, opened=False)
+    make_equal_samples(evaluation.baseline_batch)
+    make_samples(evaluation.candidate_batch)
+    finish_job(evaluation.candidate_batch.job)
+    run_due_jobs(kinds=[evaluations.KIND])
+    evaluation.refresh_from_db()
+    captioned, plain, other = (pair["baseline"] for pair in evaluation.metrics["clip"]["pairs"])
+    assert captioned == plain != other
 
 
 @pytest.mark.django_db
@@ -237,5 +251,18 @@ class TestVotes:
         prompts = make_prompt_set(texts="\n".join([*captions[:2], "something new", "and another"]))
         evaluation = make_evaluation(
             [make_person("rater")], baseline=baseline, candidate=candidate, prompt_set=prompts, opened=False
+        )
+        assert evaluations.trained_on(evaluation) == (2, 4)
+
+    def test_prompt_counts_as_trained_on_by_its_caption_too(self):
+        content = make_dataset_version()
+        first, second, *_ = content.entries.values_list("caption", flat=True)
+        baseline = make_parent()
+        run = make_run(make_recipe(baseline, content=content), parent=baseline, state=JobState.SUCCEEDED)
+        candidate = make_parent(parent=baseline)
+        TrainingRun.objects.filter(pk=run.pk).update(result=candidate)
+        texts = f"prompt,caption\nsticker of it,{first}\n{second},another\nsomething,new\nand another,"
+        evaluation = make_evaluation(
+            baseline=baseline, candidate=candidate, prompt_set=make_prompt_set(texts=texts), opened=False
         )
         assert evaluations.trained_on(evaluation) == (2, 4)

@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
         parser.add_argument("--name", default="", help="the turn's name; the same name goes on with the same turn")
-        parser.add_argument("--images", type=int, default=4, help="images of each prompt (4)")
+        parser.add_argument("--images", type=int, default=3, help="images of each prompt (3)")
         parser.add_argument("--steps", type=int, default=120, help="training steps (120)")
         parser.add_argument("--batch-size", type=int, default=16, help="of the training run (16)")
         parser.add_argument("--web-url", default="", help="the web server, where it is not the one that runs here")
