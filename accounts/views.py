@@ -1,5 +1,7 @@
 """Pages about people: who is here, invitations, one's own account and its API tokens."""
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -80,7 +82,8 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
     if found is None:
         return render(request, "accounts/invitation_gone.html", status=410)
     request.session[invitations.SESSION_KEY] = token
-    return redirect("account_signup")
+    # The form's own way to know the address beforehand; it is the only one that this link is good for.
+    return redirect("{}?{}".format(reverse("account_signup"), urlencode({"email": found.email})))
 
 
 @require_http_methods(["GET", "POST"])
