@@ -6,6 +6,7 @@ from django.urls import reverse
 from generation.model_versions import promote
 from generation.models import ModelPromotion
 from jobs.models import JobState
+from tests.curation.factories import make_campaign
 from tests.training.factories import (
     make_dataset_version,
     make_evaluation,
@@ -196,6 +197,18 @@ class TestRecipeForm:
         assert "never visits the band of" in late
         half = client.get(reverse("recipe_preview"), {**data, "style": "", "name": ""}).content.decode()
         assert "Choose the datasets" in half
+        beyond = client.get(reverse("recipe_preview"), {**data, "t_prime": 5000}).content.decode()
+        assert "Split T&#x27;: " in beyond
+        assert "t 901 to" not in beyond
+
+    def test_the_form_begins_with_what_was_judged_for_style_as_style(self, client, sign_in):
+        # The one of style is the older of the two, so that order alone would have it the other way round.
+        style, content = make_dataset_version(), make_dataset_version()
+        style.dataset.campaigns.add(make_campaign(kind="style"))
+        make_parent()
+        sign_in("curator")
+        initial = client.get(reverse("recipe_new")).context["form"].initial
+        assert (initial["content"], initial["style"]) == (content.pk, style.pk)
 
     def test_another_like_it_begins_with_its_values(self, client, sign_in):
         sign_in("curator")

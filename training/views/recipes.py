@@ -9,6 +9,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 
 from accounts.models import Role, User
 from accounts.policies import policy
+from curation.models import CampaignKind, DatasetVersion
 from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
@@ -107,12 +108,12 @@ def may_run(request: HttpRequest) -> bool:
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:
-    newest = list(dataset_versions()[:2])
+    content, style = _guess_sources()
     promoted = ModelVersion.objects.promoted()
     initial: dict[str, Any] = {
         "schedule": promoted.pk if promoted else None,
-        "style": newest[0].pk if newest else None,
-        "content": newest[1].pk if len(newest) > 1 else None,
+        "style": style.pk if style else None,
+        "content": content.pk if content else None,
     }
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "")).first()
     if like is not None:
@@ -123,6 +124,17 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         if request.GET.get(name, "").isdigit():
             initial[name] = int(request.GET[name])
     return initial
+
+
+def _guess_sources() -> tuple[DatasetVersion | None, DatasetVersion | None]:
+    """Content and style to begin with: style is what raters of style accepted, content the newest of the others."""
+    newest = list(dataset_versions().prefetch_related("dataset__campaigns")[:50])
+    judged_for_style = [
+        each for each in newest if any(one.kind == CampaignKind.STYLE for one in each.dataset.campaigns.all())
+    ]
+    style = next(iter(judged_for_style or newest), None)
+    others = [each for each in newest if each not in judged_for_style] or newest
+    return next((each for each in others if each != style), None), style
 
 
 def _create(form: RecipeForm, by: User) -> Recipe | None:
@@ -148,6 +160,9 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
         values = form.cleaned_data
         table = form.table()
+        # The paper's T' in place of one that cannot be would show a table that nobody asked for.
+        if values.get("preset") == Preset.STYLE_TAILORING and (wrong := form.errors.get("t_prime")):
+            return {"tables": [], "problem": f"Split T': {wrong[0]}"}
     else:
         values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
         chosen = {version.pk: version for version in dataset_versions()}
