@@ -104,6 +104,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "pace": f"{rate:.1f} judgments/min" if rate else "",
         "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "raters": raters,
+        "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
         "raters_form": RatersForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
         "events": found.events.select_related("by").order_by("-pk")[:20],
@@ -116,6 +117,13 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     if not blind:
         context |= _results(found)
     return render(request, "curation/campaign.html", context)
+
+
+def _too_few(campaign: Campaign, raters: int) -> str:
+    """A sentence where so few people cannot give every item its judgments, which all come from different people."""
+    if campaign.state == CampaignState.CLOSED or raters >= campaign.overlap or not raters:
+        return ""
+    return f"{campaign.overlap} judgments of each item come from as many people; {raters} can rate here. Choose more raters."
 
 
 def _time_left(judgments: int, rate: float) -> str:

@@ -5,6 +5,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import Role, User
 from curation.assignments import lease_items
@@ -223,6 +224,13 @@ def test_campaign_page_shows_how_it_stands(curator, campaign):
         ("all", 5, 8),
     ]
     assert [item.position for item in page.context["split"]] == [2]
+
+
+def test_campaign_page_says_when_too_few_people_rate(curator, campaign):
+    assert curator.get(campaign.get_absolute_url()).context["too_few_raters"] == ""
+    campaign.memberships.filter(pk=campaign.memberships.first().pk).update(removed_at=timezone.now())
+    page = curator.get(campaign.get_absolute_url()).content.decode()
+    assert "2 judgments of each item come from as many people; 1 can rate here." in page
 
 
 def test_curve_counts_judgments(curator, campaign):
