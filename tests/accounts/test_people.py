@@ -72,7 +72,9 @@ def test_invitation_leads_to_an_account_with_its_roles_once(client):
     assert (person.roles, invitation.accepted_by) == ([Role.CURATOR], person)
     assert open_invitation(token) is None
     # An account without a mail to confirm it may still switch two-factor sign-in on.
-    page = client.post("/accounts/reauthenticate/?next=/accounts/2fa/totp/activate/", {"password": PASSWORD}, follow=True)
+    page = client.post(
+        "/accounts/reauthenticate/?next=/accounts/2fa/totp/activate/", {"password": PASSWORD}, follow=True
+    )
     assert "Activate Authenticator App" in page.content.decode()
     client.logout()
     assert client.get(f"/invitation/{token}/").status_code == 410
