@@ -17,6 +17,11 @@ from accounts.models import ApiToken, Invitation, Role, User
 from accounts.policies import policy, public, signed_in
 
 
+def may_invite(user: User) -> bool:
+    """Whether this person changes people; auditors only read of them."""
+    return bool(user.is_superuser or user.has_role(Role.OPERATOR))
+
+
 @require_http_methods(["GET", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def people(request: HttpRequest) -> HttpResponse:
@@ -42,7 +47,7 @@ def people(request: HttpRequest) -> HttpResponse:
         ).select_related("invited_by"),
         "form": form,
         "new_link": new_link,
-        "may_write": request.user.is_superuser or request.user.has_role(Role.OPERATOR),
+        "may_write": may_invite(request.user),
     }
     return render(request, "accounts/people.html", context)
 
@@ -59,7 +64,11 @@ def person(request: HttpRequest, pk: int) -> HttpResponse:
         messages.success(request, f"{someone} is saved.")
         return redirect("people")
     # A refused form has already written onto its instance; the heading shows what is stored.
-    return render(request, "accounts/person.html", {"person": User.objects.get(pk=pk), "form": form})
+    return render(
+        request,
+        "accounts/person.html",
+        {"person": User.objects.get(pk=pk), "form": form, "may_write": may_invite(request.user)},
+    )
 
 
 @require_POST

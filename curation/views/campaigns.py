@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -72,7 +73,8 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         form = CampaignForm(request.POST, user=request.user)
         if form.is_valid() and (campaign := form.create(request.user)):
-            messages.success(request, f"“{campaign}” is set up with {campaign.items.count()} items.")
+            items = campaign.items.count()
+            messages.success(request, f"“{campaign}” is set up with {items} item{pluralize(items)}.")
             return redirect(campaign)
     else:
         batch = read_key(request.GET.get("batch", ""))
@@ -85,7 +87,11 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
         (CampaignKind(kind).label, guidelines_html(text)) for kind, text in GUIDELINES.items() if kind in SELECTABLE
     ]
     has_batches = form.fields["batches"].queryset.exists()  # type: ignore[attr-defined]
-    return render(request, "curation/campaign_new.html", {"form": form, "has_batches": has_batches, "usual": usual})
+    return render(
+        request,
+        "curation/campaign_new.html",
+        {"form": form, "has_batches": has_batches, "usual": usual, "may_write": may_curate(request.user)},
+    )
 
 
 @policy(read=TEAM)

@@ -420,3 +420,16 @@ def test_admin_shows_and_changes_nothing(model, campaign, version):
     assert client.get(reverse(f"admin:curation_{model}_change", args=[row.pk])).status_code == 200
     assert client.post(reverse(f"admin:curation_{model}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
     assert client.get(reverse(f"admin:curation_{model}_add")).status_code == 403
+
+
+def test_auditors_see_no_button_that_refuses_them(campaign, version):
+    auditor = Client()
+    person = make_person(Role.AUDITOR)
+    auditor.force_login(person)
+    sample = campaign.items.first().item_samples.first().sample
+    names = ("batch_new", "model_import", "campaign_new", "dataset_new")
+    addresses = [*map(reverse, names), reverse("person", args=[person.pk]), sample.get_absolute_url()]
+    pages = {url: auditor.get(url).content.decode().partition("<main")[2] for url in addresses}
+    assert {
+        url for url, page in pages.items() if '<button class="btn btn--primary">' in page or "?again=" in page
+    } == set()
