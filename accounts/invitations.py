@@ -14,7 +14,7 @@ SESSION_KEY = "invitation_token"
 
 
 def invite(*, email: str, roles: list[str], invited_by: User) -> tuple[Invitation, str]:
-    """A new invitation and its token, which is shown once. Raises ValidationError with a sentence."""
+    """A new invitation in place of earlier ones, and its token, which is shown once. Raises ValidationError with a sentence."""
     email = normalize_email(email)
     if not roles:
         raise ValidationError("Choose at least one role.")
@@ -23,9 +23,12 @@ def invite(*, email: str, roles: list[str], invited_by: User) -> tuple[Invitatio
     if User.objects.filter(email=email).exists():
         raise ValidationError(f"{email} already has an account.")
     token = new_secret()
-    invitation = Invitation.objects.create(
-        email=email, roles=roles, token_hash=hash_token(token), invited_by=invited_by
-    )
+    with transaction.atomic():
+        # The newest link is the one that counts: a form that was sent twice leaves no second door open.
+        Invitation.objects.filter(email=email, accepted_at=None, revoked_at=None).update(revoked_at=Now())
+        invitation = Invitation.objects.create(
+            email=email, roles=roles, token_hash=hash_token(token), invited_by=invited_by
+        )
     return invitation, token
 
 

@@ -1,5 +1,7 @@
 """Pages about people: who is here, invitations, one's own account and its API tokens."""
 
+from urllib.parse import urlencode
+
 from django.contrib import messages
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -13,6 +15,11 @@ from accounts.api import create_token
 from accounts.forms import InvitationForm, PersonForm, TokenForm
 from accounts.models import ApiToken, Invitation, Role, User
 from accounts.policies import policy, public, signed_in
+
+
+def may_invite(user: User) -> bool:
+    """Whether this person changes people; auditors only read of them."""
+    return bool(user.is_superuser or user.has_role(Role.OPERATOR))
 
 
 @require_http_methods(["GET", "POST"])
@@ -40,7 +47,7 @@ def people(request: HttpRequest) -> HttpResponse:
         ).select_related("invited_by"),
         "form": form,
         "new_link": new_link,
-        "may_write": request.user.is_superuser or request.user.has_role(Role.OPERATOR),
+        "may_write": may_invite(request.user),
     }
     return render(request, "accounts/people.html", context)
 
@@ -57,7 +64,11 @@ def person(request: HttpRequest, pk: int) -> HttpResponse:
         messages.success(request, f"{someone} is saved.")
         return redirect("people")
     # A refused form has already written onto its instance; the heading shows what is stored.
-    return render(request, "accounts/person.html", {"person": User.objects.get(pk=pk), "form": form})
+    return render(
+        request,
+        "accounts/person.html",
+        {"person": User.objects.get(pk=pk), "form": form, "may_write": may_invite(request.user)},
+    )
 
 
 @require_POST
@@ -80,7 +91,8 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
     if found is None:
         return render(request, "accounts/invitation_gone.html", status=410)
     request.session[invitations.SESSION_KEY] = token
-    return redirect("account_signup")
+    # The form's own way to know the address beforehand; it is the only one that this link is good for.
+    return redirect("{}?{}".format(reverse("account_signup"), urlencode({"email": found.email})))
 
 
 @require_http_methods(["GET", "POST"])

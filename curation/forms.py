@@ -174,7 +174,7 @@ class SampleFilterForm(forms.Form):
         widget=forms.HiddenInput,
     )
     words = forms.CharField(
-        required=False, max_length=200, widget=forms.SearchInput(attrs={"placeholder": "Words in the prompt"})
+        required=False, max_length=200, widget=forms.SearchInput(attrs={"placeholder": "Prompt has"})
     )
     campaign = forms.ModelChoiceField(
         Campaign.objects.none(), required=False, to_field_name="slug", empty_label="Any campaign"

@@ -94,7 +94,7 @@ class RowArithmetic:
         if not blind:
             return ""
         return (
-            f"Drawing in {' or '.join(blind)} steps never visits the band of “{self.row.name}”: "
+            f"Drawing in {' or '.join(filter(None, (', '.join(blind[:-1]), blind[-1])))} steps never visits the band of “{self.row.name}”: "
             "what is trained there is not seen."
         )
 

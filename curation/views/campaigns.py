@@ -6,6 +6,7 @@ from django.contrib import messages
 from django.db.models import Prefetch
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.defaultfilters import pluralize
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -72,7 +73,8 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         form = CampaignForm(request.POST, user=request.user)
         if form.is_valid() and (campaign := form.create(request.user)):
-            messages.success(request, f"“{campaign}” is set up with {campaign.items.count()} items.")
+            items = campaign.items.count()
+            messages.success(request, f"“{campaign}” is set up with {items} item{pluralize(items)}.")
             return redirect(campaign)
     else:
         batch = read_key(request.GET.get("batch", ""))
@@ -85,7 +87,11 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
         (CampaignKind(kind).label, guidelines_html(text)) for kind, text in GUIDELINES.items() if kind in SELECTABLE
     ]
     has_batches = form.fields["batches"].queryset.exists()  # type: ignore[attr-defined]
-    return render(request, "curation/campaign_new.html", {"form": form, "has_batches": has_batches, "usual": usual})
+    return render(
+        request,
+        "curation/campaign_new.html",
+        {"form": form, "has_batches": has_batches, "usual": usual, "may_write": may_curate(request.user)},
+    )
 
 
 @policy(read=TEAM)
@@ -104,6 +110,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "pace": f"{rate:.1f} judgments/min" if rate else "",
         "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "raters": raters,
+        "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
         "raters_form": RatersForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
         "events": found.events.select_related("by").order_by("-pk")[:20],
@@ -116,6 +123,13 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     if not blind:
         context |= _results(found)
     return render(request, "curation/campaign.html", context)
+
+
+def _too_few(campaign: Campaign, raters: int) -> str:
+    """A sentence where so few people cannot give every item its judgments, which all come from different people."""
+    if campaign.state == CampaignState.CLOSED or raters >= campaign.overlap or not raters:
+        return ""
+    return f"{campaign.overlap} judgments of each item come from as many people; {raters} can rate here. Choose more raters."
 
 
 def _time_left(judgments: int, rate: float) -> str:

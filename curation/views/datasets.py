@@ -63,7 +63,11 @@ def dataset_new(request: HttpRequest) -> HttpResponse:
         chosen = Campaign.objects.visible_to(request.user).filter(slug=slug).first()
         form = DatasetForm(initial={"campaigns": [chosen.pk], "name": chosen.name} if chosen else {}, user=request.user)
     has_campaigns = form.fields["campaigns"].queryset.exists()  # type: ignore[attr-defined]
-    return render(request, "curation/dataset_new.html", {"form": form, "has_campaigns": has_campaigns})
+    return render(
+        request,
+        "curation/dataset_new.html",
+        {"form": form, "has_campaigns": has_campaigns, "may_write": may_curate(request.user)},
+    )
 
 
 @policy(read=TEAM)

@@ -15,6 +15,7 @@ from curation.models import DatasetVersion, Item, Judgment, Outcome
 from curation.verdicts import preferred
 from curation.views.campaigns import TEAM, read_key
 from generation.models import Sample
+from generation.views.members import may_write
 
 PAGE = 96
 CHIPS = [
@@ -95,6 +96,7 @@ def sample(request: HttpRequest, pk: int) -> HttpResponse:
         .filter(batch=found.batch, prompt=found.prompt)
         .exclude(pk=found.pk)
         .order_by("index")[:11],
+        "may_draw": may_write(request.user, *TEAM),
         "mark": marks_of([found]).get(found.pk, ""),
     }
     return render(request, "curation/sample.html", context)

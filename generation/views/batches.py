@@ -77,7 +77,11 @@ def batch_new(request: HttpRequest) -> HttpResponse:
     else:
         form = BatchForm(initial=_initial(request), user=member(request))
     estimate = _estimate(request.POST.dict() if form.is_bound else form.initial, member(request))
-    return render(request, "generation/batch_new.html", {"form": form, "estimate": estimate})
+    return render(
+        request,
+        "generation/batch_new.html",
+        {"form": form, "estimate": estimate, "may_write": may_write(member(request), *TEAM)},
+    )
 
 
 @policy(read=TEAM)

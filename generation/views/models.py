@@ -64,7 +64,11 @@ def model_import(request: HttpRequest) -> HttpResponse:
             request, f"“{form.cleaned_data['name']}” is being imported: copied, hashed, and asked for one image."
         )
         return redirect("models")
-    context = {"form": form, "importable": model_versions.find_importable()}
+    context = {
+        "form": form,
+        "importable": model_versions.find_importable(),
+        "may_import": may_write(member(request), Role.OPERATOR),
+    }
     return render(request, "generation/model_import.html", context)
 
 

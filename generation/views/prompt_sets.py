@@ -4,6 +4,7 @@ from django.contrib import messages
 from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.template.defaultfilters import pluralize
 from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.policies import policy
@@ -34,7 +35,9 @@ def prompt_set_new(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         form = PromptSetForm(request.POST, request.FILES, parent=parent)
         if form.is_valid() and (created := form.create(member(request))):
-            messages.success(request, f"{created} has {created.prompt_count:,} prompts.")
+            messages.success(
+                request, f"{created} has {created.prompt_count:,} prompt{pluralize(created.prompt_count)}."
+            )
             return redirect(created)
     else:
         form = PromptSetForm(parent=parent, initial={"text": verbs.write_text(parent)} if parent else {})

@@ -120,6 +120,41 @@ document.addEventListener(
   true,
 );
 
+// A second press while the answer is on its way would send the form again. What the browser brings back from its memory may be sent once more.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (event.defaultPrevented || form.getAttribute("method") === "dialog") return;
+  if (form.dataset.sent) event.preventDefault();
+  form.dataset.sent = "yes";
+  setTimeout(() => delete form.dataset.sent, 5000);
+});
+addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
+});
+
+// What polls is replaced as a whole: how far its tables are scrolled, what is unfolded and where the focus is stay as they were.
+const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
+let kept = null;
+
+document.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
+  kept = null;
+  if (!target.id) return;
+  kept = {
+    id: target.id,
+    scrolled: [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].map((box) => [box.scrollLeft, box.scrollTop]),
+    unfolded: [...target.querySelectorAll("details")].map((box) => box.open),
+    focus: [...target.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement),
+  };
+});
+document.addEventListener("htmx:afterSwap", () => {
+  const target = kept && document.getElementById(kept.id);
+  if (!target) return;
+  [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].forEach((box, index) => box.scrollTo(...(kept.scrolled[index] ?? [0, 0])));
+  [...target.querySelectorAll("details")].forEach((box, index) => { if (kept.unfolded[index]) box.open = true; });
+  if (kept.focus >= 0) target.querySelectorAll(FOCUSABLE)[kept.focus]?.focus({ preventScroll: true });
+  kept = null;
+});
+
 // htmx keeps silent about failures; a person should not have to guess.
 document.addEventListener("htmx:responseError", (event) => {
   const status = event.detail.xhr.status;

@@ -63,13 +63,19 @@ def test_invitation_leads_to_an_account_with_its_roles_once(client):
     operator = make_person(Role.OPERATOR)
     invitation, token = invite(email="New@example.org", roles=[Role.CURATOR], invited_by=operator)
     assert token not in {invitation.token_hash, invitation.email}
-    assert client.get(f"/invitation/{token}/")["Location"] == "/accounts/signup/"
+    assert client.get(f"/invitation/{token}/")["Location"] == "/accounts/signup/?email=new%40example.org"
+    assert 'value="new@example.org"' in client.get("/accounts/signup/?email=new%40example.org").content.decode()
     form = {"email": "new@example.org", "password1": PASSWORD, "password2": PASSWORD}
     assert client.post("/accounts/signup/", form).status_code == 302
     person = User.objects.get(email="new@example.org")
     invitation.refresh_from_db()
     assert (person.roles, invitation.accepted_by) == ([Role.CURATOR], person)
     assert open_invitation(token) is None
+    # An account without a mail to confirm it may still switch two-factor sign-in on.
+    page = client.post(
+        "/accounts/reauthenticate/?next=/accounts/2fa/totp/activate/", {"password": PASSWORD}, follow=True
+    )
+    assert "Activate Authenticator App" in page.content.decode()
     client.logout()
     assert client.get(f"/invitation/{token}/").status_code == 410
 
@@ -91,6 +97,15 @@ def test_invitations_end_and_can_be_taken_back():
     taken, taken_token = invite(email="back@example.org", roles=[Role.RATER], invited_by=operator)
     assert (revoke(taken), revoke(taken)) == (True, False)
     assert [open_invitation(token) for token in (old_token, taken_token, "nonsense")] == [None, None, None]
+
+
+def test_a_new_invitation_takes_the_place_of_the_earlier_one():
+    operator = make_person(Role.OPERATOR)
+    _, first = invite(email="new@example.org", roles=[Role.RATER], invited_by=operator)
+    _, other = invite(email="other@example.org", roles=[Role.RATER], invited_by=operator)
+    second_invitation, second = invite(email="New@example.org", roles=[Role.CURATOR], invited_by=operator)
+    assert [open_invitation(token) is None for token in (first, other, second)] == [True, False, False]
+    assert open_invitation(second) == second_invitation
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from accounts.models import Role, User
 from curation.assignments import lease_items
@@ -225,6 +226,13 @@ def test_campaign_page_shows_how_it_stands(curator, campaign):
     assert [item.position for item in page.context["split"]] == [2]
 
 
+def test_campaign_page_says_when_too_few_people_rate(curator, campaign):
+    assert curator.get(campaign.get_absolute_url()).context["too_few_raters"] == ""
+    campaign.memberships.filter(pk=campaign.memberships.first().pk).update(removed_at=timezone.now())
+    page = curator.get(campaign.get_absolute_url()).content.decode()
+    assert "2 judgments of each item come from as many people; 1 can rate here." in page
+
+
 def test_curve_counts_judgments(curator, campaign):
     data = curator.get(reverse("campaign_curve", args=[campaign.slug])).json()
     assert [point[1] for point in data["series"][0]["points"]] == list(range(9))
@@ -430,3 +438,16 @@ def test_admin_shows_and_changes_nothing(model, campaign, version):
     assert client.get(reverse(f"admin:curation_{model}_change", args=[row.pk])).status_code == 200
     assert client.post(reverse(f"admin:curation_{model}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
     assert client.get(reverse(f"admin:curation_{model}_add")).status_code == 403
+
+
+def test_auditors_see_no_button_that_refuses_them(campaign, version):
+    auditor = Client()
+    person = make_person(Role.AUDITOR)
+    auditor.force_login(person)
+    sample = campaign.items.first().item_samples.first().sample
+    names = ("batch_new", "model_import", "campaign_new", "dataset_new")
+    addresses = [*map(reverse, names), reverse("person", args=[person.pk]), sample.get_absolute_url()]
+    pages = {url: auditor.get(url).content.decode().partition("<main")[2] for url in addresses}
+    assert {
+        url for url, page in pages.items() if '<button class="btn btn--primary">' in page or "?again=" in page
+    } == set()

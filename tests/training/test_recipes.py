@@ -43,7 +43,7 @@ def test_a_split_that_no_step_visits_is_a_warning(schedule):
     recipe = make_recipe(t_prime=985)
     content, style = work_out(rows_of(recipe), schedule)
     assert content.steps == {10: 0, 20: 0, 50: 0}
-    assert content.warning.startswith("Drawing in 10 or 20 or 50 steps never visits the band of “content”")
+    assert content.warning.startswith("Drawing in 10, 20 or 50 steps never visits the band of “content”")
     assert style.warning == ""
 
 

@@ -197,6 +197,9 @@ class TestRecipeForm:
         assert "never visits the band of" in late
         half = client.get(reverse("recipe_preview"), {**data, "style": "", "name": ""}).content.decode()
         assert "Choose the datasets" in half
+        beyond = client.get(reverse("recipe_preview"), {**data, "t_prime": 5000}).content.decode()
+        assert "Split T&#x27;: " in beyond
+        assert "t 901 to" not in beyond
 
     def test_recipe_form_begins_with_what_was_accepted_for_style_and_for_content(self, client, sign_in):
         sign_in("operator")

@@ -148,6 +148,9 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
         values = form.cleaned_data
         table = form.table()
+        # The paper's T' in place of one that cannot be would show a table that nobody asked for.
+        if values.get("preset") == Preset.STYLE_TAILORING and (wrong := form.errors.get("t_prime")):
+            return {"tables": [], "problem": f"Split T': {wrong[0]}"}
     else:
         values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
         chosen = {version.pk: version for version in dataset_versions()}

@@ -150,7 +150,12 @@ def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
     """Queue a failed or cancelled run again."""
     found = _load(request, pk)
     if runs.resume(found, by=member(request)):
-        messages.success(request, f"The run {found} goes on from its last checkpoint.")
+        start = (
+            "its last checkpoint"
+            if found.checkpoints.filter(kept=True).exists()
+            else "the start: it had no checkpoint yet"
+        )
+        messages.success(request, f"The run {found} goes on from {start}.")
     else:
         messages.warning(request, f"The run {found} is neither failed nor cancelled.")
     return redirect(found)
@@ -169,6 +174,8 @@ def _state(found: TrainingRun) -> dict[str, Any]:
     return {
         "run": found,
         "is_open": found.job.is_open,
+        # The job's note goes on with rate and time left, which the bar below it says.
+        "phase": found.job.progress_note.partition(",")[0],
         "rate": f"{speed.images_per_second:.3g} images/s" if speed else "",
         "left": in_words(speed.seconds_left) if speed and found.job.is_open else "",
     }

@@ -105,7 +105,7 @@ export function createView({ config, keymap, act }) {
       for (const choice of question.choices) {
         const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
         if (inTurn && question !== config.questions[0]) continue;
-        if (key) add(key, config.questions.length > 1 && !inTurn ? `${question.text}: ${choice.label}` : choice.label);
+        if (key) add(key, config.questions.length > 1 && !inTurn ? `${question.text} ${choice.label}` : choice.label);
       }
     }
     if (keymap.passAll) add(keymap.passAll, "Pass all questions");
@@ -329,7 +329,8 @@ export function createView({ config, keymap, act }) {
   function toggleGuidelines() {
     const open = getComputedStyle(find("rate-guide")).display === "none";
     root.dataset.guide = open ? "open" : "closed";
-    if (matchMedia("(min-width: 64rem)").matches) remember("guide", root.dataset.guide);
+    // Only where they stand beside the work: on a narrow screen guidelines that open by themselves would lie over it.
+    if (matchMedia("(min-width: 64rem)").matches) remember("guide", open ? "auto" : "closed");
     if (open) find("rate-guide").focus({ preventScroll: true });
   }
 
@@ -377,7 +378,7 @@ export function createView({ config, keymap, act }) {
   wireCommands();
   wirePointers();
   setGround(GROUNDS.includes(remember("ground")) ? remember("ground") : "checker");
-  root.dataset.guide = remember("guide") ?? "auto";
+  root.dataset.guide = remember("guide") === "closed" ? "closed" : "auto";
   showHistory([]);
   setPressed({});
   setState("loading");
