@@ -39,6 +39,10 @@ class TokenAuth(HttpBearer):
 class ActiveSession(SessionAuth):
     """A signed-in browser; django-ninja checks the CSRF token of whatever writes."""
 
+    def _get_key(self, request: HttpRequest) -> str | None:
+        # Without a session there is nothing to forge: whoever sent no usable token must hear that, and not of CSRF.
+        return super()._get_key(request) if request.user.is_authenticated else None
+
     def authenticate(self, request: HttpRequest, key: str | None) -> User | None:
         return request.user if request.user.is_authenticated and request.user.is_active else None
 

@@ -1,5 +1,8 @@
 """The HTTP API: the rooms' routers behind one OpenAPI document at /api/openapi.json."""
 
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest, HttpResponse, RawPostDataException
+from django.http.multipartparser import MultiPartParserError
 from ninja import NinjaAPI
 
 from accounts.api import callers
@@ -14,3 +17,15 @@ api = NinjaAPI(
     auth=callers(),
 )
 api.add_router("", curation_router)
+
+
+@api.exception_handler(RequestDataTooBig)
+def refuse_large_body(request: HttpRequest, refused: Exception) -> HttpResponse:
+    return api.create_response(request, {"detail": "The request is larger than 5 MB."}, status=413)
+
+
+@api.exception_handler(MultiPartParserError)
+@api.exception_handler(RawPostDataException)
+def refuse_form_body(request: HttpRequest, refused: Exception) -> HttpResponse:
+    """A form's files: where the CSRF check has read such a body, nobody can read it again."""
+    return api.create_response(request, {"detail": "Send the request as JSON."}, status=415)

@@ -7,6 +7,7 @@ from django.http import Http404, HttpRequest
 from django.urls import reverse
 from ninja import Field, Router, Schema
 from ninja.errors import HttpError
+from pydantic import BaseModel
 
 from accounts.api import callers
 from accounts.models import Scope, User
@@ -38,7 +39,8 @@ class CampaignList(Schema):
     campaigns: list[CampaignOut]
 
 
-class LeaseIn(Schema):
+# What comes in is plain JSON: a Schema would look for the fields among the attributes of a list or a number, too.
+class LeaseIn(BaseModel):
     count: int = Field(10, description="How many items to hold, those held already included; 1 to 50.")
 
 
@@ -78,7 +80,7 @@ class LeaseOut(Schema):
     items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
 
 
-class JudgmentsIn(Schema):
+class JudgmentsIn(BaseModel):
     judgments: list[Any] = Field(
         description=(
             "At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "

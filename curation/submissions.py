@@ -144,11 +144,10 @@ def _read_moment(value: object, field: str) -> datetime | None:
         moment = None
     if moment is None:
         raise Malformed(f"The {field} must be a time such as 2026-11-23T09:30:00Z.")
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
     if moment.year not in YEARS:
         raise Malformed(f"The {field} lies in the year {moment.year}: the clock of this device cannot be right.")
-    return moment
+    # The database refuses offsets of 16 hours and more, which ISO 8601 allows; in UTC every moment can be stored.
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _quote(text: str) -> str:

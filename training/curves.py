@@ -83,7 +83,7 @@ def _smoothed(run: TrainingRun, key: str) -> dict[str, list[Point]]:
 def _bands(run: TrainingRun) -> dict[str, list[Point]]:
     """By band of timesteps, the noisiest first: where bands are those of sources, the colours agree with theirs."""
     series = _smoothed(run, "loss_by_band")
-    noisiest_first = sorted(series, key=lambda label: [-int(part) for part in label.split("-") if part.isdigit()])
+    noisiest_first = sorted(series, key=lambda label: [-int(part) for part in label.split("-") if part.isdecimal()])
     return {f"t {label.replace('-', ' to ')}": series[label] for label in noisiest_first}
 
 

@@ -1,11 +1,13 @@
 import json
+from datetime import timedelta
 
 import pytest
+from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
 
 from accounts.api import create_token
-from accounts.models import Role, Scope
+from accounts.models import ApiToken, Role, Scope
 from curation.campaigns import add_example, create_compare_campaign, pause_campaign
 from curation.models import Judgment
 from tests.accounts.factories import make_person
@@ -98,6 +100,24 @@ def test_session_without_csrf_token_writes_nothing(rater, campaign):
     assert lease(client, campaign).status_code == 403
 
 
+def test_unusable_token_is_told_so_and_not_of_csrf(rater, campaign):
+    token = create_token(rater, scopes=[Scope.RATE])
+    ApiToken.objects.update(expires_at=Now() - timedelta(seconds=1))
+    client = Client(enforce_csrf_checks=True)
+    for headers in ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Bearer {token}"}):
+        assert post(client, "/api/judgments", {"judgments": []}, headers=headers).status_code == 401
+
+
+def test_form_with_files_is_refused_in_json(rater, campaign):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(rater)
+    client.get(reverse("rate", args=[campaign.slug]))
+    headers = {"X-CSRFToken": client.cookies["csrftoken"].value}
+    for content_type in ("multipart/form-data; boundary=x", "multipart/form-data"):
+        response = client.post("/api/judgments", b"--x--", content_type=content_type, headers=headers)
+        assert (response.status_code, response.json()) == (415, {"detail": "Send the request as JSON."})
+
+
 def test_campaigns_lists_those_that_the_caller_may_rate(rater, campaign):
     make_campaign(raters=[make_rater()])
     make_campaign(raters=[rater], open_now=False)
@@ -149,6 +169,13 @@ def test_bodies_that_are_no_batch_are_refused_as_a_whole(rater, body):
     assert response.json()["detail"]
 
 
+@pytest.mark.parametrize("body", ["null", "[]", "17", '"x"', "true"])
+def test_lease_of_something_else_than_an_object_is_refused(rater, campaign, body):
+    response = post(signed_in(rater), f"/api/campaigns/{campaign.slug}/lease", body)
+    assert response.status_code == 422
+    assert "attribute" not in response.content.decode()
+
+
 @pytest.mark.parametrize("count", [None, "many", 1.5, [], {}])
 def test_count_must_be_a_number(rater, campaign, count):
     assert lease(signed_in(rater), campaign, count).status_code == 422
@@ -162,7 +189,7 @@ def test_batch_of_more_than_two_hundred_is_refused_with_a_sentence(rater):
 
 def test_body_of_ten_megabytes_is_refused(rater):
     response = post(signed_in(rater), "/api/judgments", json.dumps({"judgments": ["x" * 10_000_000]}))
-    assert response.status_code in (400, 413)
+    assert (response.status_code, response.json()) == (413, {"detail": "The request is larger than 5 MB."})
     assert not Judgment.objects.exists()
 
 

@@ -224,7 +224,17 @@ def test_bad_row_is_refused_with_a_sentence(rater, held, fault, reason):
 
 @pytest.mark.parametrize(
     "moment",
-    [None, "2026-11-22T09:30:00Z", "2026-11-24T09:30:00+02:00", "2026-11-24T09:30:00", "2026-11-24 09:30:00.123Z"],
+    [
+        None,
+        "2026-11-22T09:30:00Z",
+        "2026-11-24T09:30:00+02:00",
+        "2026-11-24T09:30:00",
+        "2026-11-24 09:30:00.123Z",
+        # Offsets that ISO 8601 allows and PostgreSQL does not.
+        "2026-11-24T09:30:00+23:59",
+        "2000-01-01T00:00:00+23:59:59.999999",
+        "2100-12-31T23:59:59-16:00",
+    ],
 )
 def test_times_of_wrong_clocks_are_taken_as_they_are(rater, held, moment):
     (result,) = record_judgments(rater, [make_row(held, shown_at=moment, decided_at=moment)])

@@ -432,3 +432,35 @@ def test_lists_take_as_many_queries_for_three_rows_as_for_one(client, sign_in, d
     make()
     with django_assert_num_queries(expected):
         assert client.get(reverse(name)).status_code == 200
+
+
+def test_nonsense_in_addresses_is_passed_over(client, sign_in, addresses):
+    sign_in("operator")
+    # Django says of ² that it is a digit, and no row can be asked for a NUL.
+    for value in ("²", "٣", "\0", "-1", "9" * 40, "nan"):
+        for address in addresses:
+            names = (
+                "before",
+                "after",
+                "outcome",
+                "recipe",
+                "parent",
+                "candidate",
+                "baseline",
+                "style",
+                "content",
+                "like",
+            )
+            assert client.get(address, dict.fromkeys(names, value)).status_code == 200, (address, value)
+
+
+def test_pending_pairs_include_those_that_nobody_has_judged(client, sign_in):
+    rater = make_person("rater")
+    evaluation = make_evaluation([rater])
+    item = evaluation.campaign.items.first()
+    item.verdicts.create(outcome="candidate", judgments=1)
+    sign_in("operator")
+    page = client.get(evaluation.get_absolute_url(), {"outcome": "pending"})
+    shown = {pair["item"] for pair in page.context["pairs"]}
+    assert shown == set(evaluation.campaign.items.exclude(pk=item.pk))
+    assert shown

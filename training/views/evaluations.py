@@ -160,7 +160,7 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     chosen = {
         name: ModelVersion.objects.filter(number=int(number)).select_related("parent").first()
         for name, number in numbered.items()
-        if number.isdigit() and len(number) < 10
+        if number.isdecimal() and len(number) < 10
     }
     candidate = chosen.get("candidate") or ModelVersion.objects.select_related("parent").order_by("-number").first()
     baseline = chosen.get("baseline") or (candidate.parent if candidate else None) or ModelVersion.objects.promoted()
@@ -194,10 +194,13 @@ def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
         return []
     items = Item.objects.filter(campaign=found.campaign).select_related("prompt").order_by("position")
     outcome = request.GET.get("outcome", "")
-    if outcome:
+    if outcome == Outcome.PENDING:
+        # A pair that nobody has judged yet has no verdict at all.
+        items = items.exclude(pk__in=Verdict.objects.filter(rule="majority").exclude(outcome=outcome).values("item"))
+    elif outcome in Outcome.values:
         items = items.filter(verdicts__outcome=outcome, verdicts__rule="majority")
     after = request.GET.get("after", "")
-    if after.isdigit() and len(after) < 10:
+    if after.isdecimal() and len(after) < 10:
         items = items.filter(position__gt=int(after))
     shown = list(items[: PAIRS_A_PAGE + 1])
     slots: dict[int, dict[int, Any]] = {}

@@ -114,13 +114,13 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "style": style.pk if style else None,
         "content": content.pk if content else None,
     }
-    like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "")).first()
+    like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
         initial |= {**like.hyperparameters, "preset": like.preset}
         for each in recipes.chain_of(like):
             initial |= {source.name: source.dataset_version_id for source in each.sources.all()}
     for name in ("content", "style"):
-        if request.GET.get(name, "").isdigit():
+        if request.GET.get(name, "").isdecimal():
             initial[name] = int(request.GET[name])
     return initial
 

@@ -33,7 +33,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "job", "recipe", "parent", "result", "created_by"
     )
     before = request.GET.get("before", "")
-    if before.isdigit() and len(before) < 18:
+    if before.isdecimal() and len(before) < 18:
         found = found.filter(pk__lt=int(before))
     page = list(found[: RUNS_A_PAGE + 1])
     shown = page[:RUNS_A_PAGE]
@@ -218,12 +218,14 @@ def _tail(path: Path) -> str:
 def _initial(request: HttpRequest) -> dict[str, Any]:
     asked = request.GET.get("recipe", "")
     number = request.GET.get("parent", "")
-    parent = ModelVersion.objects.filter(number=int(number)).first() if number.isdigit() and len(number) < 10 else None
+    parent = (
+        ModelVersion.objects.filter(number=int(number)).first() if number.isdecimal() and len(number) < 10 else None
+    )
     newest = Recipe.objects.order_by("-pk").first()
     watch = PromptSet.objects.order_by("-pk").first()
     parent = parent or ModelVersion.objects.promoted()
     return {
-        "recipe": int(asked) if asked.isdigit() and len(asked) < 18 else newest.pk if newest else None,
+        "recipe": int(asked) if asked.isdecimal() and len(asked) < 18 else newest.pk if newest else None,
         "parent": parent.pk if parent else None,
         "watch": watch.pk if watch else None,
     }
