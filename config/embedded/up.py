@@ -39,6 +39,11 @@ def run_up(
         try:
             with Supervisor(data_dir, say).session() as supervisor:
                 _bring_up(supervisor, data_dir, host, port, say)
+                if not after_start:
+                    # People come by invitation, and in a new workspace nobody is there to invite them.
+                    say(
+                        f"The first account, which invites the others: DATA_DIR={data_dir} python manage.py createsuperuser"
+                    )
                 for command in after_start:
                     supervisor.run_once(processes.manage(command[0], *command, to_terminal=True))
                 supervisor.watch()
