@@ -62,6 +62,13 @@ BETA_SCHEDULES = {"linear", "scaled_linear", "squaredcos_cap_v2"}
 PREDICTION_TYPES = {"epsilon", "v_prediction", "sample"}
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 READ_BYTES = 1 << 20
+# The largest tokenizers have some 20 MB; more is no config, and would be read whole into the memory of the web.
+MAX_JSON_BYTES = 64 << 20
+# Beyond these a config asks for a network or an image that no machine holds, however small its weights are.
+MAX_SIDE = 4096
+MAX_LEVELS = 8
+MAX_LAYERS = 100
+MAX_TIMESTEPS = 10_000
 
 Manifest = dict[str, dict[str, str | int]]
 
@@ -144,7 +151,7 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
         raise FolderRefused("The model is not a folder.")
     pending = [root]
     while pending:
-        for entry in pending.pop().iterdir():
+        for entry in _entries(pending.pop()):
             name = entry.relative_to(root).as_posix()
             mode = entry.lstat().st_mode
             if stat.S_ISLNK(mode):
@@ -163,12 +170,26 @@ def _walk(root: Path) -> Iterator[tuple[str, int]]:
                 yield name, entry.lstat().st_size
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds. Names that are no text could neither be hashed nor kept, and are refused."""
+    try:
+        found = list(folder.iterdir())
+    except OSError:
+        raise FolderRefused(f"The folder {folder.name} cannot be read.") from None
+    for entry in found:
+        if not entry.name.isprintable():
+            raise FolderRefused(f"The name of the file {entry.name!a} has characters that cannot be shown.")
+    return found
+
+
 def _read_json(root: Path, name: str, files: Mapping[str, int], missing: str) -> dict[str, Any]:
     if name not in files:
         raise FolderRefused(missing)
+    if files[name] > MAX_JSON_BYTES:
+        raise FolderRefused(f"{name} is larger than {MAX_JSON_BYTES >> 20} MB, which no such file is.")
     try:
         value = json.loads((root / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise FolderRefused(f"{name} is not readable JSON.") from None
     if not isinstance(value, dict):
         raise FolderRefused(f"{name} is not a JSON object.")
@@ -184,7 +205,7 @@ def _check_index(index: Mapping[str, Any]) -> None:
     for part, value in index.items():
         if part.startswith("_") or not isinstance(value, list):
             continue
-        if len(value) != 2:
+        if len(value) != 2 or not all(each is None or isinstance(each, str) for each in value):
             raise FolderRefused(f"model_index.json describes “{part}” in a way that is not known.")
         library, kind = value
         if library is None and part not in PARTS:
@@ -196,7 +217,7 @@ def _check_index(index: Mapping[str, Any]) -> None:
         elif library not in UNUSED_PARTS.get(part, set()):
             raise FolderRefused(f"The model asks for “{library}.{kind}” as its {part}, which is not accepted.")
     for part in PARTS:
-        if part not in index:
+        if not isinstance(index.get(part), list):
             raise FolderRefused(f"model_index.json names no {part}.")
 
 
@@ -223,14 +244,42 @@ def _read_weights(root: Path, part: str, files: Mapping[str, int]) -> dict[str, 
             tensors.update(read_header(root / name))
         except HeaderRefused as refused:
             raise FolderRefused(f"{name} is no whole safetensors file: {refused.reason}.") from None
+        except OSError:
+            raise FolderRefused(f"{name} cannot be read.") from None
     return tensors
 
 
-def _whole(config: Mapping[str, Any], key: str, default: Any, what: str) -> int:
+def _whole(config: Mapping[str, Any], key: str, default: Any, what: str, *, most: float = math.inf) -> int:
     value = config.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise FolderRefused(f"{what} has no usable {key}.")
     return value
+
+
+def _levels(config: Mapping[str, Any], default: list[int], what: str) -> list[int]:
+    """The widths of a network's levels."""
+    key = "block_out_channels"
+    widths = config.get(key, default)
+    if not isinstance(widths, list) or not 1 <= len(widths) <= MAX_LEVELS:
+        raise FolderRefused(f"{what} has no usable {key}.")
+    return [_whole({key: width}, key, None, what) for width in widths]
+
+
+def _check_depths(unet: Mapping[str, Any], vae: Mapping[str, Any], text: Mapping[str, Any]) -> None:
+    """How deep the networks are: a number with a few zeros too many would keep the worker building until it dies."""
+    for config, what in ((unet, "The U-Net's config"), (vae, "The VAE's config")):
+        depths = config.get("layers_per_block", 2)
+        for depth in depths if isinstance(depths, list) else [depths]:
+            _whole({"layers_per_block": depth}, "layers_per_block", None, what, most=MAX_LAYERS)
+    pending = [unet.get(f"{side}transformer_layers_per_block") for side in ("", "reverse_")]
+    while pending:  # A number, a list with one for each level, or a list of lists.
+        depth = pending.pop()
+        if isinstance(depth, list):
+            pending += depth
+        elif depth is not None:
+            key = "transformer_layers_per_block"
+            _whole({key: depth}, key, None, "The U-Net's config", most=MAX_LAYERS)
+    _whole(text, "num_hidden_layers", 12, "The text encoder's config", most=MAX_LAYERS)
 
 
 def _check_networks(configs: Mapping[str, Mapping[str, Any]], headers: Mapping[str, Mapping[str, TensorInfo]]) -> None:
@@ -244,7 +293,7 @@ def _check_networks(configs: Mapping[str, Mapping[str, Any]], headers: Mapping[s
             )
     hidden = _whole(text, "hidden_size", 512, "The text encoder's config")
     widths = unet.get("cross_attention_dim", 1280)
-    for width in set(widths) if isinstance(widths, list) else {widths}:
+    for width in widths if isinstance(widths, list) else [widths]:
         if width != hidden:
             raise FolderRefused(f"The U-Net expects text of width {width}, but the text encoder gives {hidden}.")
     if _whole(vae, "in_channels", 3, "The VAE's config") != 3:
@@ -252,9 +301,10 @@ def _check_networks(configs: Mapping[str, Mapping[str, Any]], headers: Mapping[s
     out = _whole(vae, "out_channels", 3, "The VAE's config")
     if out not in (3, 4):
         raise FolderRefused(f"The VAE draws {out} channels; it must draw three, or four with transparency.")
-    blocks = unet.get("block_out_channels", [320])
+    _check_depths(unet, vae, text)
+    first = _levels(unet, [320], "The U-Net's config")[0]
     shapes = [
-        ("unet", "conv_in.weight", (blocks[0], latent, *_kernel(unet))),
+        ("unet", "conv_in.weight", (first, latent, *_kernel(unet))),
         ("vae", "decoder.conv_out.weight", (out, None, 3, 3)),
         (
             "text_encoder",
@@ -288,8 +338,9 @@ def _check_tokenizer(root: Path, files: Mapping[str, int], text: Mapping[str, An
     vocab_size = _whole(text, "vocab_size", 49408, "The text encoder's config")
     if "tokenizer/tokenizer.json" in files:
         content = _read_json(root, "tokenizer/tokenizer.json", files, "")
-        vocab = content.get("model", {}).get("vocab", {})
-        added = [token.get("id", 0) for token in content.get("added_tokens", [])]
+        model, tokens = content.get("model"), content.get("added_tokens", [])
+        vocab = model.get("vocab") if isinstance(model, dict) else None
+        added = [token.get("id", 0) if isinstance(token, dict) else None for token in _list(tokens)]
     elif "tokenizer/vocab.json" in files and "tokenizer/merges.txt" in files:
         vocab = _read_json(root, "tokenizer/vocab.json", files, "")
         added = []
@@ -308,15 +359,21 @@ def _check_tokenizer(root: Path, files: Mapping[str, int], text: Mapping[str, An
             raise FolderRefused(f"The tokenizer gives {longest} tokens, but the text encoder takes {positions}.")
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _check_scheduler(config: Mapping[str, Any]) -> None:
-    kind = config.get("_class_name")
+    # As text, since a list in a place of a name could not be looked up in a set.
+    kind, schedule = str(config.get("_class_name")), str(config.get("beta_schedule", "linear"))
+    predicted = str(config.get("prediction_type", "epsilon"))
     if kind not in SCHEDULERS:
         raise FolderRefused(f"The scheduler “{kind}” is not known.")
-    if config.get("beta_schedule", "linear") not in BETA_SCHEDULES and config.get("trained_betas") is None:
-        raise FolderRefused(f"The scheduler's noise schedule “{config.get('beta_schedule')}” is not known.")
-    if config.get("prediction_type", "epsilon") not in PREDICTION_TYPES:
-        raise FolderRefused(f"The scheduler predicts “{config.get('prediction_type')}”, which is not known.")
-    _whole(config, "num_train_timesteps", 1000, "The scheduler's config")
+    if schedule not in BETA_SCHEDULES and config.get("trained_betas") is None:
+        raise FolderRefused(f"The scheduler's noise schedule “{schedule}” is not known.")
+    if predicted not in PREDICTION_TYPES:
+        raise FolderRefused(f"The scheduler predicts “{predicted}”, which is not known.")
+    _whole(config, "num_train_timesteps", 1000, "The scheduler's config", most=MAX_TIMESTEPS)
 
 
 def _report(
@@ -327,8 +384,13 @@ def _report(
 ) -> FolderReport:
     unet, vae, scheduler = configs["unet"], configs["vae"], configs["scheduler"]
     latent_size = _whole(unet, "sample_size", 64, "The U-Net's config")
+    resolution = latent_size * 2 ** (len(_levels(vae, [64], "The VAE's config")) - 1)
+    if resolution > MAX_SIDE:
+        raise FolderRefused(
+            f"The model draws images of {resolution:,} px a side; at most {MAX_SIDE:,} px are accepted."
+        )
     return FolderReport(
-        resolution=latent_size * 2 ** (len(vae.get("block_out_channels", [64])) - 1),
+        resolution=resolution,
         latent_channels=vae.get("latent_channels", 4),
         latent_size=latent_size,
         has_alpha=vae.get("out_channels", 3) == 4,

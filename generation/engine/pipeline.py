@@ -49,7 +49,17 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Pi
             image_encoder=None,
             requires_safety_checker=False,
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        ImportError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         # What passes the checks and still does not load has configs that contradict its weights.
         raise FolderRefused("The model's configs and weights do not fit together: diffusers cannot load it.") from error
     pipe.set_progress_bar_config(disable=True)

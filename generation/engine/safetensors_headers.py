@@ -47,7 +47,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HeaderRefused("its header is not JSON") from None
     if not isinstance(header, dict):
         raise HeaderRefused("its header is not a JSON object")
@@ -61,9 +61,9 @@ def _checked(header: dict[str, object], *, data_bytes: int) -> dict[str, TensorI
         try:
             dtype, shape = str(value["dtype"]), tuple(int(side) for side in value["shape"])  # type: ignore[index]
             begin, end = (int(each) for each in value["data_offsets"])  # type: ignore[index]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise HeaderRefused(f"its tensor {name} is not described") from None
-        if dtype not in BYTES or end - begin != math.prod(shape) * BYTES[dtype]:
+        if dtype not in BYTES or min(shape, default=0) < 0 or end - begin != math.prod(shape) * BYTES[dtype]:
             raise HeaderRefused(f"its tensor {name} has a size that does not fit its shape")
         tensors[name] = TensorInfo(dtype, shape)
         spans.append((begin, end))

@@ -20,6 +20,8 @@ SPACINGS = ("leading", "linspace", "trailing")
 # A stored edge is rounded down to this many decimals: far below the distance of two timesteps (about 0.01) and far
 # above the last bits in which two machines' logarithms may differ.
 EDGE_DECIMALS = 6
+# Every page that shows a noise axis computes the schedule; Stable Diffusion has 1,000 timesteps.
+MAX_TIMESTEPS = 10_000
 
 
 class TableRefused(ValueError):
@@ -87,14 +89,22 @@ class NoiseSchedule:
             raise TableRefused(f"The scheduler predicts “{prediction_type}”; known are {', '.join(PREDICTION_TYPES)}.")
         if spacing not in SPACINGS:
             raise TableRefused(f"The scheduler spaces timesteps “{spacing}”; known are {', '.join(SPACINGS)}.")
-        betas = _betas(config)
+        try:
+            betas, offset = _betas(config), int(config.get("steps_offset", 0))
+        except TableRefused:
+            raise
+        except (TypeError, ValueError, OverflowError):
+            raise TableRefused("The scheduler's config has something else where a number belongs.") from None
+        *earlier, last = (1.0 - beta for beta in betas)
+        if not (all(0.0 < alpha < 1.0 for alpha in earlier) and 0.0 <= last < 1.0):
+            raise TableRefused("The scheduler adds no noise, or more than there is, at one of its timesteps.")
         if config.get("rescale_betas_zero_snr"):
             if prediction_type == "epsilon":
                 raise TableRefused("A schedule that ends in pure noise cannot be trained with epsilon prediction.")
             alphas = _zero_terminal_snr(betas)
         else:
             alphas = _cumulative_product([1.0 - beta for beta in betas])
-        return cls(tuple(alphas), prediction_type, spacing, int(config.get("steps_offset", 0)))
+        return cls(tuple(alphas), prediction_type, spacing, offset)
 
     @property
     def num_timesteps(self) -> int:
@@ -118,10 +128,13 @@ class NoiseSchedule:
 def _betas(config: Mapping[str, Any]) -> list[float]:
     """The schedule's betas as diffusers makes them, by name."""
     count = int(config.get("num_train_timesteps", 1000))
-    if count < 2:
-        raise TableRefused("The scheduler has fewer than two timesteps.")
     if config.get("trained_betas") is not None:
-        return [float(beta) for beta in config["trained_betas"]]
+        betas = [float(beta) for beta in config["trained_betas"]]
+        count = len(betas)
+    if not 2 <= count <= MAX_TIMESTEPS:
+        raise TableRefused(f"The scheduler has {count} timesteps; it must have between 2 and {MAX_TIMESTEPS:,}.")
+    if config.get("trained_betas") is not None:
+        return betas
     name = str(config.get("beta_schedule", "linear"))
     start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
     if name == "linear":

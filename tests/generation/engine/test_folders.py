@@ -1,7 +1,9 @@
 """Which model folders are accepted, and the sentence for each that is not."""
 
 import json
+import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,19 @@ def change(name: str, **changes: Any) -> Callable[[Path], None]:
     return lambda folder: change_json(folder, name, **changes)
 
 
+def write(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content) and None
+
+
+def write_header(header: str) -> Callable[[Path], None]:
+    content = struct.pack("<Q", len(header)) + header.encode() + b"\0" * 4
+    return lambda folder: (folder / "unet/diffusion_pytorch_model.safetensors").write_bytes(content) and None
+
+
+def name_badly(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt")).touch()
+
+
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -93,6 +108,31 @@ def change(name: str, **changes: Any) -> Callable[[Path], None]:
         (change("scheduler/scheduler_config.json", beta_schedule="sigmoid"), "sigmoid"),
         (change("scheduler/scheduler_config.json", _class_name="Other"), "Other"),
         (change("unet/config.json", sample_size="big"), "no usable sample_size"),
+        (change("unet/config.json", sample_size=10**30), "px a side; at most 4,096 px"),
+        (change("unet/config.json", layers_per_block=10**7), "no usable layers_per_block"),
+        (change("unet/config.json", transformer_layers_per_block=[[10**7]]), "no usable transformer_layers_per_block"),
+        (change("unet/config.json", block_out_channels=[]), "no usable block_out_channels"),
+        (change("unet/config.json", block_out_channels={"0": 1}), "no usable block_out_channels"),
+        (change("unet/config.json", cross_attention_dim=[[]]), "expects text of width"),
+        (change("vae/config.json", block_out_channels=[32] * 60), "no usable block_out_channels"),
+        (change("text_encoder/config.json", num_hidden_layers=10**7), "no usable num_hidden_layers"),
+        (change("scheduler/scheduler_config.json", num_train_timesteps=10**9), "no usable num_train_timesteps"),
+        (change("scheduler/scheduler_config.json", prediction_type=[]), "predicts"),
+        (change("scheduler/scheduler_config.json", _class_name={}), "is not known"),
+        (change("model_index.json", scheduler=None), "names no scheduler"),
+        (change("model_index.json", unet=["diffusers", []]), "in a way that is not known"),
+        (change("model_index.json", safety_checker=[[], {}]), "in a way that is not known"),
+        (change("tokenizer/tokenizer.json", model=[]), "no usable vocabulary"),
+        (change("tokenizer/tokenizer.json", added_tokens=[None]), "no usable vocabulary"),
+        (write("unet/config.json", "[" * 100_000), "not readable JSON"),
+        (write("model_index.json", '{"a":' * 100_000), "not readable JSON"),
+        (write_header('{"a":' * 100_000), "header is not JSON"),
+        (
+            write_header('{"a": {"dtype": "F32", "shape": [1e999], "data_offsets": [0, 0]}}'),
+            "tensor a is not described",
+        ),
+        (write_header('{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}'), "does not fit its shape"),
+        (name_badly, "characters that cannot be shown"),
     ],
 )
 def test_bad_folders_are_refused_with_a_sentence(folder: Path, spoil: Callable[[Path], None], sentence: str) -> None:

@@ -108,6 +108,27 @@ def test_unknown_schedules_are_refused(change: dict[str, str]) -> None:
         NoiseSchedule.from_config({**STABLE_DIFFUSION, **change})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beta_start": "a"},
+        {"beta_end": 2},
+        {"beta_start": 0},
+        {"beta_end": math.nan},
+        {"steps_offset": []},
+        {"num_train_timesteps": 10**9},
+        {"num_train_timesteps": math.inf},
+        {"trained_betas": 7},
+        {"trained_betas": [0.1]},
+        {"trained_betas": [1.0, 0.5]},
+        {"trained_betas": [0.1, None]},
+    ],
+)
+def test_numbers_that_are_no_schedule_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(TableRefused, match="The scheduler"):
+        NoiseSchedule.from_config({**STABLE_DIFFUSION, **change})
+
+
 def test_table_with_a_gap_names_the_timesteps() -> None:
     gap = rows(split_at(SCHEDULE, 300).style, split_at(SCHEDULE, 900).content)
     assert table_problems(SCHEDULE, gap) == ["No source covers the timesteps 301 to 900."]
