@@ -178,7 +178,7 @@ def _entries(folder: Path) -> list[Path]:
         raise FolderRefused(f"The folder {folder.name} cannot be read.") from None
     for entry in found:
         if not entry.name.isprintable():
-            raise FolderRefused(f"The name of the file {ascii(entry.name)} has characters that cannot be shown.")
+            raise FolderRefused(f"The name of the file {entry.name!a} has characters that cannot be shown.")
     return found
 
 
