@@ -54,6 +54,8 @@ class PromptSetForm(forms.Form):
             self.errors.pop("text", None)
             try:
                 cleaned["text"] = prompt_sets.decode_upload(upload.read(prompt_sets.MAX_BYTES + 1))
+                if upload.name.lower().endswith((".csv", ".tsv")):
+                    prompt_sets.check_table(cleaned["text"])
             except prompt_sets.PromptsRefused as refused:
                 self.add_error("file", refused.problems)
         elif "text" in cleaned and not cleaned["text"].strip():

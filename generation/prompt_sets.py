@@ -70,6 +70,18 @@ def decode_upload(content: bytes) -> str:
         ) from None
 
 
+def check_table(text: str) -> None:
+    """Raises PromptsRefused for the text of a table that names no prompt column: its header would become a prompt."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if _csv_header(text) is None and any(mark in first for mark in ',;\t"'):
+        raise PromptsRefused(
+            [
+                "The first line of a CSV file names its columns, and one of them must be “prompt”. Correct the first line, "
+                "or save the file as .txt with one prompt a line."
+            ]
+        )
+
+
 def read_prompts(text: str) -> list[PromptLine]:
     """The prompts of pasted text, in order.
 

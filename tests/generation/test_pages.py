@@ -189,6 +189,8 @@ def test_prompt_form_says_what_is_wrong_and_keeps_what_was_typed(client, data, s
         (b"x" * (4 * 1024 * 1024 + 1), "The file is larger than 4 MB."),
         (b"\x89PNG\r\n\x1a\n\x00\x00", "not UTF-8 text"),
         (b"a\x00b", "Line 1 has a control character"),
+        (b'text,bucket\n"a cat, happy",emotion\n', "one of them must be “prompt”"),
+        (b'"a cat, happy"\n"a sad dog"\n', "one of them must be “prompt”"),
     ],
 )
 def test_prompt_file_that_cannot_be_read_is_refused(client, content, says):
@@ -196,6 +198,15 @@ def test_prompt_file_that_cannot_be_read_is_refused(client, content, says):
     response = client.post("/prompts/new/", {"name": "Pets", "file": SimpleUploadedFile("a.csv", content)})
     assert says in response.content.decode()
     assert not PromptSet.objects.exists()
+
+
+def test_prompts_a_line_are_read_from_any_file(client):
+    sign_in(client, "curator")
+    for number, name in enumerate(("a.txt", "a.csv")):
+        content = b"a cat\na dog, asleep\n" if name == "a.csv" else b"a cat, asleep\na dog\n"
+        client.post("/prompts/new/", {"name": f"Pets {number}", "file": SimpleUploadedFile(name, content)})
+    found = [list(each.prompts.values_list("text", flat=True)) for each in PromptSet.objects.order_by("pk")]
+    assert found == [["a cat, asleep", "a dog"], ["a cat", "a dog, asleep"]]
 
 
 def test_new_version_begins_as_a_copy(client, world):
