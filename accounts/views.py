@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts import invitations
@@ -15,6 +16,8 @@ from accounts.models import ApiToken, Invitation, Role, User
 from accounts.policies import policy, public, signed_in
 
 
+# The answer may hold an invitation's link, which is good for whoever finds it.
+@never_cache
 @require_http_methods(["GET", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def people(request: HttpRequest) -> HttpResponse:
@@ -83,6 +86,8 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
     return redirect("account_signup")
 
 
+# The answer may hold a new token, which is shown once.
+@never_cache
 @require_http_methods(["GET", "POST"])
 @signed_in
 def account(request: HttpRequest) -> HttpResponse:
