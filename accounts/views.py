@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from accounts import invitations
@@ -22,6 +23,8 @@ def may_invite(user: User) -> bool:
     return bool(user.is_superuser or user.has_role(Role.OPERATOR))
 
 
+# The answer may hold an invitation's link, which is good for whoever finds it.
+@never_cache
 @require_http_methods(["GET", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def people(request: HttpRequest) -> HttpResponse:
@@ -95,6 +98,8 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
     return redirect("{}?{}".format(reverse("account_signup"), urlencode({"email": found.email})))
 
 
+# The answer may hold a new token, which is shown once.
+@never_cache
 @require_http_methods(["GET", "POST"])
 @signed_in
 def account(request: HttpRequest) -> HttpResponse:

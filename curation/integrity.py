@@ -3,11 +3,21 @@
 import hashlib
 from collections.abc import Iterator
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, F, Q
 
 from curation.manifests import manifest_of, read_manifest
-from curation.models import Assignment, AssignmentState, Campaign, DatasetEntry, DatasetVersion, Item, Judgment, Verdict
+from curation.models import (
+    Assignment,
+    AssignmentState,
+    Campaign,
+    DatasetEntry,
+    DatasetVersion,
+    Item,
+    Judgment,
+    JudgmentAction,
+    Verdict,
+)
 from curation.verdicts import MAJORITY, decide, standing_answers, tally
 
 CHUNK = 500
@@ -30,14 +40,33 @@ def version_problems(version: DatasetVersion) -> Iterator[str]:
         stored = read_manifest(version.content_hash)
     except (FileNotFoundError, ValueError):
         yield f"The manifest of dataset version {version} is missing from the store."
+    except OSError:
+        yield f"The manifest of dataset version {version} cannot be read from the store."
     else:
         if hashlib.sha256(stored).hexdigest() != version.content_hash:
             yield f"The stored manifest of dataset version {version} was changed."
     entries = DatasetEntry.objects.filter(version=version)
     if (count := entries.count()) != version.entry_count:
         yield f"Dataset version {version} has {count} of its {version.entry_count} entries."
+    if lost := _lost_judgments(version):
+        yield f"{lost} judgments behind dataset version {version} are gone."
     if other := entries.exclude(image=F("sample__image")).count():
         yield f"{other} entries of dataset version {version} show another image than their sample."
+
+
+def _lost_judgments(version: DatasetVersion) -> int:
+    """How many of the judgments that the entries name exist no more. Their ids are kept as JSON, which no key guards."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT count(DISTINCT named.id)
+            FROM curation_datasetentry entry, LATERAL jsonb_array_elements_text(entry.judgment_ids) AS named(id)
+            WHERE entry.version_id = %s
+              AND NOT EXISTS (SELECT 1 FROM curation_judgment judgment WHERE judgment.id::text = named.id)
+            """,
+            [version.pk],
+        )
+        return int(cursor.fetchone()[0])
 
 
 def _chain_problems() -> Iterator[str]:
@@ -57,6 +86,10 @@ def _chain_problems() -> Iterator[str]:
     )
     if count := unanswered.count():
         yield f"{count} assignments are marked as judged but have no answer."
+    passed = Judgment.objects.filter(action__in=[JudgmentAction.SKIP, JudgmentAction.FLAG], superseded_by__isnull=True)
+    unsaid = Assignment.objects.filter(state=AssignmentState.RELEASED).exclude(pk__in=passed.values("assignment"))
+    if count := unsaid.count():
+        yield f"{count} assignments are marked as skipped or flagged, but no judgment says so."
 
 
 def _item_problems(campaign: Campaign) -> Iterator[str]:

@@ -38,7 +38,9 @@ def read_submission(row: object) -> Submission:
     """The row as a Submission. Raises Malformed."""
     if not isinstance(row, dict):
         raise Malformed("A judgment is an object with id, assignment and answers.")
-    action = row.get("action") or JudgmentAction.ANSWER
+    action = row.get("action")
+    if action in (None, ""):
+        action = JudgmentAction.ANSWER
     if not isinstance(action, str) or action not in JudgmentAction.values:
         raise Malformed(f"The action must be one of {', '.join(JudgmentAction.values)}.")
     supersedes = row.get("supersedes")

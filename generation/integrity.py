@@ -66,5 +66,7 @@ def _file_problems(sha256: str, kind: Kind) -> Iterator[str]:
             yield f"The {kind} {sha256} has changed since it was drawn."
     except FileNotFoundError:
         yield f"The {kind} {sha256} is missing."
+    except OSError:
+        yield f"The {kind} {sha256} cannot be read."
     except ValueError:
         yield f"A row names the {kind} “{sha256}”, which is no hash."

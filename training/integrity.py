@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from django.db.models import Count, F, Max, Min, Q
 
 from generation.engine.folders import FolderRefused, hash_folder
-from generation.images import image_matches
+from generation.images import Kind, image_matches
 from generation.models import ModelOrigin, ModelVersion
 from jobs.models import JobState
 from training.models import Evaluation, Recipe, RunSample, TrainingRun
@@ -77,12 +77,16 @@ def _lineage_problems() -> Iterator[str]:
 
 
 def _sample_problems() -> Iterator[str]:
-    for sha256 in RunSample.objects.order_by("image").values_list("image", flat=True).distinct().iterator():
-        try:
-            if not image_matches(sha256):
-                yield f"The image {sha256}, drawn in a run, has changed since."
-        except FileNotFoundError:
-            yield f"The image {sha256}, drawn in a run, is missing."
+    kinds: tuple[Kind, ...] = ("image", "thumbnail")
+    for kind in kinds:
+        for sha256 in RunSample.objects.order_by(kind).values_list(kind, flat=True).distinct().iterator():
+            try:
+                if not image_matches(sha256, kind):
+                    yield f"The {kind} {sha256}, drawn in a run, has changed since."
+            except FileNotFoundError:
+                yield f"The {kind} {sha256}, drawn in a run, is missing."
+            except (OSError, ValueError):
+                yield f"The {kind} {sha256}, drawn in a run, cannot be read."
 
 
 def _evaluation_problems() -> Iterator[str]:

@@ -81,3 +81,11 @@ def test_pages_carry_a_content_security_policy_without_inline_code(client):
     assert "unsafe-eval" not in policy
     assert "script-src 'self'" in policy
     assert "default-src 'none'" in policy
+
+
+def test_no_cache_keeps_a_page_for_somebody_else(client):
+    client.force_login(make_person(*Role.values))
+    pages = ["/", "/jobs/", "/api/campaigns", "/nowhere/"]
+    assert {client.get(page)["Cache-Control"] for page in pages} == {"private, no-cache"}
+    for page in ("/people/", "/account/"):
+        assert "no-store" in client.get(page)["Cache-Control"]

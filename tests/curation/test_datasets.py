@@ -8,12 +8,13 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
 from curation import downloads
+from curation.assignments import lease_items
 from curation.campaigns import create_compare_campaign
 from curation.datasets import DatasetRefused, create_dataset, freeze, preview, select_entries
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.manifests import manifest_of, manifest_rows, read_manifest
-from curation.models import Dataset, DatasetEntry, DatasetVersion, Item, Judgment, Verdict
+from curation.models import Assignment, Dataset, DatasetEntry, DatasetVersion, Item, Judgment, Verdict
 from tests.curation.factories import (
     judge_all,
     make_batch,
@@ -305,6 +306,28 @@ def test_integrity_finds_what_was_tampered_with(accepted, settings):
     assert found[0].startswith("The verdict on item 0")
     assert found[1].startswith("The count of item 1")
     assert found[2].startswith(f"The rows of dataset version {version}")
+
+
+@pytest.mark.parametrize("action", ["answer", "skip"])
+def test_integrity_finds_a_judgment_that_was_removed(rater, action):
+    campaign = make_campaign(items=2, raters=[rater])
+    record_judgments(rater, [make_row(lease_items(campaign, rater, 1)[0])])
+    if action == "skip":
+        record_judgments(rater, [make_row(lease_items(campaign, rater, 1)[0], {}, action="skip")])
+    version = freeze(make_dataset(campaign), by=make_curator())
+    assert list(problems()) == []
+    connection.check_constraints()
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE curation_judgment DISABLE TRIGGER append_only")
+        cursor.execute("DELETE FROM curation_judgment WHERE action = %s", [action])
+    if action == "skip":
+        assert list(problems()) == ["1 assignments are marked as skipped or flagged, but no judgment says so."]
+        return
+    # Even where all else was made to agree, the frozen version still names it.
+    Assignment.objects.all().delete()
+    Verdict.objects.all().delete()
+    Item.objects.update(judged=0, is_open=True)
+    assert list(problems()) == [f"1 judgments behind dataset version {version} are gone."]
 
 
 # --- At once --------------------------------------------------------------------------------------------------------

@@ -179,6 +179,8 @@ BAD_ROWS = [
     ({"id": "not-a-uuid"}, "The id must be a UUID"),
     ({"id": None}, "The id must be a UUID"),
     ({"id": 5}, "The id must be a UUID"),
+    ({"action": []}, "The action must be one of"),
+    ({"action": 0}, "The action must be one of"),
     ({"assignment": None}, "number that came with the lease"),
     ({"assignment": True}, "number that came with the lease"),
     ({"assignment": "1"}, "number that came with the lease"),

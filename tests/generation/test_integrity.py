@@ -54,6 +54,14 @@ def test_changed_and_missing_files_are_named(batch):
     )
 
 
+def test_file_that_cannot_be_read_is_named(batch):
+    path = Path(default_storage.path(storage_name(batch.samples.first().image)))
+    path.unlink()
+    path.mkdir()
+    (sentence,) = problems()
+    assert sentence == f"The image {batch.samples.first().image} cannot be read."
+
+
 def test_missing_sample_of_a_complete_batch_is_named(batch):
     Sample.objects.filter(pk=batch.samples.first().pk).delete()
     assert list(problems()) == [f"Batch {batch.pk} “Emotions by v1” is complete with 7 of 8 samples."]

@@ -49,8 +49,10 @@ def test_changed_weights_are_found(finished):
 
 def test_a_missing_drawing_is_found(finished):
     finished.samples.create(step=0, position=0, prompt="a", seed=0, image="e" * 64, thumbnail="f" * 64)
-    (sentence,) = problems()
-    assert sentence == f"The image {'e' * 64}, drawn in a run, is missing."
+    assert list(problems()) == [
+        f"The image {'e' * 64}, drawn in a run, is missing.",
+        f"The thumbnail {'f' * 64}, drawn in a run, is missing.",
+    ]
 
 
 def test_a_chain_that_was_not_followed_is_found(finished):

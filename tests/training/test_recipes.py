@@ -1,7 +1,7 @@
 """Recipes: the presets as tables, the arithmetic that is shown, and refusals in sentences."""
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from tests.training.factories import make_dataset_version, make_parent, make_person, make_recipe
 from training.models import Preset, Recipe, RecipeSource
@@ -149,3 +149,22 @@ def test_the_database_refuses_to_change_a_recipe():
     for rows in (Recipe.objects.filter(pk=recipe.pk), recipe.sources.filter(position=0)):
         with pytest.raises(IntegrityError, match="a recipe never changes"), transaction.atomic():
             rows.update(name="other")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_database_refuses_to_remove_a_recipe_or_add_a_row_to_it():
+    recipe = make_recipe()
+    source = recipe.sources.first()
+
+    def truncate():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL atelier.guard_truncate = 'on'")
+            cursor.execute("TRUNCATE training_recipe CASCADE")
+
+    def add():
+        RecipeSource.objects.create(recipe=recipe, dataset_version=source.dataset_version, position=5, name="third")
+
+    for change in (source.delete, recipe.delete, truncate, add):
+        with pytest.raises(IntegrityError, match="a recipe never changes"), transaction.atomic():
+            change()
+    assert recipe.sources.count() == 2
