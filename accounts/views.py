@@ -13,6 +13,7 @@ from accounts import invitations
 from accounts.api import create_token
 from accounts.forms import InvitationForm, PersonForm, TokenForm
 from accounts.models import ApiToken, Invitation, Role, User
+from accounts.people import ChangeRefused, save_person
 from accounts.policies import policy, public, signed_in
 
 
@@ -56,8 +57,12 @@ def person(request: HttpRequest, pk: int) -> HttpResponse:
     someone = get_object_or_404(User, pk=pk)
     form = PersonForm(request.POST or None, instance=someone, changed_by=request.user)
     if request.method == "POST" and form.is_valid():
-        someone.save(update_fields=["name", "roles", "is_active"])
-        messages.success(request, f"{someone} is saved.")
+        try:
+            save_person(someone, by=request.user)
+        except ChangeRefused as refused:
+            messages.error(request, refused.args[0])
+        else:
+            messages.success(request, f"{someone} is saved.")
         return redirect("people")
     # A refused form has already written onto its instance; the heading shows what is stored.
     return render(request, "accounts/person.html", {"person": User.objects.get(pk=pk), "form": form})

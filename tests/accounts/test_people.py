@@ -1,5 +1,6 @@
 """Accounts: what the database refuses, invitations as the only way in, tokens, and the pages about people."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,9 @@ from django.utils import timezone
 from accounts.api import create_token
 from accounts.invitations import invite, open_invitation, revoke
 from accounts.models import ApiToken, Invitation, Role, User
+from accounts.people import ChangeRefused, save_person
 from tests.accounts.factories import make_person
+from tests.curation.test_concurrency import together
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a-quiet-blue-teapot"
@@ -204,3 +207,17 @@ def test_two_factor_page_opens(client):
     page = client.get("/accounts/2fa/")
     assert page.status_code == 200
     assert "Authenticator App" in page.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_operators_who_demote_each_other_at_once_one_stays():
+    first, second = make_person(Role.OPERATOR), make_person(Role.OPERATOR)
+
+    def demote(pair):
+        by, other = pair
+        other.roles = []
+        with suppress(ChangeRefused):
+            save_person(other, by=by)
+
+    together(demote, [(first, User.objects.get(pk=second.pk)), (second, User.objects.get(pk=first.pk))])
+    assert User.objects.with_role(Role.OPERATOR).count() == 1
