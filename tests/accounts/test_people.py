@@ -4,6 +4,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
@@ -149,6 +150,18 @@ def test_closed_account_is_signed_out_at_once(client):
     client.force_login(person)
     User.objects.filter(pk=person.pk).update(is_active=False)
     assert client.get("/").status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("email", "says"), [("{other}", "is the address of another account"), ("x" * 300 + "@example.org", "characters")]
+)
+def test_nobody_adds_the_address_of_somebody_else_to_their_account(client, email, says):
+    person, other = make_person(Role.RATER), make_person(Role.CURATOR)
+    client.force_login(person)
+    page = client.post("/accounts/email/", {"email": email.format(other=other.email.upper()), "action_add": "1"})
+    assert page.status_code == 200
+    assert says in page.content.decode()
+    assert not EmailAddress.objects.exclude(email=person.email).exists()
 
 
 def test_token_is_shown_once_and_only_its_hash_is_kept(client):
