@@ -7,7 +7,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts import invitations
 from accounts.api import create_token
@@ -19,7 +19,7 @@ from accounts.policies import policy, public, signed_in
 
 # The answer may hold an invitation's link, which is good for whoever finds it.
 @never_cache
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def people(request: HttpRequest) -> HttpResponse:
     """Everybody, the open invitations, and the form that makes a link."""
@@ -49,7 +49,7 @@ def people(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/people.html", context)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def person(request: HttpRequest, pk: int) -> HttpResponse:
     """Change somebody's name and roles, or close their account."""
@@ -80,7 +80,7 @@ def invitation_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("people")
 
 
-@require_GET
+@require_safe
 @public
 def invitation(request: HttpRequest, token: str) -> HttpResponse:
     """The link of an invitation: remembers it for this browser and goes on to the sign-up form."""
@@ -93,7 +93,7 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
 
 # The answer may hold a new token, which is shown once.
 @never_cache
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def account(request: HttpRequest) -> HttpResponse:
     """One's own account, and the API tokens that act for one."""
