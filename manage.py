@@ -13,6 +13,7 @@ if sys.version_info < (3, 11):
 def run() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
+        from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
 
         from config.embedded import Problem
@@ -24,7 +25,7 @@ def run() -> None:
     try:
         with services_for(sys.argv[1:]):
             execute_from_command_line(sys.argv)
-    except Problem as problem:
+    except (Problem, ImproperlyConfigured) as problem:
         sys.exit(str(problem))
 
 

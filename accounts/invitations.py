@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from accounts.models import Invitation, Role, User, hash_token, new_secret, normalize_email
 
 SESSION_KEY = "invitation_token"
+LONGEST_EMAIL = 254
 
 
 def invite(*, email: str, roles: list[str], invited_by: User) -> tuple[Invitation, str]:
@@ -56,6 +57,12 @@ class InvitationOnlyAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         # The form is used for password resets too, where there is no invitation and none is needed.
         if invitation is not None and invitation.email != email:
             raise ValidationError(f"This invitation is for {invitation.email}.")
+        if len(email) > LONGEST_EMAIL:
+            raise ValidationError(f"An address has at most {LONGEST_EMAIL} characters.")
+        asker = getattr(self.request, "user", None)
+        # Nobody has shown that an added address is theirs, so it must not be somebody else's. Strangers learn nothing here.
+        if isinstance(asker, User) and User.objects.filter(email=email).exclude(pk=asker.pk).exists():
+            raise ValidationError(f"{email} is the address of another account.")
         return email
 
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:

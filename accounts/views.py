@@ -9,12 +9,13 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts import invitations
 from accounts.api import create_token
 from accounts.forms import InvitationForm, PersonForm, TokenForm
 from accounts.models import ApiToken, Invitation, Role, User
+from accounts.people import ChangeRefused, save_person
 from accounts.policies import policy, public, signed_in
 
 
@@ -25,7 +26,7 @@ def may_invite(user: User) -> bool:
 
 # The answer may hold an invitation's link, which is good for whoever finds it.
 @never_cache
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def people(request: HttpRequest) -> HttpResponse:
     """Everybody, the open invitations, and the form that makes a link."""
@@ -55,7 +56,7 @@ def people(request: HttpRequest) -> HttpResponse:
     return render(request, "accounts/people.html", context)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=[Role.OPERATOR], write=[Role.OPERATOR])
 def person(request: HttpRequest, pk: int) -> HttpResponse:
     """Change somebody's name and roles, or close their account."""
@@ -63,8 +64,12 @@ def person(request: HttpRequest, pk: int) -> HttpResponse:
     someone = get_object_or_404(User, pk=pk)
     form = PersonForm(request.POST or None, instance=someone, changed_by=request.user)
     if request.method == "POST" and form.is_valid():
-        someone.save(update_fields=["name", "roles", "is_active"])
-        messages.success(request, f"{someone} is saved.")
+        try:
+            save_person(someone, by=request.user)
+        except ChangeRefused as refused:
+            messages.error(request, refused.args[0])
+        else:
+            messages.success(request, f"{someone} is saved.")
         return redirect("people")
     # A refused form has already written onto its instance; the heading shows what is stored.
     return render(
@@ -86,7 +91,7 @@ def invitation_revoke(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("people")
 
 
-@require_GET
+@require_safe
 @public
 def invitation(request: HttpRequest, token: str) -> HttpResponse:
     """The link of an invitation: remembers it for this browser and goes on to the sign-up form."""
@@ -100,7 +105,7 @@ def invitation(request: HttpRequest, token: str) -> HttpResponse:
 
 # The answer may hold a new token, which is shown once.
 @never_cache
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @signed_in
 def account(request: HttpRequest) -> HttpResponse:
     """One's own account, and the API tokens that act for one."""

@@ -2,8 +2,12 @@
 
 import os
 import secrets
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
+import dj_database_url
 from django.core.exceptions import ImproperlyConfigured
 
 TRUE = {"1", "true", "yes", "on"}
@@ -40,6 +44,37 @@ def env_int(name: str, default: int, *, least: int, most: int) -> int:
     if not least <= value <= most:
         raise ImproperlyConfigured(f"{name} is {value}, but must lie between {least} and {most}.")
     return value
+
+
+def env_choice(name: str, default: str, choices: Collection[str]) -> str:
+    """The variable's text, which must be one of the choices; else ImproperlyConfigured."""
+    value = env_str(name, default)
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
+    return value
+
+
+def env_time_zone(name: str, default: str) -> str:
+    """The variable as a time zone that this machine knows; else ImproperlyConfigured."""
+    value = env_str(name, default)
+    if value != default:
+        try:
+            ZoneInfo(value)
+        except (LookupError, OSError, ValueError):
+            raise ImproperlyConfigured(f"{name} is {value!r}, which is no time zone such as Europe/Berlin.") from None
+    return value
+
+
+def database(url: str) -> dict[str, Any]:
+    """A database's address as Django has it. Anything but the address of a Postgres raises ImproperlyConfigured."""
+    try:
+        parsed: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=60, conn_health_checks=True))
+    except ValueError:
+        parsed = {}
+    if parsed.get("ENGINE") != "django.db.backends.postgresql" or not parsed.get("NAME"):
+        # The address itself is not repeated: it may hold a password.
+        raise ImproperlyConfigured("DATABASE_URL must look like postgres://user:password@host:port/name.")
+    return parsed
 
 
 def env_list(name: str, default: list[str]) -> list[str]:

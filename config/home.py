@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import signed_in
@@ -21,7 +21,7 @@ from training.models import Evaluation, TrainingRun
 TEAM = (Role.CURATOR, Role.OPERATOR, Role.AUDITOR)
 
 
-@require_GET
+@require_safe
 @signed_in
 def home(request: HttpRequest) -> HttpResponse:
     """What waits for this person: work to rate, campaigns to look after, the loop and what moves in it."""

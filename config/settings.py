@@ -1,13 +1,14 @@
 """Atelier's settings. What differs between machines comes from the environment; docs/settings.md lists it all."""
 
+import re
 import sys
 from pathlib import Path
 
-import dj_database_url
 from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
 
 from config.embedded import urls as embedded_urls
-from config.environment import env_bool, env_int, env_list, env_str, secret_key
+from config.environment import database, env_bool, env_choice, env_int, env_list, env_str, env_time_zone, secret_key
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(env_str("DATA_DIR", str(BASE_DIR / ".data"))).expanduser().resolve()
@@ -80,7 +81,7 @@ TEMPLATES = [
 # --- Data -----------------------------------------------------------------------------------------------------------
 _embedded = embedded_urls(DATA_DIR)
 _database_url = env_str("DATABASE_URL") or (_embedded[0] if _embedded else "postgres://atelier@127.0.0.1:1/atelier")
-_database = dj_database_url.parse(_database_url, conn_max_age=60, conn_health_checks=True)
+_database = database(_database_url)
 _database["OPTIONS"] = {
     "connect_timeout": 5,
     "application_name": env_str("ATELIER_PROCESS", "atelier"),
@@ -101,6 +102,8 @@ if MEDIA_STORAGE == "file":
         "OPTIONS": {"location": str(MEDIA_ROOT), "base_url": None},
     }
 else:
+    if not re.fullmatch(r"s3://[^/\s]+(/.*)?", MEDIA_STORAGE):
+        raise ImproperlyConfigured(f"MEDIA_STORAGE is {MEDIA_STORAGE!r}, but must be file or s3://BUCKET/PREFIX.")
     _bucket, _, _prefix = MEDIA_STORAGE.removeprefix("s3://").partition("/")
     _media = {
         "BACKEND": "storages.backends.s3.S3Storage",
@@ -115,6 +118,7 @@ MODELS_DIR = DATA_DIR / "models"
 RUNS_DIR = DATA_DIR / "runs"
 CACHE_DIR = DATA_DIR / "cache"
 DEMO_DIR = BASE_DIR / "demo"
+DEMO_RATERS = env_int("RATERS", 1, least=1, most=50)
 # The open_clip model that measures evaluations: open_clip_config.json and open_clip_model.safetensors.
 CLIP_DIR = Path(env_str("CLIP_DIR", str(DEMO_DIR / "clip")))
 # A model is imported from a folder below one of these, and from nowhere else on the server.
@@ -238,13 +242,14 @@ CODE_VERSION = env_str("CODE_VERSION", "0.1.0")
 LANGUAGE_CODE = "en"
 USE_I18N = False
 USE_TZ = True
-TIME_ZONE = env_str("TIME_ZONE", "UTC")
+TIME_ZONE = env_time_zone("TIME_ZONE", "UTC")
+LOG_LEVEL = env_choice("LOG_LEVEL", "INFO", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"])
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}},
-    "root": {"handlers": ["stderr"], "level": env_str("LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     # httpx tells of every request; only its warnings are news.
     "loggers": {
         "httpx": {"level": "WARNING"},

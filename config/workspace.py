@@ -13,7 +13,6 @@ from django.conf import settings
 from django.core.management.base import OutputWrapper
 
 from accounts.models import Role, User
-from config.environment import env_int
 from curation.campaigns import create_campaign
 from curation.models import Campaign, CampaignKind
 from generation.batches import request_batch
@@ -79,7 +78,7 @@ def make_people() -> dict[str, User]:
     """One person a role (and further raters, by RATERS) with random passwords, which are kept in the accounts file."""
     path = accounts_file()
     kept: dict[str, dict[str, str]] = json.loads(path.read_text()) if path.exists() else {}
-    names = [*Role.values, *(f"rater{i}" for i in range(2, env_int("RATERS", 1, least=1, most=50) + 1))]
+    names = [*Role.values, *(f"rater{i}" for i in range(2, settings.DEMO_RATERS + 1))]
     people = {}
     for name in names:
         email = f"{name}@demo.atelier"

@@ -197,6 +197,9 @@ def _note(desk: _Desk, judgment: Judgment) -> None:
     counted = before is not None and before.action == JudgmentAction.ANSWER
     assignment.item.judged += (judgment.action == JudgmentAction.ANSWER) - counted
     assignment.state = STATE_AFTER[JudgmentAction(judgment.action)]
+    if assignment.state == AssignmentState.LEASED:
+        # The undo gives the lease anew, so that an answer that came along with it is in time.
+        assignment.in_time = _has_place(assignment)  # type: ignore[attr-defined]
     desk.latest[assignment.pk] = judgment
     desk.known[judgment.pk] = judgment
     desk.touched[assignment.pk] = assignment
@@ -222,9 +225,14 @@ def _settle(desk: _Desk) -> None:
 
 def _lease_again(assignment: Assignment) -> None:
     """After an undo the item is the rater's again; with a live lease only where no one else took the place meanwhile."""
-    item = assignment.item
-    others = Assignment.objects.live().filter(item=item).exclude(pk=assignment.pk).count()
-    seconds = item.campaign.lease_seconds if item.judged + others < item.campaign.overlap else 0
+    seconds = assignment.item.campaign.lease_seconds if _has_place(assignment) else 0
     Assignment.objects.filter(pk=assignment.pk).update(
         state=AssignmentState.LEASED, leased_at=Now(), expires_at=Now() + timedelta(seconds=seconds)
     )
+
+
+def _has_place(assignment: Assignment) -> bool:
+    """Whether the item still wants this rater's judgment beside those it has and those that others are about to give."""
+    item = assignment.item
+    others = Assignment.objects.live().filter(item=item).exclude(pk=assignment.pk).count()
+    return bool(item.judged + others < item.campaign.overlap)

@@ -6,9 +6,13 @@ from django import forms
 
 from accounts.models import User
 from generation import batches, model_versions, prompt_sets
+from generation.engine.folders import MAX_SIDE
 from generation.engine.requests import MAX_SEED
 from generation.models import GenerationBatch, ModelVersion, PromptSet
 from jobs.models import Job
+
+# What a model really draws is asked of the model; a number of hundreds of digits could not even be estimated with.
+MAX_FIELD_SIDE = 4 * MAX_SIDE
 
 
 class PromptSetForm(forms.Form):
@@ -112,8 +116,12 @@ class BatchForm(forms.Form):
     )
     scheduler = forms.ChoiceField(choices=list(batches.SCHEDULER_LABELS.items()), initial="ddim")
     negative_prompt = forms.CharField(max_length=1000, required=False, help_text="What it should keep away from.")
-    width = forms.IntegerField(required=False, min_value=8, help_text="Pixels; empty for the model's own.")
-    height = forms.IntegerField(required=False, min_value=8, help_text="Pixels; empty for the model's own.")
+    width = forms.IntegerField(
+        required=False, min_value=8, max_value=MAX_FIELD_SIDE, help_text="Pixels; empty for the model's own."
+    )
+    height = forms.IntegerField(
+        required=False, min_value=8, max_value=MAX_FIELD_SIDE, help_text="Pixels; empty for the model's own."
+    )
     name = forms.CharField(max_length=120, required=False, help_text="Empty for the set's and the model's names.")
 
     ROWS = (("prompt_set", "model_version"), ("images_per_prompt", "seed"))

@@ -13,6 +13,7 @@ import numpy as np
 
 RESAMPLES = 4000
 SEED = 20231120
+DRAWN_AT_ONCE = 1 << 18
 Z_95 = 1.959963984540054
 CANDIDATE, BASELINE, TIE, BOTH_BAD = "candidate", "baseline", "tie", "both_bad"
 CHOICES = (CANDIDATE, BASELINE, TIE, BOTH_BAD)
@@ -125,12 +126,15 @@ def _totals(scores: list[float], clusters: list[Hashable]) -> tuple[np.ndarray, 
 def _percentiles(sums: np.ndarray, counts: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
     """The 2.5 and 97.5 percent points of the mean over resampled clusters.
 
-    How often each cluster appears in a resample is multinomial, so one matrix product does them all.
+    A page asks for several intervals, in a web process that is to stay small: so some resamples are drawn at a time.
     """
     groups = len(counts)
     generator = np.random.default_rng(seed)
-    times = generator.multinomial(groups, np.full(groups, 1.0 / groups), size=resamples)  # [resamples, clusters]
-    means = (times @ sums) / (times @ counts)
+    means = np.empty(resamples)
+    rows = max(1, DRAWN_AT_ONCE // groups)
+    for start in range(0, resamples, rows):
+        drawn = generator.integers(0, groups, size=(min(rows, resamples - start), groups))  # [rows, clusters]
+        means[start : start + rows] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
 

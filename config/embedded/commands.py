@@ -43,10 +43,16 @@ def data_folder(argument: str | None = None) -> Path:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that the three commands share."""
     parser.add_argument(
-        "--port", type=int, default=os.environ.get("PORT") or "8000", help="of the web address (PORT, 8000)"
+        "--port", type=_port, default=os.environ.get("PORT") or "8000", help="of the web address (PORT, 8000)"
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (127.0.0.1)")
     parser.add_argument("--data-dir", default=None, help="where everything is kept (DATA_DIR, .data)")
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; it must be a whole number from 1 to 65535.")
+    return int(text)
 
 
 def run(name: str, *, port: int, host: str, data_dir: str | None) -> int:

@@ -32,6 +32,14 @@ PACKAGES = (
     "storages",
     "whitenoise",
 )
+SETTINGS_CHECK = """
+import sys
+from django.core.exceptions import ImproperlyConfigured
+try:
+    import config.settings
+except ImproperlyConfigured as refused:
+    sys.exit(str(refused))
+"""
 INSTALL = "pip install -c constraints.txt -e '.[worker]'"
 
 
@@ -77,7 +85,10 @@ def refuse_if_wrong(data_dir: Path, host: str, port: int) -> None:
 def _before_start(data_dir: Path, host: str, port: int, *, ours: bool = False) -> Iterator[Finding]:
     yield Finding("Python", f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}")
     yield _finding("packages", _check_packages)
-    yield _finding("data folder", lambda: _check_folder(data_dir))
+    folder = _finding("data folder", lambda: _check_folder(data_dir))
+    yield folder
+    if folder.ok:
+        yield _finding("settings", lambda: _check_settings(data_dir))
     if not os.environ.get("DATABASE_URL"):
         yield _finding("embedded Postgres", lambda: _check_postgres(data_dir))
     if not os.environ.get("CELERY_BROKER_URL"):
@@ -116,6 +127,16 @@ def _check_folder(data_dir: Path) -> str:
             "Make room, or choose another with DATA_DIR=... or --data-dir."
         )
     return f"{data_dir} can be written, {free / 1024**3:.0f} GB are free"
+
+
+def _check_settings(data_dir: Path) -> str:
+    """The settings are read as every process will read them, so that nonsense is said before anything starts."""
+    command = [sys.executable, "-c", SETTINGS_CHECK]
+    environment = {**os.environ, "DATA_DIR": str(data_dir)}
+    done = subprocess.run(command, env=environment, cwd=PROJECT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Problem(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "The settings cannot be read.")
+    return "every variable of the environment is understood"
 
 
 def _check_postgres(data_dir: Path) -> str:

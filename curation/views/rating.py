@@ -7,7 +7,7 @@ from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
@@ -21,7 +21,7 @@ DAY = 24 * 3600
 
 
 @policy(read=[Role.RATER])
-@require_GET
+@require_safe
 @never_cache
 def rate(request: HttpRequest, slug: str) -> HttpResponse:
     """The rating screen of an open campaign, or a page that says why there is none now."""

@@ -1,8 +1,10 @@
 """Accounts: what the database refuses, invitations as the only way in, tokens, and the pages about people."""
 
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
@@ -11,7 +13,9 @@ from django.utils import timezone
 from accounts.api import create_token
 from accounts.invitations import invite, open_invitation, revoke
 from accounts.models import ApiToken, Invitation, Role, User
+from accounts.people import ChangeRefused, save_person
 from tests.accounts.factories import make_person
+from tests.curation.test_concurrency import together
 
 pytestmark = pytest.mark.django_db
 PASSWORD = "a-quiet-blue-teapot"
@@ -163,6 +167,18 @@ def test_closed_account_is_signed_out_at_once(client):
     assert client.get("/").status_code == 302
 
 
+@pytest.mark.parametrize(
+    ("email", "says"), [("{other}", "is the address of another account"), ("x" * 300 + "@example.org", "characters")]
+)
+def test_nobody_adds_the_address_of_somebody_else_to_their_account(client, email, says):
+    person, other = make_person(Role.RATER), make_person(Role.CURATOR)
+    client.force_login(person)
+    page = client.post("/accounts/email/", {"email": email.format(other=other.email.upper()), "action_add": "1"})
+    assert page.status_code == 200
+    assert says in page.content.decode()
+    assert not EmailAddress.objects.exclude(email=person.email).exists()
+
+
 def test_token_is_shown_once_and_only_its_hash_is_kept(client):
     person = make_person(Role.RATER)
     client.force_login(person)
@@ -219,3 +235,17 @@ def test_two_factor_page_opens(client):
     page = client.get("/accounts/2fa/")
     assert page.status_code == 200
     assert "Authenticator App" in page.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_operators_who_demote_each_other_at_once_one_stays():
+    first, second = make_person(Role.OPERATOR), make_person(Role.OPERATOR)
+
+    def demote(pair):
+        by, other = pair
+        other.roles = []
+        with suppress(ChangeRefused):
+            save_person(other, by=by)
+
+    together(demote, [(first, User.objects.get(pk=second.pk)), (second, User.objects.get(pk=first.pk))])
+    assert User.objects.with_role(Role.OPERATOR).count() == 1

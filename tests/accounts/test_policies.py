@@ -89,3 +89,10 @@ def test_no_cache_keeps_a_page_for_somebody_else(client):
     assert {client.get(page)["Cache-Control"] for page in pages} == {"private, no-cache"}
     for page in ("/people/", "/account/"):
         assert "no-store" in client.get(page)["Cache-Control"]
+
+
+def test_head_is_answered_wherever_get_is(client):
+    client.force_login(make_person(*Role.values))
+    pages = ["/", "/account/", "/people/", "/recipes/", "/recipes/new/", "/runs/", "/evaluations/", "/campaigns/"]
+    answers = {page: client.head(page).status_code for page in pages}
+    assert answers == dict.fromkeys(pages, 200)

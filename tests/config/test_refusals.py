@@ -76,6 +76,41 @@ def test_database_and_broker_that_do_not_answer_are_named(tmp_path):
         assert "Traceback" not in said.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PORT", "99999", "from 1 to 65535"),
+        ("PORT", "0", "from 1 to 65535"),
+        ("DEBUG", "maybe", "DEBUG is 'maybe'"),
+        ("JOB_LEASE_SECONDS", "1e9", "JOB_LEASE_SECONDS is '1e9'"),
+        ("SECRET_KEY", "short", "SECRET_KEY is shorter"),
+        ("TIME_ZONE", "Mars/Phobos", "TIME_ZONE is 'Mars/Phobos'"),
+        ("LOG_LEVEL", "LOUD", "LOG_LEVEL is 'LOUD'"),
+        ("MEDIA_STORAGE", "ftp://x", "MEDIA_STORAGE is 'ftp://x'"),
+        ("RATERS", "many", "RATERS is 'many'"),
+        ("DATABASE_URL", "garbage", "DATABASE_URL must look like"),
+        ("DATABASE_URL", "mysql://root@localhost/atelier", "DATABASE_URL must look like"),
+        ("DATABASE_URL", "postgres://[bad/x", "DATABASE_URL must look like"),
+    ],
+)
+def test_nonsense_in_the_environment_is_named(tmp_path, name, value, sentence):
+    environment = {"PORT": str(free_port()), name: value}
+    for command in ("up", "doctor"):
+        said = manage(tmp_path, command, **environment)
+        assert said.returncode in (1, 2)
+        assert sentence in said.stdout + said.stderr
+        assert "Traceback" not in said.stdout + said.stderr
+    assert not (tmp_path / "postgres").exists()
+
+
+def test_other_commands_name_nonsense_too(tmp_path):
+    said = manage(tmp_path, "verify", DATABASE_URL="garbage")
+    assert (said.returncode, said.stderr) == (
+        1,
+        "DATABASE_URL must look like postgres://user:password@host:port/name.\n",
+    )
+
+
 def test_doctor_is_content_where_nothing_is_wrong(tmp_path):
     said = manage(tmp_path, "doctor", "--port", str(free_port()))
     problems = [line for line in said.stdout.splitlines() if line.startswith("problem")]

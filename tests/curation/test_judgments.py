@@ -1,7 +1,9 @@
 import json
 import uuid
+from datetime import timedelta
 
 import pytest
+from django.db.models.functions import Now
 
 from curation.assignments import lease_items
 from curation.campaigns import close_campaign
@@ -78,6 +80,15 @@ def test_undo_reopens_the_item_and_a_new_answer_supersedes_the_undo(rater, held)
         undo["id"]: answer["id"],
         final["id"]: undo["id"],
     }
+
+
+def test_answer_that_comes_with_its_undo_is_as_punctual_as_one_that_comes_after_it(rater, held):
+    answer = make_row(held)
+    record_judgments(rater, [answer])
+    Assignment.objects.update(expires_at=Now() - timedelta(hours=1))
+    undo = make_row(held, {}, action="undo", supersedes=answer["id"])
+    record_judgments(rater, [undo, make_row(held, {"alignment": "fail"}, supersedes=undo["id"])])
+    assert list(Judgment.objects.standing().values_list("answers", "late")) == [({"alignment": "fail"}, False)]
 
 
 def test_second_answer_supersedes_the_first_and_counts_once(rater, held):

@@ -276,6 +276,7 @@ def test_batch_is_asked_for_and_its_page_follows(client, world):
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"width": 33}, "width"),
+        ({"width": "9" * 400}, "width"),
         ({"height": 136}, "height"),
         ({"scheduler": "magic"}, "scheduler"),
         ({"prompt_set": 0}, "prompt_set"),

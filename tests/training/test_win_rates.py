@@ -1,5 +1,7 @@
 """Win rates and their intervals against figures that can be checked by hand or by simulation."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -148,3 +150,16 @@ def test_choices_and_buckets_are_counted():
     sample = [Vote(1, "tie", bucket="food"), Vote(2, "candidate", bucket="animals")]
     assert count_choices(sample) == {"candidate": 1, "baseline": 0, "tie": 1, "both_bad": 0}
     assert list(by_bucket(sample)) == ["animals", "food"]
+
+
+def test_interval_of_thousands_of_prompts_takes_little_memory():
+    cast = [Vote(prompt=number, choice=("candidate", "baseline")[number % 2]) for number in range(5000)]
+    tracemalloc.start()
+    rate = win_rate(cast)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rate is not None
+    assert peak < 20 * 1024**2
+    assert (rate.low, rate.high) == pytest.approx(
+        (0.5 - 1.96 * 0.5 / 5000**0.5, 0.5 + 1.96 * 0.5 / 5000**0.5), abs=1e-3
+    )

@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
@@ -35,7 +35,7 @@ JUDGING: dict[str, str] = {
 }
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def evaluation_list(request: HttpRequest) -> HttpResponse:
     """All evaluations, the newest first, each with its sentence."""
@@ -57,7 +57,7 @@ def evaluation_list(request: HttpRequest) -> HttpResponse:
     return render(request, "training/evaluations.html", context)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=[Role.OPERATOR])
 def evaluation_new(request: HttpRequest) -> HttpResponse:
     """The form of a new evaluation; `?candidate=` and `?baseline=` name versions by number."""
@@ -77,7 +77,7 @@ def evaluation_new(request: HttpRequest) -> HttpResponse:
     return render(request, "training/evaluation_new.html", context, status=422 if form.errors else 200)
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     """One evaluation: its verdict, the figures behind it and the pairs themselves."""
@@ -114,7 +114,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "training/evaluation.html", context)
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def evaluation_state(request: HttpRequest, pk: int) -> HttpResponse:
     """The state of the drawing and measuring, polled while it goes on."""

@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
@@ -21,7 +21,7 @@ from training.tables import TableView, view_tables
 TEAM = [Role.CURATOR, Role.OPERATOR]
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def recipe_list(request: HttpRequest) -> HttpResponse:
     """All recipes, the newest first."""
@@ -33,7 +33,7 @@ def recipe_list(request: HttpRequest) -> HttpResponse:
     return render(request, "training/recipes.html", context)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=TEAM)
 def recipe_new(request: HttpRequest) -> HttpResponse:
     """The form of a new recipe; `?style=` and `?content=` name dataset versions to begin with, `?like=` a recipe."""
@@ -53,7 +53,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
     return render(request, "training/recipe_new.html", context, status=422 if form.errors else 200)
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def recipe_preview(request: HttpRequest) -> HttpResponse:
     """The noise axis and the arithmetic for what the form says at the moment."""
@@ -62,7 +62,7 @@ def recipe_preview(request: HttpRequest) -> HttpResponse:
     return render(request, "training/_recipe_preview.html", _preview(form))
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def recipe(request: HttpRequest, slug: str) -> HttpResponse:
     """One recipe: its tables, their arithmetic on the version it would be trained on, and its runs."""

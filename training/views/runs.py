@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
@@ -25,7 +25,7 @@ LOG_BYTES = 12_000
 RUNS_A_PAGE = 50
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def run_list(request: HttpRequest) -> HttpResponse:
     """Runs, the newest first, by keyset."""
@@ -42,7 +42,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
     return render(request, "training/runs.html", context)
 
 
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=[Role.OPERATOR])
 def run_new(request: HttpRequest) -> HttpResponse:
     """The form of a new run; `?recipe=` and `?parent=` (a number) choose to begin with."""
@@ -62,7 +62,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
     return render(request, "training/run_new.html", context, status=422 if form.errors else 200)
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def run_estimate(request: HttpRequest) -> HttpResponse:
     """What the run of the form would take, in words."""
@@ -71,7 +71,7 @@ def run_estimate(request: HttpRequest) -> HttpResponse:
     return render(request, "training/_run_estimate.html", {"estimate": _estimate_of(form)})
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def run(request: HttpRequest, pk: int) -> HttpResponse:
     """One run: what it trains, how it goes, what it draws, and where it comes from."""
@@ -99,7 +99,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "training/run.html", context)
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def run_state(request: HttpRequest, pk: int) -> HttpResponse:
     """The state alone, polled while the run goes on; the page is loaded again when it has ended."""
@@ -110,7 +110,7 @@ def run_state(request: HttpRequest, pk: int) -> HttpResponse:
     return response
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def run_samples(request: HttpRequest, pk: int) -> HttpResponse:
     """The drawings so far; 204 where there are no more than the `count` that the page has."""
@@ -121,7 +121,7 @@ def run_samples(request: HttpRequest, pk: int) -> HttpResponse:
     return render(request, "training/_run_samples.html", {**context, "run": found, "is_open": found.job.is_open})
 
 
-@require_GET
+@require_safe
 @policy(read=TEAM)
 def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
     """The points of one chart of the run, as JSON for the curves on its page."""
