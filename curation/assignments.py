@@ -1,6 +1,5 @@
 """Assignments: which items a rater gets next. Many raters ask at once; no item goes out more often than it is wanted."""
 
-import hashlib
 import random
 from collections.abc import Collection
 from datetime import timedelta
@@ -9,6 +8,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count, Prefetch
 from django.db.models.functions import Now
+from django.utils.crypto import salted_hmac
 
 from accounts.models import User
 from curation.models import (
@@ -124,7 +124,8 @@ def _orders(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int
 
 
 def _sides(campaign: Campaign, rater: User, number: int) -> list[int]:
-    seed = hashlib.sha256(f"sides:{campaign.pk}:{rater.pk}:{number // 2}".encode()).digest()[0]
+    # Keyed: whoever knows this code and the numbers could otherwise work out which side is the candidate.
+    seed = salted_hmac("curation.sides", f"{campaign.pk}:{rater.pk}:{number // 2}").digest()[0]
     return [1, 0] if (seed + number) % 2 else [0, 1]
 
 

@@ -17,7 +17,7 @@ from config.embedded.folder import is_locked
 from config.embedded.leftovers import TOKEN
 from config.embedded.services import urls
 
-from .installation import Installation, manage, running, wait_until
+from .installation import Installation, free_port, manage, running, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -29,7 +29,7 @@ def test_up_answers_then_sigterm_leaves_no_process_and_no_lock_within_ten_second
         assert set(installation.services()["children"]) >= {"postgres", "valkey", "web", "control", "cpu", "scheduler"}
         assert stat.S_IMODE((tmp_path / "run" / "services.json").stat().st_mode) == 0o600
         assert is_locked(tmp_path)
-        second = manage(tmp_path, "up", "--port", "0")
+        second = manage(tmp_path, "up", "--port", str(free_port()))
         assert second.returncode == 1
         assert f"already running with the data folder {tmp_path} (process {installation.process.pid})" in second.stderr
         web = psutil.Process(installation.services()["children"]["web"])

@@ -1,7 +1,7 @@
 import pytest
 from django.db import connection
 
-from curation.assignments import LeaseRefused, lease_items, left_for
+from curation.assignments import LeaseRefused, _sides, lease_items, left_for
 from curation.campaigns import close_campaign, create_compare_campaign, open_campaign, pause_campaign, set_raters
 from curation.judgments import record_judgments
 from curation.models import Assignment, Item
@@ -130,3 +130,17 @@ def test_lease_uses_the_partial_index():
         cursor.execute("ANALYZE curation_item")
     free = other.items.free_for(rater, campaign.overlap).select_for_update(skip_locked=True, of=("self",), no_key=True)
     assert "item_open" in free.order_by("position")[:10].explain()
+
+
+def test_sides_cannot_be_worked_out_without_the_secret_key(settings):
+    rater = make_rater()
+    campaign = create_compare_campaign("Blind", make_pairs(2), by=make_curator(), raters=[rater])
+
+    def sides(key):
+        settings.SECRET_KEY = key * 64
+        return [_sides(campaign, rater, number) for number in range(64)]
+
+    first, second = sides("a"), sides("b")
+    assert first != second
+    for drawn in (first, second):
+        assert all(sorted(pair) == [[0, 1], [1, 0]] for pair in zip(drawn[::2], drawn[1::2], strict=True))
