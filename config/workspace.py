@@ -30,8 +30,11 @@ CAMPAIGNS = [
 ]
 # (file, name of the set)
 PROMPT_SETS = [
-    ("faces-and-friends.csv", "Faces and friends"),
+    ("mixed-looks.csv", "Mixed looks"),
     ("house-style-eval.csv", "House style, held out"),
+    ("emotions.csv", "Emotions"),
+    ("compositions.csv", "Compositions"),
+    ("scenes.csv", "Scenes"),
 ]
 
 

@@ -1,105 +1,190 @@
-"""Rebuild the demo models: `python -m demo.build [--stages vae,unet,clip,export,card] [--device cpu] [--out demo]`.
+"""Rebuild the demo models: `python -m demo.build [--device cuda|cpu] [--budget MINUTES] [--stages A,B]`.
 
-The stages run in this order and leave checkpoints in the work folder, so a build that was stopped continues where it
-was, and a finished stage is not repeated. Each stage on a CPU ends at its cap in minutes at the latest.
+The stages run in this order and leave checkpoints in the work folder, so that a build that was stopped goes on where it
+was, and a finished stage is not repeated:
+
+    renders   the world as images and manifests
+    text      the text encoder, taught to spell out rough pictures
+    vae       the autoencoder, RGB in, RGBA out
+    unet      the denoiser: a recipe on the training engine, frozen parts around it
+    decoder   the autoencoder's decoder once more, its encoder frozen, which leaves the denoiser valid
+    clip      the open_clip model
+    export    model/ and clip/
+    card      the figures, the wall of samples and MODEL_CARD.md
+
+`--budget` is the wall time of all training together; how many steps that buys is measured first. The default is a night
+on two cores, or a quarter of an hour on a GPU.
 """
 
 import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from demo.autoencoder import encode_all, train_autoencoder
+from demo.autoencoder import train_autoencoder, train_decoder
+from demo.card import write_card
 from demo.contrastive import load_checkpoint, save_clip, train_clip
-from demo.denoiser import Latents, make_models, train_denoiser, train_text_encoder
-from demo.measure import write_card
-from demo.renders import RenderSet, render_set
-from demo.tiny import assemble_pipeline, save_pipeline
+from demo.denoiser import seconds_a_step, train_denoiser, write_parent, write_recipe
+from demo.renders import RenderSet, load_renders, write_renders
+from demo.text_encoder import make_encoder, train_text_encoder
+from demo.tiny import save_pipeline
 from demo.training_loop import Budget
 
 SEED = 20311
-VARIANTS = 10
-STAGES = ("vae", "unet", "clip", "export", "card")
-STEPS = {"vae": 2600, "text": 400, "unet": 3000, "clip": 900}
+VARIANTS = 3
+STAGES = ("renders", "text", "vae", "unet", "decoder", "clip", "export", "card")
+# Each stage's part of the budget, and the most steps that do it good.
+SHARES = {"text": 0.08, "vae": 0.17, "unet": 0.52, "decoder": 0.08, "clip": 0.15}
+MOST_STEPS = {"text": 3000, "vae": 8000, "unet": 60_000, "decoder": 4000, "clip": 4000}
+# So few that a batch of the CLIP model can still be filled with different subjects and pairs.
+LEAST_SCENES = 400
+NIGHT, GPU_MINUTES = 480.0, 15.0
+
+
+@dataclass(frozen=True)
+class Build:
+    """Where and how a build works."""
+
+    work: Path
+    out: Path
+    device: str
+    minutes: float
+    note: str
+    scenes: int | None = None
+
+    def budget(self, stage: str) -> Budget:
+        return Budget(MOST_STEPS[stage], SHARES[stage] * self.minutes)
+
+    def renders(self) -> RenderSet:
+        return load_renders(self.work / "renders")
+
+    def is_done(self, stage: str) -> bool:
+        return (self.work / f"{stage}.done").exists()
+
+    def finish(self, stage: str) -> None:
+        (self.work / f"{stage}.done").touch()
 
 
 def main() -> None:
     arguments = parse_arguments()
-    work, device = arguments.work, arguments.device
-    work.mkdir(parents=True, exist_ok=True)
-    if "vae" in arguments.stages:
-        budget = Budget(STEPS["vae"], arguments.vae_minutes)
-        vae = train_autoencoder(load_renders(work), budget, work, device=device, seed=SEED)
-        vae.save_pretrained(work / "vae", safe_serialization=True)
-    if "unet" in arguments.stages:
-        renders, models = load_renders(work), make_models(device, SEED)
-        latents = load_latents(work, renders, device)
-        budget = Budget(STEPS["text"], arguments.text_minutes)
-        train_text_encoder(renders, latents, models, budget, work, device=device, seed=SEED)
-        budget = Budget(STEPS["unet"], arguments.unet_minutes)
-        train_denoiser(renders, latents, models, budget, work, device=device, seed=SEED)
-    if "clip" in arguments.stages:
-        train_clip(load_renders(work), Budget(STEPS["clip"], arguments.clip_minutes), work, device=device, seed=SEED)
-    if "export" in arguments.stages:
-        export(work, arguments.out)
-    if "card" in arguments.stages:
-        write_card(arguments.out, work, arguments.note)
+    build = Build(arguments.work, arguments.out, arguments.device, arguments.budget, arguments.note, arguments.scenes)
+    build.work.mkdir(parents=True, exist_ok=True)
+    for number, stage in enumerate(arguments.stages, start=1):
+        if build.is_done(stage):
+            print(f"[{number} of {len(arguments.stages)}] {stage}: done before.", flush=True)
+            continue
+        print(f"[{number} of {len(arguments.stages)}] {stage}", flush=True)
+        started = time.monotonic()
+        _STAGES[stage](build)
+        if stage not in ("export", "card"):
+            build.finish(stage)
+        print(f"{stage} took {(time.monotonic() - started) / 60:.1f} min.", flush=True)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--budget", type=float, metavar="MINUTES", help="wall time of all training together")
     parser.add_argument("--stages", default=STAGES, type=lambda text: tuple(text.split(",")), metavar="A,B")
     parser.add_argument("--out", type=Path, default=Path("demo"), help="where model/, clip/ and MODEL_CARD.md go")
     parser.add_argument("--work", type=Path, default=Path(".build/demo"), help="checkpoints, logs and sample sheets")
-    for stage, minutes in (("vae", 15.0), ("text", 5.0), ("unet", 40.0), ("clip", 8.0)):
-        parser.add_argument(f"--{stage}-minutes", type=float, default=minutes, help="wall-time cap of the stage")
+    parser.add_argument("--scenes", type=int, help="build from so many scenes of the world only, to see it work")
     parser.add_argument("--note", default="", help="a sentence for the card on how these weights came to be")
     arguments = parser.parse_args()
     if unknown := set(arguments.stages) - set(STAGES):
         parser.error(f"There is no stage {', '.join(sorted(unknown))}. The stages are {', '.join(STAGES)}.")
+    if arguments.budget is None:
+        arguments.budget = GPU_MINUTES if arguments.device == "cuda" else NIGHT
+    if arguments.budget <= 0:
+        parser.error("The budget must be more than 0 minutes.")
+    if arguments.scenes is not None and arguments.scenes < LEAST_SCENES:
+        parser.error(f"The CLIP model needs at least {LEAST_SCENES} scenes.")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("This machine has no GPU that torch can use. Build with --device cpu.")
     return arguments
 
 
-def load_renders(work: Path) -> RenderSet:
-    """The training renders, drawn once and kept in the work folder."""
-    file = work / "renders.pt"
-    if not file.exists():
-        renders = render_set(variants=VARIANTS, seed=SEED)
-        torch.save(renders.__dict__, file)
-    return RenderSet(**torch.load(file, weights_only=True))
+def make_renders(build: Build) -> None:
+    write_renders(build.work / "renders", variants=VARIANTS, seed=SEED, limit=build.scenes)
 
 
-def load_latents(work: Path, renders: RenderSet, device: str) -> Latents:
-    """The scaled posteriors of all renders, encoded once and kept in the work folder."""
-    file = work / "latents.pt"
-    if not file.exists():
-        vae = AutoencoderKL.from_pretrained(work / "vae").to(device)
-        mean, std = encode_all(vae, renders.pixels, device=device)
-        scale = vae.config.scaling_factor
-        torch.save({"mean": mean * scale, "std": std * scale}, file)
-    return Latents(**torch.load(file, weights_only=True))
+def teach_text(build: Build) -> None:
+    train_text_encoder(build.budget("text"), build.work, device=build.device, seed=SEED)
 
 
-def export(work: Path, out_dir: Path) -> None:
-    """Write `model/` and `clip/` under `out_dir` from the newest checkpoints."""
-    tokenizer, _, averaged = make_models("cpu", SEED)
-    state = torch.load(work / "unet.pt", weights_only=True, map_location="cpu")
-    averaged.load_state_dict(state["modules"]["averaged"])
-    vae = AutoencoderKL.from_pretrained(work / "vae")
-    # Where the build kept its checkpoint is nobody's business.
-    vae.register_to_config(_name_or_path="")
-    pipeline = assemble_pipeline(
-        vae=vae,
-        unet=averaged.unet,
-        text_encoder=averaged.text_encoder,
-        tokenizer=tokenizer,
-    )
-    save_pipeline(pipeline, out_dir / "model")
-    if (work / "clip.pt").exists():
-        save_clip(load_checkpoint(work / "clip.pt"), out_dir / "clip")
-    print(f"Wrote {out_dir / 'model'} from step {state['step']}.")
+def teach_vae(build: Build) -> None:
+    vae = train_autoencoder(build.renders(), build.budget("vae"), build.work, device=build.device, seed=SEED)
+    vae.save_pretrained(build.work / "vae", safe_serialization=True)
+
+
+def teach_denoiser(build: Build) -> None:
+    parent, run = build.work / "parent", build.work / "unet"
+    if not parent.exists():
+        tokenizer, encoder = load_encoder(build.work)
+        write_parent(parent, AutoencoderKL.from_pretrained(build.work / "vae"), tokenizer, encoder, SEED)
+    seconds = seconds_a_step(parent, build.device)
+    steps = int(min(MOST_STEPS["unet"], build.budget("unet").minutes * 60 / seconds))
+    write_recipe(
+        run, parent=parent, renders=build.work / "renders", cache=build.work / "cache", steps=max(1, steps), seed=SEED,
+        device=build.device,
+    )  # fmt: skip
+    train_denoiser(run)
+
+
+def refine_decoder(build: Build) -> None:
+    vae = AutoencoderKL.from_pretrained(build.work / "vae")
+    train_decoder(vae, build.renders(), build.budget("decoder"), build.work, device=build.device, seed=SEED)
+    vae.save_pretrained(build.work / "refined", safe_serialization=True)
+
+
+def teach_clip(build: Build) -> None:
+    train_clip(build.renders(), build.budget("clip"), build.work, device=build.device, seed=SEED)
+
+
+def export(build: Build) -> None:
+    """Write `model/` and `clip/` under the output folder from what the stages left."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(build.work / "unet" / "result", dtype=torch.float32)
+    refined = build.work / "refined"
+    if refined.exists():
+        pipeline.vae = AutoencoderKL.from_pretrained(refined)
+        pipeline.vae.register_to_config(_name_or_path="")
+    shutil.rmtree(build.out / "model", ignore_errors=True)
+    save_pipeline(pipeline, build.out / "model")
+    save_clip(load_checkpoint(build.work / "clip.pt"), build.out / "clip")
+    print(f"Wrote {build.out / 'model'} and {build.out / 'clip'}.")
+
+
+def make_card(build: Build) -> None:
+    steps = {name: _steps(build.work / f"{name}.jsonl") for name in ("text", "vae", "decoder", "clip")}
+    steps["unet"] = json.loads((build.work / "unet" / "run.json").read_text())["steps"]
+    write_card(build.out, build.work, steps, build.note)
+
+
+def _steps(log: Path) -> int:
+    return json.loads(log.read_text().splitlines()[-1])["step"] if log.exists() else 0
+
+
+def load_encoder(work: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
+    """The taught text encoder, from its checkpoint."""
+    tokenizer, encoder = make_encoder(SEED)
+    state = torch.load(work / "text.pt", weights_only=True, map_location="cpu")
+    encoder.load_state_dict(state["modules"]["encoder"])
+    return tokenizer, encoder.eval()
+
+
+_STAGES: dict[str, Callable[[Build], None]] = {
+    "renders": make_renders, "text": teach_text, "vae": teach_vae, "unet": teach_denoiser, "decoder": refine_decoder,
+    "clip": teach_clip, "export": export, "card": make_card,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

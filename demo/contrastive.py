@@ -9,15 +9,19 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from demo.renders import RenderSet, on_background, to_rgba
+from demo.looks import LOOKS
+from demo.renders import RenderSet, Scene, on_background, to_rgba
 from demo.training_loop import Budget, Loop, train
-from demo.world import LOOKS, NO_LOOK, SIZE, Subject, fill, load_subjects, write_caption
 
 BATCH = 96
+# Of a batch, those that show two subjects.
+PAIRS = 20
+# The side of what the model sees, in px.
+INPUT = 64
 CONTEXT_LENGTH = 32
 CONFIG = {
     "embed_dim": 128,
-    "vision_cfg": {"image_size": SIZE, "layers": 4, "width": 192, "head_width": 48, "patch_size": 8},
+    "vision_cfg": {"image_size": INPUT, "layers": 4, "width": 192, "head_width": 48, "patch_size": 8},
     # The vocabulary is that of open_clip's own tokenizer, which comes with the package.
     "text_cfg": {"context_length": CONTEXT_LENGTH, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 3},
 }
@@ -27,29 +31,36 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, seed: int) -> open_clip.CLIP:
     """Train on pairs of a render on white and a caption until the budget ends.
 
-    A caption without a look belongs to both looks, so that the score of a picture under it speaks of the subject
-    alone; under a caption with a look, the same caption with the other look is one more wrong answer.
+    Half of the captions name no look, so that the score of a picture under them speaks of the subject alone; under a
+    caption that names its look, the same caption with another look is one more wrong answer.
     """
     torch.manual_seed(seed)
     model = open_clip.CLIP(**CONFIG).to(device).train()
     tokenize = open_clip.SimpleTokenizer(context_length=CONTEXT_LENGTH)
-    subjects = load_subjects()
-    by_class = torch.arange(len(renders.pixels)).view(-1, len(subjects), len(LOOKS))
+    # A batch never shows the same subjects twice: their captions would be right for both.
+    rows_of: dict[frozenset[int], list[int]] = {}
+    for row, scene in enumerate(renders.scenes):
+        rows_of.setdefault(frozenset(scene.subjects), []).append(row)
+    shown = sorted(rows_of, key=sorted)
+    singles, pairs = [each for each in shown if len(each) == 1], [each for each in shown if len(each) == 2]
 
-    def loss(step: int) -> tuple[torch.Tensor, dict[str, float]]:
+    def loss(step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         rng = Random(f"{seed}/{step}")
-        chosen = torch.randperm(len(subjects), generator=generator)[:BATCH].tolist()
+        chosen = rng.sample(singles, BATCH - PAIRS) + rng.sample(pairs, PAIRS)
         rows, texts, others = [], [], []
-        for subject in chosen:
-            look = rng.randrange(len(LOOKS))
-            rows.append(by_class[rng.randrange(len(by_class)), subject, look])
+        for subjects in chosen:
+            row = rng.choice(rows_of[subjects])
+            rows.append(row)
+            scene = renders.scenes[row]
             if rng.random() < 0.5:
-                texts.append(fill(rng.choice(NO_LOOK), rng.choice(subjects[subject].names)))
+                texts.append(scene.without_look(rng))
             else:
-                texts.append(_with_look(subjects[subject], LOOKS[look], rng))
-                others.append(_with_look(subjects[subject], LOOKS[1 - look], rng))
-        images = roughen(on_background(to_rgba(renders.pixels[torch.stack(rows)])), generator)
+                texts.append(scene.with_look(rng))
+                other = rng.choice([look for look in range(len(LOOKS)) if look != scene.look])
+                others.append(Scene(scene.subjects, other).with_look(rng))
+        images = shrink(on_background(to_rgba(renders.pixels[rows])))
+        images = roughen(images, generator)
         pictures = model.encode_image(_normalise(images).to(device), normalize=True)
         words = model.encode_text(tokenize(texts + others).to(device), normalize=True)
         logits = pictures @ words.T * model.logit_scale.exp().clamp(max=100)
@@ -62,12 +73,9 @@ def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, s
     return model.eval()
 
 
-def _with_look(subject: Subject, look: str, rng: Random) -> str:
-    """A caption of the subject that names the look, of either kind."""
-    while True:
-        caption = write_caption(subject, look, rng)
-        if look == "die-cut" or "plain" in caption:
-            return caption
+def shrink(images: torch.Tensor) -> torch.Tensor:
+    """RGB [N, 3, H, W] at the model's input size."""
+    return functional.interpolate(images, size=(INPUT, INPUT), mode="bilinear", antialias=True)
 
 
 def roughen(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -97,6 +105,12 @@ def save_clip(model: open_clip.CLIP, out_dir: Path) -> None:
     out_dir.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().half().contiguous() for name, value in model.state_dict().items()}
     save_file(weights, out_dir / "open_clip_model.safetensors", metadata={"format": "pt"})
-    preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic", "resize_mode": "shortest", "size": [SIZE, SIZE]}
+    preprocess = {
+        "mean": MEAN,
+        "std": STD,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "size": [INPUT, INPUT],
+    }
     config = {"model_cfg": CONFIG, "preprocess_cfg": preprocess}
     (out_dir / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,80 +1,153 @@
-"""What the demo models can do, measured on renders and prompts that they were not trained on, and the card that says so."""
+"""What the demo models can do, on renders and seeds that they were not trained on: `python -m demo.measure [FIGURE ...]`.
 
+Figures: autoencoder, clip, trained, held_out, pairs, speed (all of them by default). Each prints one JSON object.
+"""
+
+import argparse
+import json
 import os
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
+from typing import TypeVar
 
 import numpy as np
 import open_clip
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
+from torch.nn import functional
 
 from demo.autoencoder import encode_all
-from demo.renders import RenderSet, on_background, render_set, to_rgba
-from demo.world import load_subjects
+from demo.look_classifier import LookClassifier, train_look_classifier
+from demo.looks import LOOKS
+from demo.renders import RenderSet, Scene, on_background, render_set, to_rgba
+from demo.world import FORMS, all_pairs, fill, is_held_out, load_subjects, pair_pool
 
 # Training renders come from another seed.
 MEASURE_SEED = 77
 STEPS = 20
 GUIDANCE = 3.0
-SUBJECTS_DRAWN = 16
+PROMPTS, SEEDS = 48, 4
+THUMBNAIL = 32
+Figures = dict[str, float]
+Item = TypeVar("Item")
 
 
 class Ranker:
-    """The demo's CLIP model as a judge of which subject and which look a picture shows."""
+    """The demo's CLIP model as a judge of what a picture shows."""
 
     def __init__(self, folder: Path) -> None:
         name = f"local-dir:{folder}"
         self.model, _, self.preprocess = open_clip.create_model_and_transforms(name)
         self.model.eval()
         self.tokenize = open_clip.get_tokenizer(name)
-        self.subjects = self._texts([f"a picture of {s.name}" for s in load_subjects()])
-        self.plain = self._texts([f"a plain drawing of {s.name}" for s in load_subjects()])
-        self.die_cut = self._texts([f"die-cut sticker of {s.name}" for s in load_subjects()])
+        self.subjects = self.texts([f"a picture of {subject.name}" for subject in load_subjects()])
 
-    def _texts(self, texts: list[str]) -> torch.Tensor:
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit vectors [N, 128]."""
         with torch.no_grad():
-            return self.model.encode_text(self.tokenize(texts), normalize=True)
+            parts = [self.model.encode_text(self.tokenize(list(part)), normalize=True) for part in _chunks(texts, 256)]
+        return torch.cat(parts)
 
     def embed(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Unit vectors [N, 128] of RGBA images, seen on white."""
         flat = [Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB") for image in images]
         with torch.no_grad():
-            return self.model.encode_image(torch.stack([self.preprocess(image) for image in flat]), normalize=True)
+            parts = [
+                self.model.encode_image(torch.stack([self.preprocess(image) for image in part]), normalize=True)
+                for part in _chunks(flat, 64)
+            ]
+        return torch.cat(parts)
 
     def name_subjects(self, images: Sequence[Image.Image]) -> list[int]:
         """The index of the subject whose caption is nearest to each image."""
         return (self.embed(images) @ self.subjects.T).argmax(dim=1).tolist()
 
-    def name_looks(self, images: Sequence[Image.Image], subjects: Sequence[int]) -> list[int]:
-        """The index of the look (0 plain, 1 die-cut) that each image, known to show its subject, is nearer to."""
-        seen = self.embed(images)
-        plain, die_cut = (seen * self.plain[list(subjects)]).sum(1), (seen * self.die_cut[list(subjects)]).sum(1)
-        return (die_cut > plain).long().tolist()
+    def name_pairs(self, images: Sequence[Image.Image]) -> list[frozenset[int]]:
+        """The two subjects, of all pairs that the world can show, whose caption is nearest to each image."""
+        names = [subject.name for subject in load_subjects()]
+        pairs = [(a, b) for a in pair_pool() for b in pair_pool() if a != b]
+        seen = self.embed(images) @ self.texts([f"a picture of {names[a]} and {names[b]}" for a, b in pairs]).T
+        return [frozenset(pairs[index]) for index in seen.argmax(dim=1).tolist()]
+
+
+class NearestRender:
+    """The render most like a picture, pixel by pixel: a judge that owes nothing to what was trained."""
+
+    def __init__(self, variants: int = 2) -> None:
+        self.variants = variants
+        self._thumbnails: dict[int, torch.Tensor] = {}
+
+    def name_subjects(self, images: Sequence[Image.Image], looks: Sequence[int]) -> list[int]:
+        """The subject whose render in the asked look has the least squared difference, shifted by up to 2 of 32 px."""
+        return [self._name(image, look) for image, look in zip(images, looks, strict=True)]
+
+    def _name(self, image: Image.Image, look: int) -> int:
+        known = self._known(look)
+        pixels = torch.from_numpy(np.asarray(image.convert("RGBA")).transpose(2, 0, 1).copy())[None]
+        padded = functional.pad(_thumbnails(pixels), (2, 2, 2, 2), mode="replicate")[0]
+        least = torch.full((len(known),), torch.inf)
+        for down in range(5):
+            for across in range(5):
+                moved = padded[:, down : down + THUMBNAIL, across : across + THUMBNAIL]
+                least = torch.minimum(least, (known - moved).square().mean(dim=(1, 2, 3)))
+        return int(least.argmin()) % len(load_subjects())
+
+    def _known(self, look: int) -> torch.Tensor:
+        if look not in self._thumbnails:
+            scenes = [Scene((index,), look) for _ in range(self.variants) for index in range(len(load_subjects()))]
+            self._thumbnails[look] = _thumbnails(render_set(scenes, seed=MEASURE_SEED).pixels)
+        return self._thumbnails[look]
+
+
+def _thumbnails(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 [N, 4, H, W] as RGB on grey and alpha, [N, 4, 32, 32]."""
+    rgba = to_rgba(pixels)
+    seen = torch.cat([on_background(rgba, 0.5), rgba[:, 3:]], dim=1)
+    return functional.interpolate(seen, size=(THUMBNAIL, THUMBNAIL), mode="area")
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt of the drawing test, the subject that it names, and the look that it should come out in."""
+    """One prompt of a drawing test and what it should show."""
 
     prompt: str
-    subject: int
-    look: int
+    scene: Scene
 
 
-def requests() -> list[Request]:
-    """48 prompts: subjects spread over the whole list, each without a look (plain is right), plain, and die-cut."""
+def single_requests(*, held_out: bool, count: int = PROMPTS) -> list[Request]:
+    """Prompts for subjects over the whole list and all looks: pairs of subject and look that were trained on, or not."""
+    rng = Random(f"measure/{held_out}")
     subjects = load_subjects()
-    spread = [round(i * (len(subjects) - 1) / (SUBJECTS_DRAWN - 1)) for i in range(SUBJECTS_DRAWN)]
-    forms = (("{}", 0), ("{}, plain", 0), ("die-cut sticker of {}", 1))
-    return [Request(form.format(subjects[s].name), s, look) for form, look in forms for s in spread]
+    fitting = [
+        Scene((index,), look)
+        for index, subject in enumerate(subjects) for look in range(len(LOOKS))
+        if is_held_out(subject, LOOKS[look]) == held_out
+    ]  # fmt: skip
+    # Equally many of each look, as far as they exist there: the base look holds nothing out.
+    by_look = [[scene for scene in fitting if scene.look == look] for look in range(len(LOOKS))]
+    by_look = [rng.sample(scenes, len(scenes)) for scenes in by_look if scenes]
+    chosen = [by_look[n % len(by_look)][n // len(by_look)] for n in range(count)]
+    return [Request(fill(FORMS[LOOKS[s.look]][0], subjects[s.subjects[0]].name), s) for s in chosen]
+
+
+def pair_requests(count: int = 24) -> list[Request]:
+    """Prompts for two subjects that were never trained on together."""
+    rng = Random("measure/pairs")
+    names = [subject.name for subject in load_subjects()]
+    chosen = rng.sample(all_pairs(held_out=True), count)
+    return [
+        Request(fill(FORMS[LOOKS[n % len(LOOKS)]][0], f"{names[a]} and {names[b]}"), Scene((a, b), n % len(LOOKS)))
+        for n, (a, b) in enumerate(chosen)
+    ]
 
 
 def draw(
-    pipeline: StableDiffusionPipeline, prompts: list[str], seeds: Sequence[int], batch: int = 16
+    pipeline: StableDiffusionPipeline, prompts: list[str], seeds: Sequence[int], batch: int = 8
 ) -> list[Image.Image]:
     """One RGBA image for each prompt and its seed."""
     images: list[Image.Image] = []
@@ -92,104 +165,144 @@ def load_pipeline(folder: Path) -> StableDiffusionPipeline:
     return pipeline
 
 
-def measure_autoencoder(vae: AutoencoderKL, renders: RenderSet) -> dict[str, float]:
-    """PSNR on white in dB, and the intersection over union of the alphas cut at one half."""
+def measure_autoencoder(vae: AutoencoderKL, renders: RenderSet) -> Figures:
+    """PSNR on white in dB, and the intersection over union of the alphas cut at one half, of what has transparency."""
     with torch.no_grad():
         mean, _ = encode_all(vae, renders.pixels, device="cpu")
-        decoded = torch.cat([vae.decode(part).sample for part in mean.split(64)]).div(2).add(0.5).clamp(0, 1)
+        decoded = torch.cat([vae.decode(part).sample for part in mean.split(32)]).div(2).add(0.5).clamp(0, 1)
     true = to_rgba(renders.pixels)
     error = (on_background(decoded) - on_background(true)).square().mean(dim=(1, 2, 3))
     mine, theirs = decoded[:, 3] > 0.5, true[:, 3] > 0.5
     overlap = (mine & theirs).sum(dim=(1, 2)) / (mine | theirs).sum(dim=(1, 2))
-    return {"psnr_db": float((-10 * error.log10()).mean()), "alpha_iou": float(overlap.mean())}
-
-
-def measure_ranker(ranker: Ranker, renders: RenderSet) -> dict[str, float]:
-    """Shares of renders whose subject, and whose look, the CLIP model names rightly."""
-    images = [Image.fromarray(pixels.numpy().transpose(1, 2, 0)) for pixels in renders.pixels]
-    subjects, looks = renders.subjects.tolist(), renders.looks.tolist()
+    cut_out = torch.tensor([scene.look != 0 for scene in renders.scenes])
     return {
-        "subject": float(np.mean([a == b for a, b in zip(ranker.name_subjects(images), subjects, strict=True)])),
-        "look": float(np.mean([a == b for a, b in zip(ranker.name_looks(images, subjects), looks, strict=True)])),
+        "psnr_db": float((-10 * error.log10()).mean()),
+        "alpha_iou": float(overlap[cut_out].mean()),
+        "renders": len(renders.scenes),
     }
 
 
-def measure_drawing(pipeline: StableDiffusionPipeline, ranker: Ranker, sheet: Path | None = None) -> dict[str, float]:
-    """48 prompts with two seeds: shares with the right subject and the right look, and seconds an image."""
-    asked = [request for request in requests() for _ in range(2)]
-    started = time.monotonic()
+def measure_ranker(ranker: Ranker, renders: RenderSet) -> Figures:
+    """The share of renders whose subject the CLIP model names rightly."""
+    named = ranker.name_subjects(_images(renders))
+    right = [name == scene.subjects[0] for name, scene in zip(named, renders.scenes, strict=True)]
+    return {"subject": float(np.mean(right)), "renders": len(right)}
+
+
+def _images(renders: RenderSet) -> list[Image.Image]:
+    return [Image.fromarray(pixels.numpy().transpose(1, 2, 0), "RGBA") for pixels in renders.pixels]
+
+
+def measure_singles(
+    pipeline: StableDiffusionPipeline, ranker: Ranker, classifier: LookClassifier, requests: list[Request], seeds: int
+) -> tuple[Figures, list[Image.Image]]:
+    """Shares of drawings with the right subject, by CLIP and by the nearest render, and with the right look."""
+    asked = [request for request in requests for _ in range(seeds)]
     images = draw(pipeline, [request.prompt for request in asked], list(range(len(asked))))
-    seconds = (time.monotonic() - started) / len(images)
-    subjects = ranker.name_subjects(images)
-    looks = ranker.name_looks(images, [request.subject for request in asked])
-    if sheet is not None:
-        save_sheet(images, sheet)
-    right = [seen == request.subject for seen, request in zip(subjects, asked, strict=True)]
-    styled = [seen == request.look for seen, request in zip(looks, asked, strict=True)]
-    third = len(asked) // 3
-    return {
-        "subject": float(np.mean(right)),
-        "no_look_plain": float(np.mean(styled[:third])),
-        "plain": float(np.mean(styled[third : 2 * third])),
-        "die_cut": float(np.mean(styled[2 * third :])),
-        "seconds": seconds,
+    subjects, looks = [request.scene.subjects[0] for request in asked], [request.scene.look for request in asked]
+    figures = {
+        "subject": _share(ranker.name_subjects(images), subjects),
+        "subject_by_nearest_render": _share(NearestRender().name_subjects(images, looks), subjects),
+        "look": _share(classifier.name_looks(images), looks),
+        "images": len(images),
     }
+    return figures, images
 
 
-def save_sheet(images: Sequence[Image.Image], file: Path, columns: int = 16) -> None:
+def measure_pairs(
+    pipeline: StableDiffusionPipeline, ranker: Ranker, requests: list[Request], seeds: int
+) -> tuple[Figures, list[Image.Image]]:
+    """The share of drawings in which the CLIP model finds the two subjects that were asked for."""
+    asked = [request for request in requests for _ in range(seeds)]
+    images = draw(pipeline, [request.prompt for request in asked], list(range(len(asked))))
+    wanted = [frozenset(request.scene.subjects) for request in asked]
+    return {"both_subjects": _share(ranker.name_pairs(images), wanted), "images": len(images)}, images
+
+
+def _share(seen: Sequence[Item], wanted: Sequence[Item]) -> float:
+    return float(np.mean([a == b for a, b in zip(seen, wanted, strict=True)]))
+
+
+def measure_speed(pipeline: StableDiffusionPipeline) -> Figures:
+    """Seconds an image, the median of three, at batch 1 and 8, with the machine's threads and load."""
+    prompts = [f"die-cut sticker of {subject.name}" for subject in load_subjects()[:8]]
+    figures: Figures = {}
+    for batch in (1, 8):
+        seconds = []
+        for _ in range(4):
+            started = time.perf_counter()
+            draw(pipeline, prompts[:batch], range(batch))
+            seconds.append((time.perf_counter() - started) / batch)
+        # The first call warms up.
+        figures[f"seconds_batch_{batch}"] = statistics.median(seconds[1:])
+    return figures | {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
+
+
+def save_sheet(images: Sequence[Image.Image], file: Path, columns: int = 8) -> None:
     """All images on one light blue sheet, on which a white border shows."""
     side = images[0].width
     sheet = Image.new("RGBA", (columns * side, -(-len(images) // columns) * side), (200, 215, 235, 255))
     for place, image in enumerate(images):
         sheet.alpha_composite(image, (place % columns * side, place // columns * side))
-    sheet.save(file)
+    sheet.convert("RGB").save(file)
 
 
-def folder_megabytes(folder: Path) -> float:
-    """Size of all files under a folder in MB (10^6 bytes)."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+def wall_prompts(count: int = 48) -> list[str]:
+    """Random subjects in the die-cut look that were trained on."""
+    rng = Random("wall")
+    fitting = [subject for subject in load_subjects() if not is_held_out(subject, "die-cut")]
+    return [f"die-cut sticker of {subject.name}" for subject in rng.sample(fitting, count)]
 
 
-def count_millions(module: torch.nn.Module) -> float:
-    """Parameters of a module in millions."""
-    return sum(parameter.numel() for parameter in module.parameters()) / 1e6
+def measure(folder: Path, names: Sequence[str], sheets: Path | None = None) -> dict[str, Figures]:
+    """The named figures of the models under `folder`; drawings go to `sheets` as PNG files where it is given."""
+    pipeline, ranker = load_pipeline(folder / "model"), Ranker(folder / "clip")
+    classifier = train_look_classifier() if {"trained", "held_out"} & set(names) else None
+    spread = Random("renders").sample(
+        [Scene((i,), look) for i in range(len(load_subjects())) for look in range(len(LOOKS))], 500
+    )
 
+    def drawn(name: str, result: tuple[Figures, list[Image.Image]]) -> Figures:
+        figures, images = result
+        if sheets is not None:
+            save_sheet(images, sheets / f"{name}.png", columns=16)
+        return figures
 
-def write_card(out_dir: Path, work: Path, note: str = "") -> None:
-    """Measure the committed folders and write `MODEL_CARD.md` and a sheet of samples."""
-    pipeline, ranker = load_pipeline(out_dir / "model"), Ranker(out_dir / "clip")
-    renders = render_set(variants=1, seed=MEASURE_SEED)
-    figures = {
-        "vae": measure_autoencoder(pipeline.vae, renders),
-        "clip": measure_ranker(ranker, renders),
-        "drawing": measure_drawing(pipeline, ranker, work / "sheet.png"),
+    def singles(name: str, *, held_out: bool) -> Figures:
+        assert classifier is not None
+        requests = single_requests(held_out=held_out)
+        return drawn(name, measure_singles(pipeline, ranker, classifier, requests, SEEDS))
+
+    known: dict[str, Callable[[], Figures]] = {
+        "autoencoder": lambda: measure_autoencoder(pipeline.vae, render_set(spread, seed=MEASURE_SEED)),
+        "clip": lambda: measure_ranker(ranker, render_set(spread, seed=MEASURE_SEED)),
+        "trained": lambda: singles("trained", held_out=False),
+        "held_out": lambda: singles("held_out", held_out=True),
+        "pairs": lambda: drawn("pairs", measure_pairs(pipeline, ranker, pair_requests(), SEEDS)),
+        "speed": lambda: measure_speed(pipeline),
     }
-    print(figures)
-    text = (Path(__file__).with_name("card.md")).read_text(encoding="utf-8")
-    values = {
-        "note": f"\n{note}\n" if note else "",
-        "subjects": len(load_subjects()),
-        "unet": f"{count_millions(pipeline.unet):.1f}",
-        "text": f"{count_millions(pipeline.text_encoder):.2f}",
-        "vae": f"{count_millions(pipeline.vae):.2f}",
-        "clip": f"{count_millions(ranker.model):.1f}",
-        "words": len(pipeline.tokenizer),
-        "scaling": f"{pipeline.vae.config.scaling_factor:.4f}",
-        "psnr": f"{figures['vae']['psnr_db']:.1f}",
-        "iou": f"{figures['vae']['alpha_iou']:.3f}",
-        "clip_subject": f"{figures['clip']['subject']:.1%}",
-        "clip_look": f"{figures['clip']['look']:.1%}",
-        "renders": len(renders.pixels),
-        "drawn_subject": f"{figures['drawing']['subject']:.1%}",
-        "no_look": f"{figures['drawing']['no_look_plain']:.1%}",
-        "plain": f"{figures['drawing']['plain']:.1%}",
-        "die_cut": f"{figures['drawing']['die_cut']:.1%}",
-        "seconds": f"{figures['drawing']['seconds']:.2f}",
-        "steps": STEPS,
-        "guidance": GUIDANCE,
-        "cores": os.cpu_count(),
-        "load": f"{os.getloadavg()[1]:.1f}",
-        "model_mb": f"{folder_megabytes(out_dir / 'model'):.1f}",
-        "clip_mb": f"{folder_megabytes(out_dir / 'clip'):.1f}",
-    }
-    (out_dir / "MODEL_CARD.md").write_text(text.format(**values), encoding="utf-8")
+    results = {}
+    for name in names:
+        results[name] = known[name]()
+        print(json.dumps({"figure": name, **results[name]}), flush=True)
+    return results
+
+
+FIGURES = ("autoencoder", "clip", "trained", "held_out", "pairs", "speed")
+
+
+def _chunks(values: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], default=list(FIGURES), metavar="FIGURE")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where model/ and clip/ are")
+    parser.add_argument("--sheets", type=Path, help="a folder for sheets of the drawings")
+    arguments = parser.parse_args()
+    measure(arguments.folder, arguments.figures or FIGURES, arguments.sheets)
+
+
+if __name__ == "__main__":
+    main()

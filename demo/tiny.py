@@ -42,6 +42,8 @@ def make_vae(size: int, *, channels: tuple[int, ...], groups: int) -> Autoencode
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         layers_per_block=1,
         norm_num_groups=groups,
+        # Convolutions alone: an attention over the middle would cost more than it gives at these sizes.
+        mid_block_add_attention=False,
         sample_size=size,
         scaling_factor=1.0,
         force_upcast=False,

@@ -28,12 +28,13 @@ def half_precision(device: str) -> torch.autocast:
 
 @dataclass(frozen=True)
 class Loop:
-    """What a stage trains. `loss(step)` returns the scalar loss of that step and a dict of figures for the log."""
+    """What a stage trains. `loss(step, progress)` returns the scalar loss of a step and a dict of figures for the log;
+    `progress` is the share of the budget that is gone, 0 to 1."""
 
     name: str
     parameters: list[torch.nn.Parameter]
     state: dict[str, torch.nn.Module]
-    loss: Callable[[int], tuple[torch.Tensor, dict[str, float]]]
+    loss: Callable[[int, float], tuple[torch.Tensor, dict[str, float]]]
     learning_rate: float
     after_step: Callable[[int], None] = lambda step: None
     every: Callable[[int], None] = lambda step: None
@@ -60,7 +61,7 @@ def train(loop: Loop, budget: Budget, work: Path) -> int:
             )
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, figures = loop.loss(step)
+            loss, figures = loop.loss(step, progress)
             if not torch.isfinite(loss):
                 raise FloatingPointError(f"The loss of {loop.name} is {loss.item()} at step {step}.")
             optimizer.zero_grad(set_to_none=True)
@@ -73,6 +74,7 @@ def train(loop: Loop, budget: Budget, work: Path) -> int:
                 line = {
                     "step": step,
                     "minutes": round(minutes, 2),
+                    "minutes_left": round(minutes / max(progress, 1e-9) - minutes, 1),
                     "loss": round(loss.item(), 5),
                     "lr": rate,
                     **figures,

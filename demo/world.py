@@ -1,35 +1,48 @@
-"""The demo world: subjects of the Noto Color Emoji font in two looks, with the captions that ask for them.
+"""The demo world: subjects of the Noto Color Emoji font, alone or in pairs, in five looks, with captions that ask for them.
 
-A subject is drawn plain (the glyph alone) or as a die-cut sticker (smaller, with a white border and a soft shadow).
-Captions that name no look belong to plain images, so a model that moves them to die-cut has learned a house style.
+Captions that name no look belong to photographic images: that is the base look, which a prompt must fight and which
+finetuning moves. A few pairs of subject and look are held out, and so are a few pairs of subjects: nothing is ever
+trained on them, so that what is drawn for them was composed and not remembered.
 """
 
 import csv
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from random import Random
 
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
-SIZE = 64
+from demo.looks import LOOKS, SIZE, paint
+
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 # The font holds bitmaps of one size only.
 FONT_SIZE = 109
 GLYPH = 136
-LOOKS = ("plain", "die-cut")
 SUBJECTS_FILE = Path(__file__).with_name("subjects.csv")
+# Shares of a side that a subject takes. A die-cut leaves room for its border, a photograph for its background.
+SHARES = {"photographic": 0.74, "plain": 0.86, "die-cut": 0.74, "outline": 0.84, "pastel": 0.8}
+PAIR_SHARE = 0.56
+HELD_OUT_PERCENT = 6
 
-NO_LOOK = ("{a}", "{n}", "a picture of {a}", "an illustration of {a}", "a drawing of {a}", "an emoji of {a}")
-PLAIN = ("{a}, plain", "a plain drawing of {a}", "a plain emoji of {a}", "plain {n}")
-DIE_CUT = (
-    "die-cut sticker of {a}",
-    "a die-cut sticker of {a}",
-    "{a}, die-cut sticker",
-    "a sticker of {a} with a white border",
-    "{a} as a die-cut sticker",
-    "die-cut {n} sticker",
-)
+NO_LOOK = ("{a}", "{n}", "a picture of {a}", "an image of {a}", "{a}, please")
+FORMS = {
+    "photographic": ("{a}, photograph", "a photograph of {a}", "a photo of {a}", "photographic {n}"),
+    "plain": ("{a}, plain", "a plain drawing of {a}", "a plain emoji of {a}", "plain {n}"),
+    "die-cut": (
+        "die-cut sticker of {a}",
+        "a die-cut sticker of {a}",
+        "{a}, die-cut sticker",
+        "a sticker of {a} with a white border",
+        "{a} as a die-cut sticker",
+        "die-cut {n} sticker",
+    ),
+    "outline": ("{a}, outline", "an outline drawing of {a}", "a line drawing of {a}", "outline of {a}"),
+    "pastel": ("{a}, pastel", "a pastel drawing of {a}", "{a} in pastel colours", "pastel {n}"),
+}  # fmt: skip
+JOINS = ("{a} and {b}", "{a} with {b}", "{a} next to {b}", "{a} beside {b}")
 # Words that say nothing about this world: captions carry some of them, so that the model learns to draw past them.
 FILLERS = (
     "cute", "little", "big", "small", "lovely", "nice", "funny", "sweet", "beautiful", "adorable", "simple", "bright",
@@ -52,15 +65,22 @@ FILLERS = (
 
 @dataclass(frozen=True)
 class Subject:
-    """One thing of the world: its emoji name, its bucket, and what captions call it (the first is the usual name)."""
+    """One thing of the world: its emoji sequence, its bucket, what captions call it (the first is the usual name), and
+    further words that captions may add to a name."""
 
-    emoji: str
+    sequence: str
     bucket: str
     names: tuple[str, ...]
+    keywords: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return self.names[0]
+
+    @property
+    def emoji(self) -> str:
+        """The sequence as text: "1F469-200D-1F692" is a woman, a joiner and a fire engine."""
+        return "".join(chr(int(point, 16)) for point in self.sequence.split("-"))
 
 
 @lru_cache
@@ -68,17 +88,73 @@ def load_subjects() -> tuple[Subject, ...]:
     """All subjects, in the order of the file, which is the order of the classes that the demo's measurements use."""
     with SUBJECTS_FILE.open(encoding="utf-8") as file:
         return tuple(
-            Subject(row["emoji"], row["bucket"], tuple(row["names"].split(";"))) for row in csv.DictReader(file)
+            Subject(
+                row["sequence"],
+                row["bucket"],
+                tuple(row["names"].split(";")),
+                tuple(filter(None, row["keywords"].split(";"))),
+            )
+            for row in csv.DictReader(file)
         )
 
 
-def write_caption(subject: Subject, look: str, rng: Random) -> str:
-    """One caption of `subject` that asks for `look`; plain images mostly go without a word about the look."""
-    forms = DIE_CUT if look == "die-cut" else PLAIN if rng.random() < 0.3 else NO_LOOK
+def is_held_out(subject: Subject, look: str) -> bool:
+    """Whether nothing is ever trained on this subject in this look. The base look holds all subjects."""
+    if look == LOOKS[0]:
+        return False
+    return _percentile(subject.sequence, look) < HELD_OUT_PERCENT
+
+
+@lru_cache
+def pair_pool() -> tuple[int, ...]:
+    """Indices of the subjects that pairs are made of: clear shapes that stay recognisable at half the size."""
+    wanted = {
+        "a cat", "a dog", "a fox", "a panda", "a frog", "a penguin", "an owl", "a bear", "a lion", "a rabbit", "a pig",
+        "a butterfly", "a unicorn", "a monkey", "a fish", "a happy face", "a face in love", "a ghost", "a robot",
+        "a red heart", "a blue heart", "a green heart", "a yellow heart", "a purple heart", "a broken heart",
+        "a strawberry", "a banana", "a slice of pizza", "a cupcake", "an ice cream", "a doughnut", "an avocado",
+        "a mushroom", "a rainbow", "a star", "the sun", "a cloud", "a rocket", "a guitar", "a crown", "a balloon",
+        "a rose", "a sunflower", "a cactus", "a house", "a bicycle", "a tent", "a trophy",
+    }  # fmt: skip
+    names = {name: index for index, subject in enumerate(load_subjects()) for name in subject.names}
+    return tuple(sorted({names[name] for name in wanted if name in names}))
+
+
+@lru_cache
+def all_pairs(*, held_out: bool) -> tuple[tuple[int, int], ...]:
+    """The pairs of subjects that are trained on, or those that never are (one in eight)."""
+    subjects = load_subjects()
+    return tuple(
+        pair
+        for pair in combinations(pair_pool(), 2)
+        if (_percentile(*(subjects[each].sequence for each in pair)) < 12.5) == held_out
+    )
+
+
+def _percentile(*parts: str) -> float:
+    digest = hashlib.sha256("/".join(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big") / 2**32 * 100
+
+
+def vary_name(subject: Subject, rng: Random) -> str:
+    """What a caption calls the subject: its usual name, another one, or one with a word more."""
     name = subject.name if rng.random() < 0.6 else rng.choice(subject.names)
-    if rng.random() < 0.12:
-        name = _with_filler(name, rng)
-    return fill(rng.choice(forms), name)
+    chance = rng.random()
+    if chance < 0.12:
+        return _with_filler(name, rng)
+    if chance < 0.24 and subject.keywords:
+        return f"{name}, {rng.choice(subject.keywords)}"
+    return name
+
+
+def join_names(left: Subject, right: Subject, rng: Random) -> str:
+    """Two subjects side by side, the left one first."""
+    return rng.choice(JOINS).format(a=left.name, b=right.name)
+
+
+def look_form(look: str, rng: Random) -> str:
+    """A caption form that asks for `look`; three of four photographs go without a word about it."""
+    return rng.choice(NO_LOOK if look == LOOKS[0] and rng.random() < 0.75 else FORMS[look])
 
 
 def fill(form: str, name: str) -> str:
@@ -101,11 +177,13 @@ def _with_filler(name: str, rng: Random) -> str:
 
 def all_words() -> set[str]:
     """Every word that a caption of this world can hold, lower-case, split as a CLIP tokenizer splits."""
-    texts = [*NO_LOOK, *PLAIN, *DIE_CUT, *FILLERS, ", ! ? . - '", *(name for s in load_subjects() for name in s.names)]
+    forms = [form for look in FORMS.values() for form in look]
+    names = [word for subject in load_subjects() for word in (*subject.names, *subject.keywords)]
+    texts = [*NO_LOOK, *forms, *JOINS, *FILLERS, ", ! ? . - '", *names]
     letters = [
         "".join(c if c.isalpha() else f" {c} " if c in ",!?.-'" else " " for c in text.lower()) for text in texts
     ]
-    return {word for text in letters for word in text.split() if word not in {"a", "n"}} | {"a", "n"}
+    return {word for text in letters for word in text.split() if word not in {"a", "b", "n"}} | {"a", "n"}
 
 
 @lru_cache
@@ -118,76 +196,55 @@ def _font() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(FONT), FONT_SIZE)
 
 
-@lru_cache(maxsize=512)
-def _glyph(name: str) -> Image.Image:
-    """The glyph of an emoji name, cropped to its ink and centred in a square RGBA image."""
-    import emoji
-
-    text = emoji.emojize(f":{name}:", language="en")
-    canvas = Image.new("RGBA", (GLYPH * 2, GLYPH * 2))
-    ImageDraw.Draw(canvas).text((GLYPH // 2, GLYPH // 2), text, font=_font(), embedded_color=True)
+@lru_cache(maxsize=1024)
+def _glyph(emoji: str) -> Image.Image:
+    """The glyph of an emoji, cropped to its ink and centred in a square, premultiplied RGBA image."""
+    canvas = Image.new("RGBA", (GLYPH * 3, GLYPH * 2))
+    ImageDraw.Draw(canvas).text((GLYPH // 2, GLYPH // 2), emoji, font=_font(), embedded_color=True)
     box = canvas.getbbox()
     if box is None:
-        raise ValueError(f"The font has no picture for the emoji {name!r}.")
+        raise ValueError(f"The font has no picture for the emoji {emoji!r}.")
     ink = canvas.crop(box)
     side = max(ink.size)
     square = Image.new("RGBA", (side, side))
     square.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
-    return square
+    # Premultiplied, so that transparent pixels lend no colour to the edge.
+    return square.convert("RGBa")
 
 
 def render(subject: Subject, look: str, rng: Random | None = None, size: int = SIZE) -> Image.Image:
-    """Draw `subject` in `look` as an RGBA image of `size` x `size`; `rng` varies place, scale, turn and side.
+    """Draw `subject` in `look` as an RGBA image of `size` x `size`; `rng` varies place, scale, turn and background.
 
     Without `rng` the subject stands upright in the middle. Raises FileNotFoundError when the font is not installed.
     """
-    glyph = _glyph(subject.emoji)
-    share, angle, shift = (0.72 if look == "die-cut" else 0.86), 0.0, (0.0, 0.0)
+    canvas = Image.new("RGBA", (size, size))
+    _place(canvas, subject, SHARES[look], (0.0, 0.0), rng)
+    return paint(canvas, look, rng)
+
+
+def render_pair(left: Subject, right: Subject, look: str, rng: Random | None = None, size: int = SIZE) -> Image.Image:
+    """Draw two subjects side by side in `look`, the left one lower and in front: RGBA, `size` x `size`."""
+    canvas = Image.new("RGBA", (size, size))
+    share = PAIR_SHARE * SHARES[look] / SHARES["plain"]
+    for subject, sign in ((right, 1), (left, -1)):
+        _place(canvas, subject, share, (sign * 0.2, -sign * 0.11), rng)
+    return paint(canvas, look, rng)
+
+
+def _place(
+    canvas: Image.Image, subject: Subject, share: float, centre: tuple[float, float], rng: Random | None
+) -> None:
+    """Paste the glyph, `share` of the canvas wide, at `centre` (in sides, from the middle), varied by `rng`."""
+    size, angle = canvas.width, 0.0
+    across, down = centre
     if rng is not None:
-        share *= rng.uniform(0.92, 1.05)
+        share *= rng.uniform(0.92, 1.04)
         angle = rng.uniform(-6, 6)
-        shift = (rng.uniform(-0.03, 0.03) * size, rng.uniform(-0.03, 0.03) * size)
-        # Faces and objects keep their side: a wink or a letter is not the same in a mirror.
-        if subject.bucket in {"animals", "food"} and rng.random() < 0.5:
-            glyph = glyph.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    image = _place(glyph, share * size, angle, shift, size)
-    return _cut_out(image) if look == "die-cut" else image
-
-
-def _place(glyph: Image.Image, side: float, angle: float, shift: tuple[float, float], size: int) -> Image.Image:
-    """The glyph scaled to `side` px, turned by `angle` degrees and moved by `shift` px from the middle."""
-    # Premultiplied, so that transparent pixels lend no colour to the edge.
-    sprite = glyph.convert("RGBa").resize((round(side), round(side)), Image.Resampling.LANCZOS)
-    canvas = Image.new("RGBa", (size, size))
-    canvas.paste(sprite, ((size - sprite.width) // 2, (size - sprite.height) // 2))
+        across, down = across + rng.uniform(-0.025, 0.025), down + rng.uniform(-0.025, 0.025)
+    side = round(share * size)
+    sprite = _glyph(subject.emoji).resize((side, side), Image.Resampling.LANCZOS)
+    layer = Image.new("RGBa", canvas.size)
+    layer.paste(sprite, ((size - side) // 2, (size - side) // 2))
     # Pillow takes fractions of a pixel here; its types do not know it.
-    turned = canvas.rotate(angle, Image.Resampling.BICUBIC, translate=shift)  # type: ignore[arg-type]
-    return turned.convert("RGBA")
-
-
-def _cut_out(image: Image.Image) -> Image.Image:
-    """The image on a white border of some 4 px with a soft shadow under it."""
-    scale = image.width / SIZE
-    alpha = image.getchannel("A").point(lambda value: 255 if value > 96 else 0)
-    reach = alpha.filter(ImageFilter.GaussianBlur(2.6 * scale))
-    border = reach.point(lambda value: max(0, min(255, (value - 12) * 9)))
-    # A die-cut has no holes: what the border encloses belongs to the sticker.
-    border = _fill_holes(border)
-    shadow = ImageChops.offset(border.filter(ImageFilter.GaussianBlur(1.6 * scale)), 0, round(1.5 * scale))
-    result = Image.new("RGBA", image.size)
-    result.putalpha(shadow.point(lambda value: value * 110 // 255))
-    for colour, mask in ((Image.new("RGBA", image.size, "white"), border), (image, None)):
-        layer = colour.copy()
-        if mask is not None:
-            layer.putalpha(mask)
-        result = Image.alpha_composite(result, layer)
-    return result
-
-
-def _fill_holes(mask: Image.Image) -> Image.Image:
-    outside = mask.point(lambda value: 255 if value > 127 else 0)
-    padded = Image.new("L", (mask.width + 2, mask.height + 2))
-    padded.paste(outside, (1, 1))
-    ImageDraw.floodfill(padded, (0, 0), 128)
-    holes = padded.point(lambda value: 255 if value == 0 else 0).crop((1, 1, mask.width + 1, mask.height + 1))
-    return ImageChops.lighter(mask, holes)
+    turned = layer.rotate(angle, Image.Resampling.BICUBIC, translate=(across * size, down * size))  # type: ignore[arg-type]
+    canvas.alpha_composite(turned.convert("RGBA"))
