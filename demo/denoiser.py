@@ -16,9 +16,9 @@ from demo.text_encoder import HIDDEN, MAX_LENGTH
 from demo.tiny import assemble_pipeline, make_unet, save_pipeline
 from generation.engine.folders import hash_folder
 
-BATCH = 32
+BATCH = 16
 LEARNING_RATE = 1e-3
-EMA_DECAY = 0.998
+EMA_DECAY = 0.997
 # The base look is what most captions ask for, but the others are what has to be told apart.
 WEIGHTS = {"photographic": 1.0, "plain": 1.0, "die-cut": 1.0, "outline": 1.0, "pastel": 1.0}
 WATCHED = (

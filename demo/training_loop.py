@@ -70,7 +70,8 @@ def train(loop: Loop, budget: Budget, work: Path) -> int:
             optimizer.step()
             step += 1
             loop.after_step(step)
-            if step % 25 == 0:
+            # The first step says at once that the stage runs, and how long it will.
+            if step % 25 == 0 or step == 1:
                 line = {
                     "step": step,
                     "minutes": round(minutes, 2),
