@@ -17,6 +17,8 @@ from demo.world import load_subjects
 BATCH = 96
 # Of a batch, those that show two subjects.
 PAIRS = 20
+# Names that are not of a batch's pictures.
+WRONG_NAMES = 80
 # The side of what the model sees, in px.
 INPUT = 64
 CONTEXT_LENGTH = 32
@@ -35,7 +37,7 @@ def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, s
 
     Half of the captions name no look, so that the score of a picture under them speaks of the subject alone; under a
     caption that names its look, the same caption with another look is one more wrong answer. Besides, every picture of
-    one subject has to find its name among the names of all subjects.
+    one subject has to find its name among many names, and itself among all subjects.
     """
     torch.manual_seed(seed)
     model = open_clip.CLIP(**CONFIG).to(device).train()
@@ -49,8 +51,9 @@ def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, s
         rows_of.setdefault(frozenset(scene.subjects), []).append(row)
     shown = sorted(rows_of, key=sorted)
     singles, pairs = [each for each in shown if len(each) == 1], [each for each in shown if len(each) == 2]
-    all_names = tokenize([f"a picture of {subject.name}" for subject in load_subjects()]).to(device)
-    bank = Bank(model, all_names)
+    all_names = tokenize([f"a picture of {subject.name}" for subject in load_subjects()])
+    # Thrown away afterwards: a free vector for every subject, which pictures are told apart by long before words are.
+    head = torch.nn.Linear(CONFIG["embed_dim"], len(all_names), bias=False).to(device)
 
     def loss(step: int, progress: float) -> tuple[torch.Tensor, dict[str, float]]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -69,37 +72,32 @@ def train_clip(renders: RenderSet, budget: Budget, work: Path, *, device: str, s
                 others.append(Scene(scene.subjects, other).with_look(rng))
         images = roughen(move(pictures[rows].float() / 255, generator), generator)
         seen = model.encode_image(_normalise(images).to(device), normalize=True)
-        words = model.encode_text(tokenize(texts + others).to(device), normalize=True)
+        alone = BATCH - PAIRS
+        subject = torch.tensor([next(iter(subjects)) for subjects in chosen[:alone]])
+        asked = torch.tensor([*subject.tolist(), *rng.sample(range(len(all_names)), WRONG_NAMES)])
+        said = torch.cat([tokenize(texts + others), all_names[asked]]).to(device)
+        vectors = model.encode_text(said, normalize=True)
+        words, names = vectors[: len(texts) + len(others)], vectors[len(texts) + len(others) :]
         scale = model.logit_scale.exp().clamp(max=100)
         logits = seen @ words.T * scale
         truth = torch.arange(BATCH, device=device)
         total = (functional.cross_entropy(logits, truth) + functional.cross_entropy(logits[:, :BATCH].T, truth)) / 2
-        alone = BATCH - PAIRS
-        subject = torch.tensor([next(iter(subjects)) for subjects in chosen[:alone]], device=device)
-        named = seen[:alone] @ bank.at(step).T * scale
-        figures = {
+        # A name that was drawn as a wrong answer too is no wrong answer to its own picture.
+        twice = (asked[None, :] == subject[:, None]) & ~torch.eye(alone, len(asked), dtype=torch.bool)
+        named = (seen[:alone] @ names.T * scale).masked_fill(twice.to(device), -torch.inf)
+        free = functional.normalize(head.weight, dim=1)
+        sorted_out = seen[:alone] @ free.T * scale
+        subject = subject.to(device)
+        total = total + functional.cross_entropy(named, truth[:alone]) + functional.cross_entropy(sorted_out, subject)
+        return total, {
             "right": round((logits.argmax(dim=1) == truth).float().mean().item(), 3),
-            "named": round((named.argmax(dim=1) == subject).float().mean().item(), 3),
+            "named": round((named.argmax(dim=1) == truth[:alone]).float().mean().item(), 3),
+            "sorted": round((sorted_out.argmax(dim=1) == subject).float().mean().item(), 3),
         }
-        return total + functional.cross_entropy(named, subject), figures
 
-    train(Loop("clip", list(model.parameters()), {"clip": model}, loss, learning_rate=1.5e-3), budget, work)
+    parameters = [*model.parameters(), *head.parameters()]
+    train(Loop("clip", parameters, {"clip": model, "head": head}, loss, learning_rate=1.5e-3), budget, work)
     return model.eval()
-
-
-class Bank:
-    """The text tower's vectors of many captions, computed anew now and then: as wrong answers they may be a bit old."""
-
-    def __init__(self, model: open_clip.CLIP, tokens: torch.Tensor, every: int = 20) -> None:
-        self._model, self._tokens, self._every = model, tokens, every
-        self._vectors: torch.Tensor | None = None
-
-    def at(self, step: int) -> torch.Tensor:
-        """Unit vectors [N, D] without a gradient, from the weights of at most so many steps ago."""
-        if self._vectors is None or step % self._every == 0:
-            with torch.no_grad():
-                self._vectors = self._model.encode_text(self._tokens, normalize=True)
-        return self._vectors
 
 
 def shrink(images: torch.Tensor) -> torch.Tensor:
