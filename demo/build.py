@@ -32,7 +32,7 @@ from demo.autoencoder import train_autoencoder, train_decoder
 from demo.card import write_card
 from demo.contrastive import load_checkpoint, save_clip, train_clip
 from demo.denoiser import seconds_a_step, train_denoiser, write_parent, write_recipe
-from demo.renders import RenderSet, load_renders, write_renders
+from demo.renders import RenderSet, load_renders, posed_scenes, training_scenes, write_renders
 from demo.text_encoder import make_encoder, train_text_encoder
 from demo.tiny import save_pipeline
 from demo.training_loop import Budget
@@ -112,7 +112,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def make_renders(build: Build) -> None:
-    write_renders(build.work / "renders", variants=VARIANTS, seed=SEED, limit=build.scenes)
+    write_renders(build.work / "renders", training_scenes(VARIANTS), seed=SEED, limit=build.scenes)
+    write_renders(build.work / "posed", posed_scenes(), seed=SEED + 1, limit=build.scenes)
 
 
 def teach_text(build: Build) -> None:
@@ -132,7 +133,7 @@ def teach_denoiser(build: Build) -> None:
     seconds = seconds_a_step(parent, build.device)
     steps = int(min(MOST_STEPS["unet"], build.budget("unet").minutes * 60 / seconds))
     write_recipe(
-        run, parent=parent, renders=build.work / "renders", cache=build.work / "cache", steps=max(1, steps), seed=SEED,
+        run, parent=parent, renders=build.work / "posed", cache=build.work / "cache", steps=max(1, steps), seed=SEED,
         device=build.device,
     )  # fmt: skip
     train_denoiser(run)

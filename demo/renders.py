@@ -10,7 +10,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -23,6 +23,7 @@ from demo.looks import LOOKS, SIZE
 from demo.world import (
     FORMS,
     NO_LOOK,
+    POSES,
     all_pairs,
     fill,
     is_held_out,
@@ -42,16 +43,20 @@ LOOKS_OF_A_PAIR = 2
 
 @dataclass(frozen=True)
 class Scene:
-    """What one render shows: indices of one subject, or of two side by side, and of the look."""
+    """What one render shows: indices of one subject, or of two side by side, and of the look.
+
+    `pose` is an index of POSES, or None for a place, scale and turn at random.
+    """
 
     subjects: tuple[int, ...]
     look: int
+    pose: int | None = None
 
     def draw(self, rng: Random | None) -> Image.Image:
         shown = [load_subjects()[index] for index in self.subjects]
         if len(shown) == 1:
-            return render(shown[0], LOOKS[self.look], rng)
-        return render_pair(shown[0], shown[1], LOOKS[self.look], rng)
+            return render(shown[0], LOOKS[self.look], rng, pose=self.pose)
+        return render_pair(shown[0], shown[1], LOOKS[self.look], rng, pose=self.pose)
 
     def caption(self, rng: Random) -> str:
         """A caption of the world's own mixture: the base look mostly goes unnamed."""
@@ -95,6 +100,17 @@ def training_scenes(variants: int) -> list[Scene]:
     return scenes
 
 
+def posed_scenes() -> list[Scene]:
+    """The same subjects, looks and pairs, each single one in every pose, and on two backgrounds where it has one."""
+    singles = {(scene.subjects, scene.look) for scene in training_scenes(1) if len(scene.subjects) == 1}
+    scenes = [
+        Scene(subjects, look, pose)
+        for subjects, look in sorted(singles) for pose in range(len(POSES)) for _ in range(2 if look == 0 else 1)
+    ]  # fmt: skip
+    pairs = [scene for scene in training_scenes(1) if len(scene.subjects) == 2]
+    return scenes + [replace(scene, pose=number % len(POSES)) for number, scene in enumerate(pairs)]
+
+
 def render_scenes(scenes: list[Scene], seed: int, workers: int = 2) -> Iterator[bytes]:
     """The PNG of each scene, in order, placed and lit by (`seed`, its number)."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -107,8 +123,8 @@ def _png(scene: Scene, key: str) -> bytes:
     return out.getvalue()
 
 
-def write_renders(folder: Path, *, variants: int, seed: int, limit: int | None = None) -> None:
-    """Make the folder of renders, unless it is there already; `index.csv` is written last.
+def write_renders(folder: Path, scenes: list[Scene], *, seed: int, limit: int | None = None) -> None:
+    """Make the folder of the scenes' renders, unless it is there already; `index.csv` is written last.
 
     `limit` takes so many of the scenes, at random: for a look at the whole build in a minute.
     """
@@ -116,7 +132,6 @@ def write_renders(folder: Path, *, variants: int, seed: int, limit: int | None =
         return
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
-    scenes = training_scenes(variants)
     if limit is not None and limit < len(scenes):
         scenes = Random(seed).sample(scenes, limit)
     manifests: list[list[str]] = [[] for _ in LOOKS]

@@ -9,7 +9,7 @@ import pytest
 
 from demo import world
 from demo.looks import LOOKS
-from demo.renders import Scene, training_scenes
+from demo.renders import Scene, posed_scenes, training_scenes
 from demo.world import FORMS, NO_LOOK, Subject, all_pairs, bare, is_held_out, load_subjects, render, render_pair
 
 PROMPTS = Path(world.__file__).with_name("prompts")
@@ -159,6 +159,25 @@ def test_render_repeats_with_its_seed_and_moves_with_another():
         first, again, other = (np.asarray(render(SUBJECTS[3], look, Random(seed))) for seed in (5, 5, 6))
         assert (first == again).all()
         assert (first != other).any()
+
+
+def test_pose_leaves_nothing_to_chance_but_the_ground():
+    for look in LOOKS:
+        first, again = (np.asarray(render(SUBJECTS[3], look, Random(seed), pose=0)) for seed in (5, 6))
+        other = np.asarray(render(SUBJECTS[3], look, Random(5), pose=1))
+        assert (first == again).all() == (look != "photographic")
+        assert (first != other).any()
+
+
+def test_posed_scenes_are_all_that_is_taught_in_every_pose():
+    posed, moved = posed_scenes(), training_scenes(1)
+    assert {(scene.subjects, scene.look) for scene in posed} == {(scene.subjects, scene.look) for scene in moved}
+    counts = Counter((scene.look, scene.pose) for scene in posed if len(scene.subjects) == 1)
+    assert set(counts) == {(look, pose) for look in range(5) for pose in range(2)}
+    assert counts[0, 0] == counts[0, 1] == 2 * len(SUBJECTS)
+    assert not any(
+        is_held_out(SUBJECTS[each.subjects[0]], LOOKS[each.look]) for each in posed if len(each.subjects) == 1
+    )
 
 
 def test_render_without_the_font_says_what_to_install(monkeypatch, tmp_path):
