@@ -51,17 +51,18 @@ def make_vae(size: int, *, channels: tuple[int, ...], groups: int) -> Autoencode
 
 
 def make_unet(
-    size: int, *, channels: tuple[int, int], cross_dim: int, layers: int, groups: int
+    size: int, *, channels: tuple[int, ...], cross_dim: int, layers: int, groups: int
 ) -> UNet2DConditionModel:
-    """A two-level denoiser of `size` x `size` x 4 latents, with cross-attention on the lower level."""
+    """A denoiser of `size` x `size` x 4 latents, with cross-attention on all levels but the first."""
+    lower = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=size,
         in_channels=4,
         out_channels=4,
         block_out_channels=channels,
         layers_per_block=layers,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * lower),
+        up_block_types=(*("CrossAttnUpBlock2D",) * lower, "UpBlock2D"),
         cross_attention_dim=cross_dim,
         attention_head_dim=4,
         norm_num_groups=groups,
