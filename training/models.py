@@ -188,6 +188,14 @@ class RunEvent(models.Model):
             "samples": f"Samples drawn at step {self.step}.",
             "quarantined": "A damaged checkpoint was set aside.",
             "skipped": f"Step {self.step} had no finite loss and was skipped.",
+            "rolled_back": (
+                f"Too many steps up to {self.step} had no finite loss: back to step {self.detail.get('to')}, "
+                "with half the learning rate."
+            ),
+            "smaller_batch": (
+                f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
+                "and a step more passes."
+            ),
             "stopped": f"Stopped at step {self.step}, with all progress saved.",
             "finished": f"Finished after {self.step} steps.",
             "failed": "The trainer gave up.",

@@ -249,7 +249,12 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
     """
     rows = rows_of(recipe)
     values = {**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **(changed or {})}
-    method = f"LoRA {values.get('lora_rank', 16)}" if values["method"] == "lora" else "all weights"
+    names = {
+        "full": "all weights",
+        "lora": f"LoRA {values.get('lora_rank', 16)}",
+        "dora": f"DoRA {values.get('lora_rank', 16)}",
+    }
+    method = names[values["method"]]
     tail = f"{values['steps']} steps of {values['batch_size']}, {method}"
     parts = [f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows]
     return f"{recipe.get_preset_display()}: {', '.join(parts)}, {tail}"

@@ -55,7 +55,7 @@ def _train(folder: Path, stop: StopRequest) -> int:
     except (FolderRefused, TableRefused) as refused:
         return _refuse(folder, refused.sentence, REFUSED)
     except (MemoryError, torch.OutOfMemoryError):
-        return _refuse(folder, "There was not enough memory; a smaller batch size needs less.", RESUMABLE)
+        return _refuse(folder, "There was not enough memory, even for one image at a time.", RESUMABLE)
     except OSError as error:
         traceback.print_exc()
         reason = "The disk is full." if error.errno == 28 else "A file could not be read or written."

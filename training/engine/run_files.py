@@ -21,7 +21,9 @@ from typing import Any
 
 # started: first start. restarted: again from step 0, since no checkpoint had been saved yet. resumed: from "step".
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
-# whose loss was not finite. stopped: a cancel or SIGTERM. finished: the result is there.
+# whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
+# learning "rate". smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
+# SIGTERM. finished: the result is there.
 KINDS = (
     "started",
     "restarted",
@@ -31,6 +33,8 @@ KINDS = (
     "samples",
     "quarantined",
     "skipped",
+    "rolled_back",
+    "smaller_batch",
     "stopped",
     "finished",
 )

@@ -24,6 +24,7 @@ from training.engine.bands import NoiseSchedule, region_label, report_regions
 from training.engine.batches import Diffusion, make_batch
 from training.engine.cache import Encoded, encode_sources
 from training.engine.checkpoints import (
+    Checkpoint,
     checkpoint_name,
     clear_leftovers,
     list_checkpoints,
@@ -31,10 +32,12 @@ from training.engine.checkpoints import (
     save_checkpoint,
 )
 from training.engine.draws import Mixture, key_words
+from training.engine.holdout import split_sources
 from training.engine.learner import (
     Learner,
     apply_gradients,
-    learning_rate_at,
+    learning_rate_of,
+    low_rank_weights,
     make_learner,
     merged_weights,
     restore,
@@ -47,7 +50,9 @@ from training.engine.result import Diverged, publish_result
 from training.engine.run_files import RunFiles, write_bytes, write_json
 from training.engine.validation import Cell, make_grid, validate
 
+# Steps in a row without a finite loss, and times of going back to a checkpoint, before a run counts as diverged.
 MAX_SKIPPED = 5
+MAX_ROLLBACKS = 2
 RATE_WINDOW = 20
 # What may change between the attempts of one run without changing its weights.
 FREE_SETTINGS = {
@@ -63,6 +68,8 @@ FREE_SETTINGS = {
     "sample_steps",
     "sample_guidance",
 }
+# What older runs did without, and the value that is the same as without: they may be continued.
+LATER_SETTINGS = {"noise_offset": 0.0, "holdout": 0.0}
 
 
 class Stopped(Exception):
@@ -114,6 +121,7 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
     files = RunFiles(folder, settings.steps)
     files.progress(phase="loading", now=True)
     sources = [read_manifest(folder / source.manifest) for source in settings.sources]
+    splits = split_sources(sources, settings.holdout)
     parent = folder / settings.parent
     parent_hash, parent_manifest = hash_folder(parent)
     if parent_hash != settings.parent_hash:
@@ -128,7 +136,7 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
     mixture = Mixture(
         schedule,
         settings.sources,
-        tuple(len(items) for items in sources),
+        tuple(split.trained for split in splits),
         seed=settings.seed,
         mode=settings.mixture,
         importance_weights=settings.importance_weights,
@@ -141,7 +149,9 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
             files.event("stopped", 0)
             raise Stopped
 
-    encoded = encode_sources(pipeline, parent_manifest, sources, folder / settings.cache_dir, report)
+    encoded = encode_sources(
+        pipeline, parent_manifest, [split.items for split in splits], folder / settings.cache_dir, report
+    )
     return Run(
         folder=folder,
         settings=settings,
@@ -151,9 +161,9 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
         schedule=schedule,
         encoded=encoded,
         mixture=mixture,
-        diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma),
+        diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma, settings.noise_offset),
         regions=report_regions(schedule, settings.sources),
-        grid=make_grid(schedule, settings.sources, sources),
+        grid=make_grid(schedule, settings.sources, splits),
         learner=make_learner(pipeline.pipe.unet, settings),
         digest=_digest(settings, sources),
     )
@@ -161,7 +171,11 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
 
 def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
     """A hash of all that decides the weights: a checkpoint of other settings is never continued."""
-    deciding = {key: value for key, value in settings.as_json().items() if key not in FREE_SETTINGS}
+    deciding = {
+        key: value
+        for key, value in settings.as_json().items()
+        if key not in FREE_SETTINGS and LATER_SETTINGS.get(key, ...) != value
+    }
     for row, items in zip(deciding["sources"], sources, strict=True):
         row["manifest"] = [[item.sha256, item.caption] for item in items]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -196,17 +210,18 @@ def _resume(run: Run) -> None:
 
 
 def _loop(run: Run) -> None:
-    settings, learner = run.settings, run.learner
-    learner.unet.train()
+    settings = run.settings
+    run.learner.unet.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
         _observe(run)
         if run.stop():
             _stop(run)
-        if learner.step >= settings.steps:
+        if run.learner.step >= settings.steps:
             return
         started = time.monotonic()
         line = _train_step(run)
+        learner = run.learner
         seconds.append(time.monotonic() - started)
         rate = settings.images_per_step * len(seconds) / sum(seconds)
         run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1]})
@@ -219,20 +234,81 @@ def _loop(run: Run) -> None:
             eta_seconds=left * settings.images_per_step / rate,
         )
         if learner.skipped_in_row > MAX_SKIPPED:
-            raise Diverged(f"The training diverged: {MAX_SKIPPED + 1} steps in a row had no finite loss.")
-        if learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
+            _roll_back(run)
+        elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
             _save(run)
 
 
+def _roll_back(run: Run) -> None:
+    """Go back to the last checkpoint, or to the parent where there is none yet, with half the learning rate.
+
+    Raises `Diverged` where that was done `MAX_ROLLBACKS` times already.
+    """
+    learner = run.learner
+    if learner.rollbacks >= MAX_ROLLBACKS:
+        raise Diverged(
+            f"The training diverged: {MAX_SKIPPED + 1} steps in a row had no finite loss, also after going back "
+            f"{MAX_ROLLBACKS} times with half the learning rate."
+        )
+    failed, rollbacks = learner.step, learner.rollbacks + 1
+    checkpoint, damaged = load_newest(run.folder)
+    for name in damaged:
+        run.files.event("quarantined", failed, checkpoint=name)
+    if checkpoint is None:
+        # A fresh learner's weights are the parent's: nothing else of the run has to be prepared again.
+        run.pipeline = load_pipeline(run.folder / run.settings.parent, run.settings.device, "float32")
+        run.learner = make_learner(run.pipeline.pipe.unet, run.settings)
+        run.learner.unet.train()
+    else:
+        run.learner = _relearn(run, checkpoint)
+    run.learner.rollbacks = rollbacks
+    run.files.rewind(run.learner.step)
+    run.files.event("rolled_back", failed, to=run.learner.step, rate=learning_rate_of(run.learner))
+    # What a killed run goes on from must know of it.
+    if run.learner.step:
+        _save(run)
+
+
+def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
+    """The run's learner as the checkpoint has it, with an optimizer that remembers nothing since."""
+    learner, micro_batch = run.learner, run.learner.micro_batch
+    learner.optimizer.state.clear()
+    restore(learner, checkpoint)
+    learner.skipped_in_row, learner.micro_batch = 0, min(micro_batch, learner.micro_batch)
+    return learner
+
+
 def _train_step(run: Run) -> dict[str, Any]:
-    """One update. Returns the step's metrics."""
+    """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
+    while True:
+        try:
+            return _attempt_step(run)
+        except (MemoryError, RuntimeError) as error:
+            learner = run.learner
+            if not is_out_of_memory(error):
+                raise
+            if learner.micro_batch == 1:
+                raise MemoryError from error
+            learner.micro_batch = max(1, learner.micro_batch // 2)
+            learner.optimizer.zero_grad(set_to_none=True)
+            run.files.event("smaller_batch", learner.step, images=learner.micro_batch)
+        if run.pipeline.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _attempt_step(run: Run) -> dict[str, Any]:
     settings, learner = run.settings, run.learner
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
     draws = [run.mixture.draw(learner.step, slot) for slot in range(settings.images_per_step)]
     errors, losses = [], []
-    for start in range(0, len(draws), settings.batch_size):
-        batch = make_batch(draws[start : start + settings.batch_size], run.encoded, run.diffusion, run.scaling_factor)
+    for start in range(0, len(draws), learner.micro_batch):
+        batch = make_batch(draws[start : start + learner.micro_batch], run.encoded, run.diffusion, run.scaling_factor)
         with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=_half_precision(run)):
             predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
         error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
@@ -243,7 +319,7 @@ def _train_step(run: Run) -> dict[str, Any]:
     # One transfer a step: each would make a GPU wait.
     squared_errors = torch.cat(errors).tolist()
     total = float(torch.stack(losses).sum())
-    rate = learning_rate_at(settings, learner.step)
+    rate = learning_rate_of(learner)
     norm, updated = apply_gradients(learner, total)
     if not updated:
         run.files.event("skipped", learner.step)
@@ -331,7 +407,9 @@ def _save(run: Run) -> None:
     run.files.sync_lines()
     state = snapshot(run.learner, digest=run.digest, machine=_machine(run))
     path = save_checkpoint(run.folder, state, run.settings.keep_checkpoints)
-    run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
+    # After a rollback the same step is saved once more.
+    if not run.files.happened("checkpoint", run.learner.step):
+        run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
 
 
 def _stop(run: Run) -> None:
@@ -347,7 +425,8 @@ def _finish(run: Run, started: float) -> None:
     files, learner = run.files, run.learner
     files.progress(phase="publishing", step=learner.step, now=True)
     validations = files.events("validation")
-    content_hash = publish_result(run.folder, run.folder / run.settings.parent, merged_weights(learner))
+    low_rank = low_rank_weights(learner)  # Merging takes them apart.
+    content_hash = publish_result(run.folder, run.folder / run.settings.parent, merged_weights(learner), low_rank)
     if not files.happened("finished", learner.step):
         files.event("finished", learner.step, content_hash=content_hash)
     files.progress(phase="done", step=learner.step, eta_seconds=0, now=True)
