@@ -28,6 +28,13 @@ HYPERPARAMETERS = (
     "caption_dropout",
     "min_snr_gamma",
     "ema_decay",
+    "noise_offset",
+    "holdout",
+    "weight_decay",
+    "warmup_steps",
+    "gradient_accumulation",
+    "mixture",
+    "importance_weights",
 )
 
 
@@ -102,11 +109,18 @@ class RecipeForm(forms.Form):
     style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
     steps = forms.IntegerField(min_value=1, max_value=1_000_000, initial=DEFAULT_HYPERPARAMETERS["steps"])
     batch_size = forms.IntegerField(
-        min_value=1, max_value=4096, initial=DEFAULT_HYPERPARAMETERS["batch_size"], label="Images a step"
+        min_value=1, max_value=4096, initial=DEFAULT_HYPERPARAMETERS["batch_size"], label="Images a pass"
     )
     learning_rate = forms.FloatField(initial=DEFAULT_HYPERPARAMETERS["learning_rate"])
-    method = forms.ChoiceField(choices=[("full", "All weights of the U-Net"), ("lora", "LoRA, merged into the result")])
-    lora_rank = forms.IntegerField(min_value=1, max_value=1024, initial=16, required=False, label="LoRA rank")
+    method = forms.ChoiceField(
+        choices=[
+            ("full", "All weights of the U-Net"),
+            ("lora", "LoRA, merged into the result"),
+            ("dora", "DoRA, merged into the result"),
+        ],
+        help_text="LoRA and DoRA also leave their small file beside the result, for other tools.",
+    )
+    lora_rank = forms.IntegerField(min_value=1, max_value=1024, initial=16, required=False, label="Rank")
     seed = forms.IntegerField(min_value=0, max_value=2**63 - 1, initial=0)
     caption_dropout = forms.FloatField(
         min_value=0, max_value=1, initial=0.1, help_text="Share of captions left out, which guidance needs."
@@ -118,6 +132,50 @@ class RecipeForm(forms.Form):
         required=False,
         label="Moving average",
         help_text="Decay of the averaged weights, such as 0.999; empty for none.",
+    )
+    holdout = forms.FloatField(
+        min_value=0,
+        max_value=0.5,
+        initial=DEFAULT_HYPERPARAMETERS["holdout"],
+        required=False,
+        label="Held out for validation",
+        help_text="Share of each source's images, rounded down, that validation alone sees. 0 validates on what is trained.",
+    )
+    noise_offset = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        required=False,
+        label="Noise offset",
+        help_text="About 0.05 teaches very dark and very light images; empty for none.",
+    )
+    lr_schedule = forms.ChoiceField(
+        choices=[("constant", "Constant"), ("cosine", "Half a cosine, down to zero")],
+        required=False,
+        label="Schedule of the rate",
+    )
+    warmup_steps = forms.IntegerField(
+        min_value=0, max_value=10_000_000, required=False, label="Warm-up steps", help_text="The rate rises over these."
+    )
+    weight_decay = forms.FloatField(min_value=0, max_value=1, required=False, help_text="Empty: 0.01.")
+    gradient_accumulation = forms.IntegerField(
+        min_value=1,
+        max_value=4096,
+        required=False,
+        label="Passes a step",
+        help_text="A step learns from so many times the images of one pass. Empty: 1.",
+    )
+    mixture = forms.ChoiceField(
+        choices=[
+            ("natural", "Noise first, then a source whose band holds it (the paper's)"),
+            ("shares", "Fixed shares of the sources, by weight"),
+        ],
+        required=False,
+        label="How sources mix",
+    )
+    importance_weights = forms.BooleanField(
+        required=False,
+        label="Weigh fixed shares back to the natural mixture",
+        help_text="The draws are shared by weight, the loss is as if they were not.",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -135,9 +193,16 @@ class RecipeForm(forms.Form):
     def hyperparameters(self) -> dict[str, Any]:
         """What RunSettings takes, without what was left empty."""
         values = {key: self.cleaned_data.get(key) for key in HYPERPARAMETERS}
-        if values["method"] != "lora":
+        if values["method"] == "full":
             values["lora_rank"] = None
-        return {key: value for key, value in values.items() if value is not None}
+        if self.cleaned_data.get("preset") in (Preset.SINGLE, Preset.SEQUENTIAL):
+            # One source a table: there is nothing to mix.
+            values["mixture"] = "natural"
+        if values["mixture"] != "shares":
+            values["importance_weights"] = None
+        # `schedule` is the form's word for the version on whose noise schedule T' is counted.
+        values["schedule"] = self.cleaned_data.get("lr_schedule")
+        return {key: value for key, value in values.items() if value is not None and value != ""}
 
     def table(self) -> dict[str, Any]:
         """The arguments of `preset_tables` but the schedule, from whatever of the form is valid."""

@@ -42,6 +42,7 @@ DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-4,
     "caption_dropout": 0.1,
     "mixture": "natural",
+    "holdout": 0.1,
     "seed": 0,
     "checkpoint_every": 50,
     "validate_every": 50,
@@ -76,7 +77,7 @@ class RowArithmetic:
 
     `share` is the share of training draws in [0, 1]; `steps` maps a number of drawing steps to how many of them fall
     into the row's band; `passes` is how often each image is seen in the whole run, None where that is not asked.
-    `start` and `width` are the band in timesteps.
+    `start` and `width` are the band in timesteps; `held_out` counts the images that only validation sees.
     """
 
     row: Row
@@ -86,6 +87,7 @@ class RowArithmetic:
     width: int
     steps: dict[int, int]
     passes: float | None
+    held_out: int = 0
 
     @property
     def warning(self) -> str:
@@ -215,14 +217,17 @@ def work_out(
     *,
     mixture: str = "natural",
     images: int | None = None,
+    holdout: float = 0.0,
     step_counts: Sequence[int] = SHOWN_STEP_COUNTS,
 ) -> list[RowArithmetic]:
-    """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch)."""
+    """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch), `holdout` the share of
+    each source's images that it does not train on."""
     shares = draw_shares(schedule, rows, mixture)
     worked = []
     for row, share in zip(rows, shares, strict=True):
         inside = schedule.timesteps_in(row.band)
-        count = row.dataset_version.entry_count
+        held_out = int(holdout * row.dataset_version.entry_count)
+        count = row.dataset_version.entry_count - held_out
         worked.append(
             RowArithmetic(
                 row=row,
@@ -232,6 +237,7 @@ def work_out(
                 width=len(inside),
                 steps={n: inference_steps_in_band(schedule, n, row.band) for n in step_counts},
                 passes=images * share / count if images is not None and count else None,
+                held_out=held_out,
             )
         )
     return worked
@@ -247,7 +253,6 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
 
     Without a schedule the edges are given as log-SNR. `changed` are values that a run took instead of the recipe's.
     """
-    rows = rows_of(recipe)
     values = {**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **(changed or {})}
     names = {
         "full": "all weights",
@@ -256,8 +261,13 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
     }
     method = names[values["method"]]
     tail = f"{values['steps']} steps of {values['batch_size']}, {method}"
-    parts = [f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows]
-    return f"{recipe.get_preset_display()}: {', '.join(parts)}, {tail}"
+    return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
+
+
+def describe_sources(recipe: Recipe, schedule: NoiseSchedule | None = None) -> str:
+    """The table in one line: "content faces v3 for t > 900, style die-cut v2 for t ≤ 900"."""
+    rows = rows_of(recipe)
+    return ", ".join(f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
 
 
 def _where(row: Row, schedule: NoiseSchedule | None) -> str:

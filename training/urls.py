@@ -1,6 +1,6 @@
 from django.urls import path
 
-from training.views import evaluations, recipes, runs
+from training.views import evaluations, exports, recipes, run_comparison, runs
 
 urlpatterns = [
     path("recipes/", recipes.recipe_list, name="recipes"),
@@ -10,12 +10,16 @@ urlpatterns = [
     path("runs/", runs.run_list, name="runs"),
     path("runs/new/", runs.run_new, name="run_new"),
     path("runs/new/estimate/", runs.run_estimate, name="run_estimate"),
+    path("runs/compare/", run_comparison.compare, name="runs_compare"),
+    path("runs/compare/curves/", run_comparison.compare_curves, name="runs_compare_curves"),
     path("runs/<int:pk>/", runs.run, name="run"),
     path("runs/<int:pk>/state/", runs.run_state, name="run_state"),
     path("runs/<int:pk>/samples/", runs.run_samples, name="run_samples"),
     path("runs/<int:pk>/curves/", runs.run_curves, name="run_curves"),
     path("runs/<int:pk>/cancel/", runs.run_cancel, name="run_cancel"),
     path("runs/<int:pk>/resume/", runs.run_resume, name="run_resume"),
+    path("models/<int:number>/download/", exports.model_download, name="model_download"),
+    path("models/<int:number>/lora/", exports.model_lora, name="model_lora"),
     path("evaluations/", evaluations.evaluation_list, name="evaluations"),
     path("evaluations/new/", evaluations.evaluation_new, name="evaluation_new"),
     path("evaluations/<int:pk>/", evaluations.evaluation, name="evaluation"),

@@ -1,5 +1,7 @@
 """The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
 
+import zipfile
+
 import pytest
 from django.urls import reverse
 
@@ -13,6 +15,7 @@ from tests.training.factories import (
     make_parent,
     make_person,
     make_prompt_set,
+    make_real_parent,
     make_recipe,
     make_run,
     prefer,
@@ -48,6 +51,8 @@ def addresses():
         reverse("run_state", args=[run.pk]),
         reverse("run_samples", args=[run.pk]),
         reverse("run_curves", args=[run.pk]),
+        reverse("runs_compare"),
+        reverse("runs_compare_curves"),
         reverse("evaluations"),
         reverse("evaluation_new"),
         evaluation.get_absolute_url(),
@@ -162,10 +167,50 @@ class TestRecipeForm:
         sign_in("operator")
         assert client.post(reverse("recipe_new"), self.data(preset="single", content="")).status_code == 302
 
+    def test_every_setting_is_kept_and_comes_back_in_another_like_it(self, client, sign_in):
+        sign_in("curator")
+        chosen = {
+            "method": "dora", "lora_rank": 8, "lr_schedule": "cosine", "warmup_steps": 10, "gradient_accumulation": 2,
+            "weight_decay": 0.02, "noise_offset": 0.05, "holdout": 0.2, "ema_decay": 0.99, "min_snr_gamma": 5,
+            "mixture": "shares", "importance_weights": "on",
+        }  # fmt: skip
+        client.post(reverse("recipe_new"), self.data(preset="joint", t_prime="", **chosen))
+        recipe = Recipe.objects.get()
+        kept = {**chosen, "schedule": "cosine", "importance_weights": True}
+        del kept["lr_schedule"]
+        assert recipe.hyperparameters.items() >= kept.items()
+        page = client.get(recipe.get_absolute_url()).content.decode()
+        for words in ("DoRA", "half a cosine", "fixed shares", "Noise offset", "Held out for validation", "1 held out"):
+            assert words in page
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert (form["lr_schedule"].value(), form["mixture"].value(), form["holdout"].value()) == (
+            "cosine",
+            "shares",
+            0.2,
+        )
+        # The version on whose noise schedule T' is counted has the same name in the form.
+        assert form["schedule"].value() != "cosine"
+
+    def test_one_source_has_nothing_to_mix(self, client, sign_in):
+        sign_in("curator")
+        data = self.data(preset="single", content="", mixture="shares", importance_weights="on")
+        assert client.post(reverse("recipe_new"), data).status_code == 302
+        assert Recipe.objects.get().hyperparameters["mixture"] == "natural"
+        assert "importance_weights" not in Recipe.objects.get().hyperparameters
+
+    def test_wrong_setting_that_is_folded_away_opens_its_panel(self, client, sign_in):
+        sign_in("curator")
+        answer = client.post(reverse("recipe_new"), self.data(holdout="0.9"))
+        assert answer.status_code == 422
+        assert '<details class="panel" open>' in answer.content.decode()
+
     @pytest.mark.parametrize(
         ("changed", "words"),
         [
             ({"name": ""}, "This field is required."),
+            ({"noise_offset": "2"}, "less than or equal to 1"),
+            ({"holdout": "-1"}, "greater than or equal to 0"),
+            ({"gradient_accumulation": "0"}, "greater than or equal to 1"),
             ({"content": ""}, "Choose the dataset version that teaches content."),
             ({"style": "999999"}, "Select a valid choice."),
             ({"t_prime": "999"}, "less than or equal to 998"),
@@ -307,6 +352,12 @@ class TestRuns:
             {"label": "all", "points": [[0, 0.5]]},
         ]
         assert client.get(url, {"chart": "speed"}).json()["series"] == []
+        run.metrics.create(step=31, values={"lr": 1.5e-7, "grad_norm": 2.0})
+        assert client.get(url, {"chart": "rate"}).json()["series"] == [
+            {"label": "learning rate", "points": [[31, 1.5e-7]]}
+        ]
+        gradients = client.get(url, {"chart": "gradients"}).json()
+        assert (gradients["log"], gradients["series"][0]["points"]) == (True, [[31, 2.0]])
         assert client.get(url, {"chart": "else"}).status_code == 404
 
     def test_drawings_are_sent_only_when_there_are_more(self, client, sign_in):
@@ -318,6 +369,73 @@ class TestRuns:
             run=run, step=0, position=0, prompt="a cat", seed=1, image="a" * 64, thumbnail="b" * 64
         )
         assert "a cat" in client.get(url, {"count": 0}).content.decode()
+
+
+class TestComparison:
+    def test_runs_share_a_chart_and_a_table_of_what_differs(self, client, sign_in):
+        sign_in("auditor")
+        parent = make_parent()
+        first = make_run(make_recipe(parent, hyperparameters={"steps": 40}), parent=parent)
+        second = make_run(make_recipe(parent, hyperparameters={"steps": 80}), parent=parent)
+        for run, loss in ((first, 0.5), (second, 0.25)):
+            run.events.create(position=0, kind="validation", step=0, detail={"loss": loss})
+        page = client.get(reverse("runs_compare"), {"run": [second.pk, first.pk]})
+        rows = {row["label"]: row for row in page.context["rows"]}
+        assert (rows["Steps"]["values"], rows["Steps"]["same"]) == ([80, 40], False)
+        assert rows["Images a pass"]["same"]
+        assert "t &gt; 900" in page.content.decode()
+        curve = client.get(f"{reverse('runs_compare_curves')}?{page.context['query']}&chart=validation").json()
+        assert curve["series"] == [
+            {"label": f"run {second.pk}", "points": [[0, 0.25]]},
+            {"label": f"run {first.pk}", "points": [[0, 0.5]]},
+        ]
+
+    def test_nothing_chosen_offers_runs_and_nonsense_is_passed_over(self, client, sign_in):
+        sign_in("curator")
+        assert "There is no run to compare" in client.get(reverse("runs_compare")).content.decode()
+        run = make_run()
+        page = client.get(reverse("runs_compare"), {"run": ["x", "9" * 30, "0", "999999"]})
+        assert page.context["runs"] == []
+        assert f'value="{run.pk}"' in page.content.decode()
+        assert client.get(reverse("runs_compare_curves"), {"chart": "else"}).status_code == 404
+
+    def test_more_runs_than_colours_are_cut(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe()
+        runs = [make_run(recipe).pk for _ in range(8)]
+        page = client.get(reverse("runs_compare"), {"run": runs})
+        assert [run.pk for run in page.context["runs"]] == runs[:6]
+
+
+class TestExports:
+    def test_a_version_is_a_folder_that_diffusers_loads_with_a_card(self, client, sign_in, tiny_folder, tmp_path):
+        sign_in("auditor")
+        parent = make_real_parent(tiny_folder)
+        run = make_run(make_recipe(parent), parent=parent)
+        TrainingRun.objects.filter(pk=run.pk).update(result=parent)
+        answer = client.get(reverse("model_download", args=[parent.number]))
+        archive = tmp_path / "model.zip"
+        archive.write_bytes(b"".join(answer.streaming_content))
+        with zipfile.ZipFile(archive) as file:
+            assert file.testzip() is None
+            file.extractall(tmp_path)
+        folder = tmp_path / f"v{parent.number}"
+        for name in parent.manifest:
+            assert (folder / name).read_bytes() == (tiny_folder / name).read_bytes()
+        card = (folder / "README.md").read_text()
+        assert parent.content_hash in card
+        assert f"by run {run.pk}" in card
+        assert "t > 900" in card
+        again = client.get(reverse("model_download", args=[parent.number]))
+        assert b"".join(again.streaming_content) == archive.read_bytes()
+
+    def test_files_on_another_machine_are_a_sentence(self, client, sign_in):
+        sign_in("operator")
+        version = make_parent(manifest={"unet/config.json": {"sha256": "0" * 64, "bytes": 3}})
+        for name in ("model_download", "model_lora"):
+            answer = client.get(reverse(name, args=[version.number]), follow=True)
+            assert answer.redirect_chain[-1][0] == version.get_absolute_url()
+            assert "lies" in answer.content.decode()
 
 
 class TestEvaluations:

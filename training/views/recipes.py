@@ -1,5 +1,6 @@
 """Recipes: the list, the form with its noise axis, and one recipe with what can be done with it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib import messages
@@ -19,6 +20,44 @@ from training.recipes import RecipeRefused
 from training.tables import TableView, view_tables
 
 TEAM = [Role.CURATOR, Role.OPERATOR]
+# Those that the form folds away until one of them is wrong.
+FOLDED_FIELDS = (
+    "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
+    "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed",
+)  # fmt: skip
+LABELS = {
+    "steps": "Steps",
+    "batch_size": "Images a pass",
+    "gradient_accumulation": "Passes a step",
+    "learning_rate": "Learning rate",
+    "schedule": "Schedule of the rate",
+    "warmup_steps": "Warm-up steps",
+    "method": "Method",
+    "lora_rank": "Rank",
+    "weight_decay": "Weight decay",
+    "caption_dropout": "Captions left out",
+    "min_snr_gamma": "Min-SNR γ",
+    "noise_offset": "Noise offset",
+    "ema_decay": "Moving average",
+    "mixture": "Mixture",
+    "importance_weights": "Weighed back to the natural mixture",
+    "holdout": "Held out for validation",
+    "seed": "Seed",
+    "checkpoint_every": "Checkpoint every",
+    "validate_every": "Validate every",
+    "sample_every": "Draw every",
+}
+VALUES: dict[tuple[str, Any], str] = {
+    ("method", "full"): "all weights",
+    ("method", "lora"): "LoRA",
+    ("method", "dora"): "DoRA",
+    ("schedule", "constant"): "constant",
+    ("schedule", "cosine"): "half a cosine",
+    ("mixture", "natural"): "natural",
+    ("mixture", "shares"): "fixed shares",
+    ("importance_weights", True): "yes",
+    ("importance_weights", False): "no",
+}
 
 
 @require_safe
@@ -48,6 +87,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
         "may_write": may_write(request),
         "has_data": dataset_versions().exists(),
         "has_model": ModelVersion.objects.exists(),
+        "more_errors": any(form[name].errors for name in FOLDED_FIELDS),
         **_preview(form),
     }
     return render(request, "training/recipe_new.html", context, status=422 if form.errors else 200)
@@ -88,7 +128,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         "tables": tables,
         "problem": problem,
         "parent": parent,
-        "hyperparameters": _readable(found.hyperparameters),
+        "hyperparameters": readable(found.hyperparameters),
         "runs": runs.select_related("job", "parent", "result"),
         "before": Recipe.objects.filter(then=found).first(),
         "may_write": may_write(request),
@@ -116,7 +156,9 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     }
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
-        initial |= {**like.hyperparameters, "preset": like.preset}
+        # `schedule` is the form's word for the version on whose noise schedule T' is counted.
+        settings = {"lr_schedule" if key == "schedule" else key: value for key, value in like.hyperparameters.items()}
+        initial |= {**settings, "preset": like.preset}
         for each in recipes.chain_of(like):
             initial |= {source.name: source.dataset_version_id for source in each.sources.all()}
     for name in ("content", "style"):
@@ -172,24 +214,18 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
         rows = recipes.preset_tables(preset, schedule=schedule, **table)
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}
-    hyperparameters = {"steps": values.get("steps") or 0, "batch_size": values.get("batch_size") or 0}
+    mixing = preset in (Preset.JOINT, Preset.STYLE_TAILORING)
+    hyperparameters = {
+        **{key: values.get(key) for key in ("steps", "batch_size", "gradient_accumulation", "holdout")},
+        "mixture": values.get("mixture") if mixing else "natural",
+    }
     return {"tables": view_tables([("", each, hyperparameters) for each in rows], schedule), "problem": ""}
 
 
-def _readable(hyperparameters: dict[str, Any]) -> list[tuple[str, Any]]:
-    labels = {
-        "steps": "Steps",
-        "batch_size": "Images a step",
-        "learning_rate": "Learning rate",
-        "method": "Method",
-        "lora_rank": "LoRA rank",
-        "caption_dropout": "Captions left out",
-        "min_snr_gamma": "Min-SNR γ",
-        "ema_decay": "Moving average",
-        "mixture": "Mixture",
-        "seed": "Seed",
-        "checkpoint_every": "Checkpoint every",
-        "validate_every": "Validate every",
-        "sample_every": "Draw every",
-    }
-    return [(label, hyperparameters[key]) for key, label in labels.items() if hyperparameters.get(key) is not None]
+def readable(hyperparameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(label, value) of the settings that are there, in the order in which a person reads them."""
+    return [
+        (label, VALUES.get((key, hyperparameters[key]), hyperparameters[key]))
+        for key, label in LABELS.items()
+        if hyperparameters.get(key) is not None
+    ]
