@@ -33,6 +33,7 @@ CHARTS = (
     Chart("gradients", f"Gradient norm before clipping, mean of {WINDOW} steps", "L2 norm", log=True),
     Chart("rate", "Learning rate", "per step"),
     Chart("speed", "Speed", "images/s"),
+    Chart("memory", "Memory at its highest, of the GPU or of the process", "GB"),
 )
 # What several runs are compared by: one line a run.
 SHARED_CHARTS = (
@@ -144,6 +145,7 @@ _SERIES: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
     "gradients": lambda run: {"gradient norm": running_mean(_figure(run, "grad_norm"))},
     "rate": lambda run: {"learning rate": _figure(run, "lr")},
     "speed": lambda run: {"images/s": _figure(run, "images_per_second")},
+    "memory": lambda run: {"memory": [(step, value / 1e9) for step, value in _figure(run, "memory_bytes")]},
 }
 _SHARED: dict[str, Callable[[TrainingRun], list[Point]]] = {
     "validation": _whole_validation,

@@ -46,7 +46,7 @@ def start_run(
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     if unknown := sorted(set(changed) - set(OVERRIDES)):
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
-    _check_table(recipe, parent)
+    check_table(recipe, parent)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
         return _queue_run(
@@ -181,8 +181,8 @@ def measured_rates(parent: ModelVersion, method: str) -> list[float]:
     return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
 
 
-def _check_table(recipe: Recipe, parent: ModelVersion) -> None:
-    """Every table of the chain must be trainable on the parent's schedule, which its results share."""
+def check_table(recipe: Recipe, parent: ModelVersion) -> None:
+    """Raise RecipeRefused unless every table of the chain is trainable on the parent's schedule, which its results share."""
     schedule = schedule_of(parent)
     following: Recipe | None = recipe
     while following is not None:

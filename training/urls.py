@@ -1,6 +1,6 @@
 from django.urls import path
 
-from training.views import evaluations, exports, recipes, run_comparison, runs
+from training.views import evaluations, exports, recipes, run_comparison, run_rehearsals, runs
 
 urlpatterns = [
     path("recipes/", recipes.recipe_list, name="recipes"),
@@ -10,6 +10,8 @@ urlpatterns = [
     path("runs/", runs.run_list, name="runs"),
     path("runs/new/", runs.run_new, name="run_new"),
     path("runs/new/estimate/", runs.run_estimate, name="run_estimate"),
+    path("runs/rehearse/", run_rehearsals.rehearse, name="rehearse"),
+    path("runs/rehearsals/<uuid:pk>/", run_rehearsals.rehearsal, name="rehearsal"),
     path("runs/compare/", run_comparison.compare, name="runs_compare"),
     path("runs/compare/curves/", run_comparison.compare_curves, name="runs_compare_curves"),
     path("runs/<int:pk>/", runs.run, name="run"),

@@ -1,5 +1,6 @@
 """The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
 
+import uuid
 import zipfile
 
 import pytest
@@ -7,8 +8,9 @@ from django.urls import reverse
 
 from curation.models import Campaign, CampaignKind, CampaignState, DatasetVersion
 from generation.model_versions import promote
-from generation.models import ModelPromotion
-from jobs.models import JobState
+from generation.models import ModelPromotion, ModelVersion
+from jobs.models import Job, JobState
+from tests.generation.factories import finish_job
 from tests.training.factories import (
     make_dataset_version,
     make_evaluation,
@@ -21,6 +23,7 @@ from tests.training.factories import (
     prefer,
 )
 from training.models import Evaluation, Recipe, RunSample, TrainingRun
+from training.rehearsals import request_rehearsal
 
 pytestmark = pytest.mark.django_db
 
@@ -582,3 +585,52 @@ def test_pending_pairs_include_those_that_nobody_has_judged(client, sign_in):
     shown = {pair["item"] for pair in page.context["pairs"]}
     assert shown == set(evaluation.campaign.items.exclude(pk=item.pk))
     assert shown
+
+
+class TestRehearsals:
+    def test_an_operator_rehearses_what_the_form_says(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe(hyperparameters={"steps": 40})
+        parent = recipe_parent()
+        answer = client.post(reverse("rehearse"), {"recipe": recipe.pk, "parent": parent.pk, "steps": 90, "seed": ""})
+        job = Job.objects.get(kind="training.rehearsal")
+        assert answer["Location"] == reverse("rehearsal", args=[job.pk]) == job.url
+        assert job.payload["spec"]["steps"] == 90
+        assert TrainingRun.objects.count() == 0
+        page = client.get(job.url).content.decode()
+        assert "every 2s" in page
+        figures = {
+            "step_seconds": 0.5, "images_per_second": 32.0, "run_seconds": 45.0, "memory_bytes": 10**9,
+            "checkpoint_bytes": 10**6, "free_bytes": 10**12,
+        }  # fmt: skip
+        finish_job(job)
+        Job.objects.filter(pk=job.pk).update(result=figures)
+        page = client.get(job.url).content.decode()
+        assert "90 steps would take 45 s." in page
+        assert f"?recipe={recipe.pk}&amp;parent={parent.number}" in page
+        assert client.get(job.url, headers={"HX-Request": "true"})["HX-Refresh"] == "true"
+
+    def test_a_disk_without_room_is_a_warning_and_a_failure_a_sentence(self, client, sign_in):
+        sign_in("auditor")
+        recipe = make_recipe()
+        job = request_rehearsal(recipe, parent=recipe_parent(), by=make_person("operator"))
+        finish_job(job, "failed")
+        Job.objects.filter(pk=job.pk).update(error="The image 3.png cannot be read.")
+        assert "The image 3.png cannot be read." in client.get(job.url).content.decode()
+        figures = {
+            "step_seconds": 9.0, "images_per_second": 1.0, "run_seconds": 4500.0, "memory_bytes": 10**9,
+            "checkpoint_bytes": 10**9, "free_bytes": 10**9,
+        }  # fmt: skip
+        Job.objects.filter(pk=job.pk).update(state="succeeded", error="", result=figures)
+        assert "too little room" in client.get(job.url).content.decode()
+
+    def test_mistakes_rehearse_nothing(self, client, sign_in):
+        sign_in("operator")
+        answer = client.post(reverse("rehearse"), {"recipe": "x", "parent": ""}, follow=True)
+        assert "Nothing was rehearsed" in answer.content.decode()
+        assert not Job.objects.filter(kind="training.rehearsal").exists()
+        assert client.get(reverse("rehearsal", args=[uuid.uuid4()])).status_code == 404
+
+
+def recipe_parent():
+    return ModelVersion.objects.order_by("number").first()

@@ -1,7 +1,7 @@
 """The files through which a run is watched: progress, metrics, events and errors in the run's folder.
 
     metrics.jsonl    one line a step: {"step", "loss", "loss_by_source": {name: mse}, "loss_by_band": {label: mse}, "lr",
-                     "grad_norm", "images_per_second", "seconds", "skipped", "time"}; every step appears exactly once, in
+                     "grad_norm", "images_per_second", "seconds", "memory_bytes", "skipped", "time"}; every step appears exactly once, in
                      order; "loss" is null and "skipped" true where a step was not finite and left the weights as they were
     events.jsonl     one line a happening: {"kind", "step", "time", ...}; see `KINDS`
     progress.json    the present state: {"phase", "step", "steps", "done", "total", "images_per_second", "eta_seconds",

@@ -8,6 +8,8 @@ bits as one that was not, on the same kind of machine with the same number of th
 import hashlib
 import json
 import math
+import resource
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -224,7 +226,8 @@ def _loop(run: Run) -> None:
         learner = run.learner
         seconds.append(time.monotonic() - started)
         rate = settings.images_per_step * len(seconds) / sum(seconds)
-        run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1]})
+        memory = peak_memory(run.pipeline.device)
+        run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory})
         left = settings.steps - learner.step
         run.files.progress(
             phase="training",
@@ -237,6 +240,14 @@ def _loop(run: Run) -> None:
             _roll_back(run)
         elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
             _save(run)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in bytes that the run has held so far: of the GPU, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kilobytes, but bytes on a Mac.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _roll_back(run: Run) -> None:
