@@ -245,7 +245,7 @@ def test_a_missing_image_fails_the_run_before_a_trainer_starts(settings):
 @pytest.mark.django_db(transaction=True)
 def test_a_rehearsal_measures_two_steps_and_leaves_nothing_behind(tiny_folder, settings):
     parent = make_real_parent(tiny_folder)
-    recipe = make_recipe(parent, hyperparameters={**small_recipe(), "steps": 50})
+    recipe = tiny_recipe(parent, steps=50)
     job = rehearsals.request_rehearsal(recipe, parent=parent, by=make_person("operator"), overrides={"steps": 500})
     run_due_jobs()
     job.refresh_from_db()
@@ -264,7 +264,7 @@ def test_a_rehearsal_measures_two_steps_and_leaves_nothing_behind(tiny_folder, s
 @pytest.mark.django_db(transaction=True)
 def test_a_rehearsal_that_cannot_be_is_a_sentence(tiny_folder):
     parent = make_real_parent(tiny_folder)
-    recipe = make_recipe(parent, hyperparameters=small_recipe())
+    recipe = tiny_recipe(parent)
     job = rehearsals.request_rehearsal(recipe, parent=parent, by=make_person("operator"))
     entry = recipe.sources.first().dataset_version.entries.first()
     Path(default_storage.path(storage_name(entry.image))).unlink()
@@ -272,8 +272,3 @@ def test_a_rehearsal_that_cannot_be_is_a_sentence(tiny_folder):
     job.refresh_from_db()
     assert job.state == JobState.FAILED
     assert "is missing from the store" in job.error
-
-
-def small_recipe():
-    """What of `TINY` a recipe may say."""
-    return {key: value for key, value in TINY.items() if key != "num_threads"}
