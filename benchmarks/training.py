@@ -89,7 +89,7 @@ def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Pat
 
 
 def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
-    from training.engine import trainer
+    from training.engine import steps, trainer
     from training.engine.recipe import load_run
 
     started = time.perf_counter()
@@ -103,7 +103,7 @@ def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
     cache_seconds = cold - (time.perf_counter() - started)
 
     def ours() -> None:
-        line = trainer._train_step(run)
+        line = steps.train_step(run)
         run.files.metric(line)
         run.files.progress(phase="training", step=run.learner.step)
 

@@ -196,6 +196,15 @@ class RunEvent(models.Model):
                 f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
                 "and a step more passes."
             ),
+            "overfitting": (
+                f"Overfitting: since step {self.detail.get('best_step')} the loss on images that it does not train on only "
+                "grows. An earlier checkpoint may be the better version."
+            ),
+            "collapse": (
+                f"The drawings of step {self.step} differ from each other by "
+                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether they still show "
+                "their prompts."
+            ),
             "stopped": f"Stopped at step {self.step}, with all progress saved.",
             "finished": f"Finished after {self.step} steps.",
             "failed": "The trainer gave up.",

@@ -23,7 +23,8 @@ from typing import Any
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
 # whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
 # learning "rate". smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
-# SIGTERM. finished: the result is there.
+# SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. collapse: drawings of different
+# prompts differ by a "share" of what the parent's do. finished: the result is there.
 KINDS = (
     "started",
     "restarted",
@@ -35,11 +36,13 @@ KINDS = (
     "skipped",
     "rolled_back",
     "smaller_batch",
+    "overfitting",
+    "collapse",
     "stopped",
     "finished",
 )
 # Of these a resumed run drops what lies beyond its step, because it will happen again.
-REPEATED = {"checkpoint", "validation", "samples", "skipped"}
+REPEATED = {"checkpoint", "validation", "samples", "skipped", "overfitting", "collapse"}
 PROGRESS_SECONDS = 1.0
 
 

@@ -7,24 +7,20 @@ bits as one that was not, on the same kind of machine with the same number of th
 
 import hashlib
 import json
-import math
-import resource
-import sys
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from generation.engine.draw import DrawRequest, Interrupted, chunk_requests, draw, png_bytes
 from generation.engine.folders import hash_folder
-from generation.engine.pipeline import Pipeline, load_pipeline
-from training.engine.bands import NoiseSchedule, region_label, report_regions
-from training.engine.batches import Diffusion, make_batch
-from training.engine.cache import Encoded, encode_sources
+from generation.engine.pipeline import load_pipeline
+from training.engine.bands import NoiseSchedule, report_regions
+from training.engine.batches import Diffusion
+from training.engine.cache import encode_sources
 from training.engine.checkpoints import (
     Checkpoint,
     checkpoint_name,
@@ -33,24 +29,25 @@ from training.engine.checkpoints import (
     load_newest,
     save_checkpoint,
 )
-from training.engine.draws import Mixture, key_words
+from training.engine.draws import Mixture
 from training.engine.holdout import split_sources
 from training.engine.learner import (
     Learner,
-    apply_gradients,
     learning_rate_of,
     low_rank_weights,
     make_learner,
     merged_weights,
     restore,
     snapshot,
-    weights_for_use,
 )
 from training.engine.manifests import Item, read_manifest
+from training.engine.observation import observe
 from training.engine.recipe import RunRefused, RunSettings, load_run
 from training.engine.result import Diverged, publish_result
-from training.engine.run_files import RunFiles, write_bytes, write_json
-from training.engine.validation import Cell, make_grid, validate
+from training.engine.run import Run
+from training.engine.run_files import RunFiles, write_json
+from training.engine.steps import peak_memory, train_step
+from training.engine.validation import make_grid
 
 # Steps in a row without a finite loss, and times of going back to a checkpoint, before a run counts as diverged.
 MAX_SKIPPED = 5
@@ -76,29 +73,6 @@ LATER_SETTINGS = {"noise_offset": 0.0, "holdout": 0.0}
 
 class Stopped(Exception):
     """A cancel or SIGTERM; all that was learned is in a checkpoint."""
-
-
-@dataclass
-class Run:
-    """One run at work: what it was asked, what it reads, what it learns, and where it writes."""
-
-    folder: Path
-    settings: RunSettings
-    stop: Callable[[], bool]
-    files: RunFiles
-    pipeline: Pipeline
-    schedule: NoiseSchedule
-    encoded: Encoded
-    mixture: Mixture
-    diffusion: Diffusion
-    regions: list[range]
-    grid: list[Cell]
-    learner: Learner
-    digest: str
-
-    @property
-    def scaling_factor(self) -> float:
-        return float(self.pipeline.pipe.vae.config.scaling_factor)
 
 
 def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
@@ -151,6 +125,8 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
             files.event("stopped", 0)
             raise Stopped
 
+    learner = make_learner(pipeline.pipe.unet, settings)
+    check_disk(folder, settings, learner)
     encoded = encode_sources(
         pipeline, parent_manifest, [split.items for split in splits], folder / settings.cache_dir, report
     )
@@ -166,9 +142,25 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
         diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma, settings.noise_offset),
         regions=report_regions(schedule, settings.sources),
         grid=make_grid(schedule, settings.sources, splits),
-        learner=make_learner(pipeline.pipe.unet, settings),
+        learner=learner,
         digest=_digest(settings, sources),
     )
+
+
+def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
+    """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result."""
+    weights = 4 * sum(each.numel() for each in learner.parameters.values())
+    # Weights, both moments of AdamW, and the average; a new checkpoint is whole before an old one goes.
+    checkpoint = weights * (3 + (learner.ema is not None))
+    kept = sum(each.stat().st_size for each in folder.glob("checkpoints/*/*"))
+    result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
+    needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunRefused(
+            f"The disk has {free / 1e9:.1f} GB free; the run's checkpoints and result need {needed / 1e9:.1f} GB.",
+            retry=True,
+        )
 
 
 def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
@@ -216,13 +208,13 @@ def _loop(run: Run) -> None:
     run.learner.unet.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
-        _observe(run)
+        observe(run)
         if run.stop():
             _stop(run)
         if run.learner.step >= settings.steps:
             return
         started = time.monotonic()
-        line = _train_step(run)
+        line = train_step(run)
         learner = run.learner
         seconds.append(time.monotonic() - started)
         rate = settings.images_per_step * len(seconds) / sum(seconds)
@@ -240,14 +232,6 @@ def _loop(run: Run) -> None:
             _roll_back(run)
         elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
             _save(run)
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory in bytes that the run has held so far: of the GPU, or of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Kilobytes, but bytes on a Mac.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _roll_back(run: Run) -> None:
@@ -287,131 +271,6 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
     restore(learner, checkpoint)
     learner.skipped_in_row, learner.micro_batch = 0, min(micro_batch, learner.micro_batch)
     return learner
-
-
-def _train_step(run: Run) -> dict[str, Any]:
-    """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
-    while True:
-        try:
-            return _attempt_step(run)
-        except (MemoryError, RuntimeError) as error:
-            learner = run.learner
-            if not is_out_of_memory(error):
-                raise
-            if learner.micro_batch == 1:
-                raise MemoryError from error
-            learner.micro_batch = max(1, learner.micro_batch // 2)
-            learner.optimizer.zero_grad(set_to_none=True)
-            run.files.event("smaller_batch", learner.step, images=learner.micro_batch)
-        if run.pipeline.device.type == "cuda":
-            torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def _attempt_step(run: Run) -> dict[str, Any]:
-    settings, learner = run.settings, run.learner
-    # Only networks with dropout draw from the global generator; even they repeat exactly.
-    torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
-    draws = [run.mixture.draw(learner.step, slot) for slot in range(settings.images_per_step)]
-    errors, losses = [], []
-    for start in range(0, len(draws), learner.micro_batch):
-        batch = make_batch(draws[start : start + learner.micro_batch], run.encoded, run.diffusion, run.scaling_factor)
-        with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=_half_precision(run)):
-            predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-        error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-        loss = (error * batch.weights).sum() / len(draws)
-        loss.backward()
-        errors.append(error.detach())
-        losses.append(loss.detach())
-    # One transfer a step: each would make a GPU wait.
-    squared_errors = torch.cat(errors).tolist()
-    total = float(torch.stack(losses).sum())
-    rate = learning_rate_of(learner)
-    norm, updated = apply_gradients(learner, total)
-    if not updated:
-        run.files.event("skipped", learner.step)
-    names = [settings.sources[each.source].name for each in draws]
-    return {
-        "step": learner.step,
-        "loss": total if updated else None,
-        "loss_by_source": _means(names, squared_errors),
-        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], squared_errors),
-        "lr": rate,
-        "grad_norm": norm if math.isfinite(norm) else None,
-        "skipped": not updated,
-    }
-
-
-def _half_precision(run: Run) -> bool:
-    """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
-    return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
-
-
-def _region_of(run: Run, timestep: int) -> str:
-    return next(region_label(region) for region in run.regions if timestep in region)
-
-
-def _means(labels: list[str], values: list[float]) -> dict[str, float]:
-    """The mean of the finite values of each label."""
-    groups: dict[str, list[float]] = {}
-    for label, value in zip(labels, values, strict=True):
-        if math.isfinite(value):
-            groups.setdefault(label, []).append(value)
-    return {label: sum(group) / len(group) for label, group in groups.items()}
-
-
-def _is_due(run: Run, kind: str, every: int) -> bool:
-    """At step 0 (the parent), every so often, and at the end; once each, also across resumes."""
-    step = run.learner.step
-    return every > 0 and (step % every == 0 or step == run.settings.steps) and not run.files.happened(kind, step)
-
-
-def _observe(run: Run) -> None:
-    """Validate and draw samples if this step is due for it."""
-    settings, step = run.settings, run.learner.step
-    if _is_due(run, "validation", settings.validate_every):
-        run.files.progress(phase="validating", step=step)
-        rows = settings.sources
-        losses = validate(run.learner, run.grid, rows, run.encoded, run.diffusion, run.scaling_factor)
-        run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
-    if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
-        run.files.progress(phase="sampling", step=step)
-        try:
-            _draw_samples(run)
-        except Interrupted:
-            return  # The loop sees the same request and stops; the samples are drawn after resuming.
-
-
-def _draw_samples(run: Run) -> None:
-    """samples/step-000100/00.png ... in the order of the prompts."""
-    settings, step = run.settings, run.learner.step
-    requests = [
-        DrawRequest(each.prompt, seed=each.seed, steps=settings.sample_steps, guidance=settings.sample_guidance)
-        for each in settings.sample_prompts
-    ]
-    images = []
-    with weights_for_use(run.learner):
-        for chunk in chunk_requests(requests):
-            images += draw(run.pipeline, chunk, lambda done, total: not run.stop())
-    folder = run.folder / "samples" / checkpoint_name(step)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:02d}.png" for number in range(len(images))]
-    for name, image in zip(names, images, strict=True):
-        write_bytes(folder / name, png_bytes(image))
-    run.files.event("samples", step, folder=f"samples/{folder.name}", files=names)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: a value that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _save(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -130,3 +131,27 @@ def test_engine_modules_for_the_web_import_no_torch() -> None:
     ]
     script = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: MakeRun) -> None:
+    changes = {"steps": 120, "checkpoint_every": 1, "sample_every": 0, "validate_every": 30, "ema_decay": 0.9}
+    whole, torn = (make_run(name, gradient_accumulation=2, **changes) for name in ("whole", "torn"))
+    assert start(whole).wait(180) == 0
+    rng = random.Random()
+    seed = rng.randrange(10**6)
+    rng.seed(seed)
+    for kill in range(20):
+        child = start(torn)
+        # With a checkpoint after every step, most moments of the loop are those of one being written.
+        wait_until(trained(torn, 4 * kill + 1))
+        time.sleep(rng.random() * 0.08)
+        child.kill()
+        child.wait()
+        assert not (torn / "error.json").exists(), seed
+    assert start(torn).wait(180) == 0
+    assert hash_file(torn / UNET) == hash_file(whole / UNET), seed
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 121)), seed
+    kinds = [line["kind"] for line in lines(torn / "events.jsonl")]
+    # The first kill may have come before the first checkpoint was whole.
+    assert kinds.count("resumed") + kinds.count("restarted") == 20, seed
+    assert "quarantined" not in kinds, seed

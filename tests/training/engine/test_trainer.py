@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
-from training.engine import trainer
+from training.engine import observation, steps, trainer
 from training.engine.draws import Draw, Mixture
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused, load_run
@@ -332,7 +332,7 @@ def test_next_run_on_a_low_rank_result_carries_no_stale_file(make_run: MakeRun) 
 
 def not_finite_from(step: int, times: int) -> Any:
     """A trainer step whose loss is not finite from a step on, so many times."""
-    original, left = trainer.make_batch, [times]
+    original, left = steps.make_batch, [times]
 
     def broken(draws: Any, *rest: Any, **options: Any) -> Any:
         batch = original(draws, *rest, **options)
@@ -342,7 +342,7 @@ def not_finite_from(step: int, times: int) -> Any:
         return batch
 
     current = [0]
-    apply = trainer.apply_gradients
+    apply = steps.apply_gradients
 
     def counted(learner: Any, loss: float) -> Any:
         done = apply(learner, loss)
@@ -350,8 +350,8 @@ def not_finite_from(step: int, times: int) -> Any:
         return done
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(trainer, "make_batch", broken)
-    patch.setattr(trainer, "apply_gradients", counted)
+    patch.setattr(steps, "make_batch", broken)
+    patch.setattr(steps, "apply_gradients", counted)
     return patch
 
 
@@ -419,7 +419,7 @@ def kill_at_once_after(folder: Path, kind: str) -> Any:
 def test_short_memory_halves_the_pass_and_not_the_step(make_run: MakeRun) -> None:
     roomy, narrow = make_run("roomy", sample_prompts=[]), make_run("narrow", sample_prompts=[])
     run_training(roomy)
-    original = trainer.make_batch
+    original = steps.make_batch
 
     def starved(draws: Any, *rest: Any, **options: Any) -> Any:
         if options.get("sampled", True) and len(draws) > 2:
@@ -427,7 +427,7 @@ def test_short_memory_halves_the_pass_and_not_the_step(make_run: MakeRun) -> Non
         return original(draws, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "make_batch", starved)
+        patch.setattr(steps, "make_batch", starved)
         run_training(narrow)
     (event,) = [line for line in lines(narrow / "events.jsonl") if line["kind"] == "smaller_batch"]
     assert (event["step"], event["images"]) == (0, 2)
@@ -442,7 +442,7 @@ def test_memory_that_is_short_for_one_image_is_said(make_run: MakeRun) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to ...")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "make_batch", starved)
+        patch.setattr(steps, "make_batch", starved)
         with pytest.raises(MemoryError):
             run_training(folder)
 
@@ -466,3 +466,50 @@ def test_settings_that_came_later_leave_older_checkpoints_valid(make_run: MakeRu
     items = [[Item(Path("x"), "a cat", "0" * 64)] for _ in settings.sources]
     assert trainer._digest(settings, items) == trainer._digest(replace(settings, noise_offset=0.0), items)
     assert trainer._digest(settings, items) != trainer._digest(replace(settings, noise_offset=0.1), items)
+
+
+def test_loss_on_held_out_images_that_only_grows_is_said_once(make_run: MakeRun) -> None:
+    folder = make_run(steps=12, validate_every=1, holdout=0.34, sample_prompts=[])
+    grown = iter([1.0, 0.5, 0.52, 0.6, 0.7, 0.8, 0.9] + [1.0] * 10)
+
+    def worse(*rest: Any, **options: Any) -> dict[str, Any]:
+        value = next(grown)
+        cell = {"source": "style", "band": "0-900", "mse": value, "share": 1.0, "points": 1, "held_out": True}
+        return {"loss": value, "by_source": {}, "by_band": {}, "cells": [cell], "seconds": 0.0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "validate", worse)
+        run_training(folder)
+    (event,) = [line for line in lines(folder / "events.jsonl") if line["kind"] == "overfitting"]
+    # 0.52 is within 5% of the best; the three after it are not.
+    assert (event["step"], event["best_step"], event["best"]) == (5, 1, 0.5)
+
+
+def test_drawings_that_became_alike_are_said(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i}", "seed": i} for i in range(3)]
+    folder = make_run(steps=6, sample_every=3, sample_prompts=prompts, validate_every=0)
+    original, calls = observation.draw, [0]
+
+    def flat(*rest: Any) -> list[Image.Image]:
+        images = original(*rest)
+        calls[0] += 1
+        return images if calls[0] == 1 else [images[0]] * len(images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "draw", flat)
+        run_training(folder)
+    events = lines(folder / "events.jsonl")
+    (event,) = [line for line in events if line["kind"] == "collapse"]
+    assert (event["step"], event["share"]) == (3, 0.0)
+    assert [line["diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
+
+
+def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -> None:
+    folder = make_run(sample_prompts=[])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+        with pytest.raises(RunRefused, match=r"The disk has 0\.0 GB free") as refused:
+            run_training(folder)
+    assert refused.value.retry
+    run_training(folder)
+    assert (folder / "result.json").exists()

@@ -1,0 +1,97 @@
+"""One update of a run: its draws, their losses, and the gradients' step."""
+
+import math
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from training.engine.bands import region_label
+from training.engine.batches import make_batch
+from training.engine.draws import key_words
+from training.engine.learner import apply_gradients, learning_rate_of
+from training.engine.run import Run
+
+
+def train_step(run: Run) -> dict[str, Any]:
+    """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
+    while True:
+        try:
+            return _attempt_step(run)
+        except (MemoryError, RuntimeError) as error:
+            learner = run.learner
+            if not is_out_of_memory(error):
+                raise
+            if learner.micro_batch == 1:
+                raise MemoryError from error
+            learner.micro_batch = max(1, learner.micro_batch // 2)
+            learner.optimizer.zero_grad(set_to_none=True)
+            run.files.event("smaller_batch", learner.step, images=learner.micro_batch)
+        if run.pipeline.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _attempt_step(run: Run) -> dict[str, Any]:
+    settings, learner = run.settings, run.learner
+    # Only networks with dropout draw from the global generator; even they repeat exactly.
+    torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
+    draws = [run.mixture.draw(learner.step, slot) for slot in range(settings.images_per_step)]
+    errors, losses = [], []
+    for start in range(0, len(draws), learner.micro_batch):
+        batch = make_batch(draws[start : start + learner.micro_batch], run.encoded, run.diffusion, run.scaling_factor)
+        with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=half_precision(run)):
+            predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
+        error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
+        loss = (error * batch.weights).sum() / len(draws)
+        loss.backward()
+        errors.append(error.detach())
+        losses.append(loss.detach())
+    # One transfer a step: each would make a GPU wait.
+    squared_errors = torch.cat(errors).tolist()
+    total = float(torch.stack(losses).sum())
+    rate = learning_rate_of(learner)
+    norm, updated = apply_gradients(learner, total)
+    if not updated:
+        run.files.event("skipped", learner.step)
+    names = [settings.sources[each.source].name for each in draws]
+    return {
+        "step": learner.step,
+        "loss": total if updated else None,
+        "loss_by_source": _means(names, squared_errors),
+        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], squared_errors),
+        "lr": rate,
+        "grad_norm": norm if math.isfinite(norm) else None,
+        "skipped": not updated,
+    }
+
+
+def half_precision(run: Run) -> bool:
+    """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
+    return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
+
+
+def _region_of(run: Run, timestep: int) -> str:
+    return next(region_label(region) for region in run.regions if timestep in region)
+
+
+def _means(labels: list[str], values: list[float]) -> dict[str, float]:
+    """The mean of the finite values of each label."""
+    groups: dict[str, list[float]] = {}
+    for label, value in zip(labels, values, strict=True):
+        if math.isfinite(value):
+            groups.setdefault(label, []).append(value)
+    return {label: sum(group) / len(group) for label, group in groups.items()}
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in bytes that the run has held so far: of the GPU, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kilobytes, but bytes on a Mac.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
