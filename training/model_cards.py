@@ -107,7 +107,7 @@ def _lineage(version: ModelVersion) -> list[str]:
             lines.append(
                 f"- v{each.number} {each.name}, by run {run.pk}. {_taught(run)} Seed {run.spec.get('seed', 0)}."
             )
-        each = ModelVersion.objects.filter(pk=each.parent_id).first()
+        each = each.parent
     return lines
 
 

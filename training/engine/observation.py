@@ -35,6 +35,7 @@ def observe(run: Run) -> None:
         rows = settings.sources
         losses = validate(run.learner, run.grid, rows, run.encoded, run.diffusion, run.scaling_factor)
         run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
+        run.board.validation(step, losses)
         _warn_of_overfitting(run)
     if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
         run.files.progress(phase="sampling", step=step)
@@ -60,6 +61,7 @@ def _draw_samples(run: Run) -> None:
     names = [f"{number:02d}.png" for number in range(len(images))]
     for name, image in zip(names, images, strict=True):
         write_bytes(folder / name, png_bytes(image))
+    run.board.samples(step, images)
     diversity = _diversity(images)
     run.files.event("samples", step, folder=f"samples/{folder.name}", files=names, diversity=_finite(diversity))
     _warn_of_collapse(run, diversity)

@@ -7,6 +7,7 @@ from pathlib import Path
 from generation.engine.pipeline import Pipeline
 from training.engine.bands import NoiseSchedule
 from training.engine.batches import Diffusion
+from training.engine.board import Board
 from training.engine.cache import Encoded
 from training.engine.draws import Mixture
 from training.engine.learner import Learner
@@ -33,6 +34,7 @@ class Run:
     grid: list[Cell]
     learner: Learner
     digest: str
+    board: Board
 
     @property
     def scaling_factor(self) -> float:

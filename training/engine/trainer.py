@@ -20,6 +20,7 @@ from generation.engine.folders import hash_folder
 from generation.engine.pipeline import load_pipeline
 from training.engine.bands import NoiseSchedule, report_regions
 from training.engine.batches import Diffusion
+from training.engine.board import Board
 from training.engine.cache import encode_sources
 from training.engine.checkpoints import (
     Checkpoint,
@@ -88,7 +89,11 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
     clear_leftovers(folder)
     run = _prepare(folder, settings, stop)
     _resume(run)
-    _loop(run)
+    run.board.begin(run.learner.step)
+    try:
+        _loop(run)
+    finally:
+        run.board.close()
     _finish(run, started)
 
 
@@ -144,6 +149,7 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
         grid=make_grid(schedule, settings.sources, splits),
         learner=learner,
         digest=_digest(settings, sources),
+        board=Board(folder),
     )
 
 
@@ -219,6 +225,7 @@ def _loop(run: Run) -> None:
         seconds.append(time.monotonic() - started)
         rate = settings.images_per_step * len(seconds) / sum(seconds)
         memory = peak_memory(run.pipeline.device)
+        run.board.metric(line)
         run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory})
         left = settings.steps - learner.step
         run.files.progress(
@@ -258,6 +265,7 @@ def _roll_back(run: Run) -> None:
         run.learner = _relearn(run, checkpoint)
     run.learner.rollbacks = rollbacks
     run.files.rewind(run.learner.step)
+    run.board.begin(run.learner.step)
     run.files.event("rolled_back", failed, to=run.learner.step, rate=learning_rate_of(run.learner))
     # What a killed run goes on from must know of it.
     if run.learner.step:
@@ -275,6 +283,7 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
 
 def _save(run: Run) -> None:
     run.files.sync_lines()
+    run.board.flush()
     state = snapshot(run.learner, digest=run.digest, machine=_machine(run))
     path = save_checkpoint(run.folder, state, run.settings.keep_checkpoints)
     # After a rollback the same step is saved once more.

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
@@ -513,3 +515,25 @@ def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -
     assert refused.value.retry
     run_training(folder)
     assert (folder / "result.json").exists()
+
+
+def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: MakeRun) -> None:
+    folder = make_run(steps=6, sample_every=3, validate_every=3)
+    with pytest.raises(Killed):
+        run_training(folder, kill_at(folder, 3))
+    run_training(folder)
+    read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    read.Reload()
+    losses = read.Scalars("train/loss")
+    assert [each.step for each in losses] == [1, 2, 3, 4, 5, 6]
+    assert [each.value for each in losses] == pytest.approx([line["loss"] for line in lines(folder / "metrics.jsonl")])
+    assert {each.step for each in read.Scalars("validation/loss")} == {0, 3, 6}
+    assert {each.step for each in read.Images("samples/00")} == {0, 3, 6}
+
+
+def test_run_needs_no_tensorboard(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    folder = make_run(steps=1)
+    run_training(folder)
+    assert (folder / "result.json").exists()
+    assert not (folder / "tensorboard").exists()
