@@ -90,16 +90,17 @@ def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Pat
 
 def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
     from training.engine import steps, trainer
+    from training.engine.group import Group
     from training.engine.recipe import load_run
 
     started = time.perf_counter()
     where = _write_run(folder / "run", manifest, folder / "cache")
-    run = trainer._prepare(where, load_run(where / "run.json"), lambda: False)
+    run = trainer._prepare(where, load_run(where / "run.json"), lambda: False, Group())
     trainer._resume(run)
     run.learner.unet.train()
     cold = time.perf_counter() - started
     started = time.perf_counter()
-    trainer._prepare(where, load_run(where / "run.json"), lambda: False)
+    trainer._prepare(where, load_run(where / "run.json"), lambda: False, Group())
     cache_seconds = cold - (time.perf_counter() - started)
 
     def ours() -> None:

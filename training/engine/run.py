@@ -10,6 +10,7 @@ from training.engine.batches import Diffusion
 from training.engine.board import Board
 from training.engine.cache import Encoded
 from training.engine.draws import Mixture
+from training.engine.group import Group
 from training.engine.learner import Learner
 from training.engine.recipe import RunSettings
 from training.engine.run_files import RunFiles
@@ -35,6 +36,7 @@ class Run:
     learner: Learner
     digest: str
     board: Board
+    group: Group
 
     @property
     def scaling_factor(self) -> float:

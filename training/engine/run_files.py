@@ -47,10 +47,12 @@ PROGRESS_SECONDS = 1.0
 
 
 class RunFiles:
-    """Writer of one run's folder. Only one process may hold it: see `lock.hold_folder`."""
+    """Writer of one run's folder. Only one process may hold it: see `lifeline.hold_folder`. Others that train the same run
+    with it are given `writes=False`, and only read."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, *, writes: bool = True) -> None:
         self.folder = folder
+        self.writes = writes
         self.steps = steps
         self.metrics_path = folder / "metrics.jsonl"
         self.events_path = folder / "events.jsonl"
@@ -58,10 +60,12 @@ class RunFiles:
         self._written = 0.0
 
     def metric(self, line: Mapping[str, Any]) -> None:
-        append_line(self.metrics_path, {**line, "time": time.time()})
+        if self.writes:
+            append_line(self.metrics_path, {**line, "time": time.time()})
 
     def event(self, kind: str, step: int, **details: Any) -> None:
-        append_line(self.events_path, {"kind": kind, "step": step, "time": time.time(), **details})
+        if self.writes:
+            append_line(self.events_path, {"kind": kind, "step": step, "time": time.time(), **details})
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         return [line for line in read_lines(self.events_path) if kind is None or line.get("kind") == kind]
@@ -71,6 +75,8 @@ class RunFiles:
 
     def progress(self, *, now: bool = False, **changes: Any) -> None:
         """Update progress.json; a change of phase is written at once, the rest about once a second."""
+        if not self.writes:
+            return
         due = now or changes.get("phase", self._progress["phase"]) != self._progress["phase"]
         if "phase" in changes:
             self._progress.pop("done", None)
@@ -90,6 +96,8 @@ class RunFiles:
 
     def rewind(self, step: int) -> None:
         """Drop the lines of steps beyond `step`, which will be trained again, and any half-written last line."""
+        if not self.writes:
+            return
         _keep(self.metrics_path, lambda line: line["step"] <= step)
         _keep(self.events_path, lambda line: line["kind"] not in REPEATED or line["step"] <= step)
 

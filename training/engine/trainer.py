@@ -31,6 +31,7 @@ from training.engine.checkpoints import (
     save_checkpoint,
 )
 from training.engine.draws import Mixture
+from training.engine.group import Group, join_group
 from training.engine.holdout import split_sources
 from training.engine.learner import (
     Learner,
@@ -86,20 +87,27 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
         return
     started = time.monotonic()
     settings = load_run(folder / "run.json")
-    clear_leftovers(folder)
-    run = _prepare(folder, settings, stop)
-    _resume(run)
-    run.board.begin(run.learner.step)
-    try:
-        _loop(run)
-    finally:
-        run.board.close()
-    _finish(run, started)
+    with join_group(settings.device) as group:
+        if settings.images_per_step < group.size:
+            raise RunRefused(f"{group.size} processes cannot share a step of {settings.images_per_step} images.")
+        with group.main_first():
+            if group.is_main:
+                clear_leftovers(folder)
+            run = _prepare(folder, settings, stop, group)
+            _resume(run)
+        if group.is_main:
+            run.board.begin(run.learner.step)
+        try:
+            _loop(run)
+        finally:
+            run.board.close()
+        if group.is_main:
+            _finish(run, started)
 
 
-def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> Run:
+def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group: Group) -> Run:
     """Check and load everything that the loop needs."""
-    files = RunFiles(folder, settings.steps)
+    files = RunFiles(folder, settings.steps, writes=group.is_main)
     files.progress(phase="loading", now=True)
     sources = [read_manifest(folder / source.manifest) for source in settings.sources]
     splits = split_sources(sources, settings.holdout)
@@ -150,6 +158,7 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
         learner=learner,
         digest=_digest(settings, sources),
         board=Board(folder),
+        group=group,
     )
 
 
@@ -183,7 +192,12 @@ def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
 
 def _machine(run: Run) -> dict[str, Any]:
     """What the last bits of a sum depend on."""
-    return {"torch": torch.__version__, "device": str(run.pipeline.device), "threads": torch.get_num_threads()}
+    return {
+        "torch": torch.__version__,
+        "device": str(run.pipeline.device),
+        "threads": torch.get_num_threads(),
+        "processes": run.group.size,
+    }
 
 
 def _resume(run: Run) -> None:
@@ -214,8 +228,10 @@ def _loop(run: Run) -> None:
     run.learner.unet.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
-        observe(run)
-        if run.stop():
+        if run.group.is_main:
+            # The others wait for it at the step's first exchange.
+            observe(run)
+        if run.group.agree(run.stop()):
             _stop(run)
         if run.learner.step >= settings.steps:
             return
@@ -253,7 +269,10 @@ def _roll_back(run: Run) -> None:
             f"{MAX_ROLLBACKS} times with half the learning rate."
         )
     failed, rollbacks = learner.step, learner.rollbacks + 1
-    checkpoint, damaged = load_newest(run.folder)
+    with run.group.main_first():
+        checkpoint, damaged = load_newest(run.folder)
+    # Before the main process writes the same checkpoint again, all have read it.
+    run.group.wait()
     for name in damaged:
         run.files.event("quarantined", failed, checkpoint=name)
     if checkpoint is None:
@@ -265,7 +284,8 @@ def _roll_back(run: Run) -> None:
         run.learner = _relearn(run, checkpoint)
     run.learner.rollbacks = rollbacks
     run.files.rewind(run.learner.step)
-    run.board.begin(run.learner.step)
+    if run.group.is_main:
+        run.board.begin(run.learner.step)
     run.files.event("rolled_back", failed, to=run.learner.step, rate=learning_rate_of(run.learner))
     # What a killed run goes on from must know of it.
     if run.learner.step:
@@ -282,6 +302,8 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
 
 
 def _save(run: Run) -> None:
+    if not run.group.is_main:
+        return
     run.files.sync_lines()
     run.board.flush()
     state = snapshot(run.learner, digest=run.digest, machine=_machine(run))
