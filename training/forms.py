@@ -249,6 +249,27 @@ class RunForm(forms.Form):
         return {key: self.cleaned_data[key] for key in ("steps", "seed") if self.cleaned_data.get(key) is not None}
 
 
+class SweepForm(forms.Form):
+    """Several values of T' for one Style Tailoring recipe, each a recipe and a run of its own."""
+
+    request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
+    t_primes = forms.CharField(
+        max_length=60, initial="850, 900, 950", label="Values of T'", help_text="Two to six, separated by commas."
+    )
+    sweep_parent = forms.ModelChoiceField(queryset=ModelVersion.objects.none(), label="Parent")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["sweep_parent"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+        self.fields["request_key"].initial = uuid.uuid4
+
+    def clean_t_primes(self) -> list[int]:
+        parts = [part.strip() for part in self.cleaned_data["t_primes"].split(",") if part.strip()]
+        if not all(part.isascii() and part.isdecimal() and len(part) < 6 for part in parts):
+            raise forms.ValidationError("Write whole numbers, separated by commas, such as 850, 900, 950.")
+        return [int(part) for part in parts]
+
+
 class EvaluationForm(forms.Form):
     """Two versions, the prompts they draw, and who judges."""
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 T_PRIME = 900
+# A comparison shows so many runs.
+MOST_SPLITS = 6
 SHOWN_STEP_COUNTS = (10, 20, 50)
 # Suited to the demo model on two CPU cores: some minutes.
 DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
@@ -139,6 +141,33 @@ def create_recipe(
             following = _store(title, preset, table, chosen, following, by)
     assert following is not None
     return following
+
+
+def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSchedule, by: "User") -> list[Recipe]:
+    """The same Style Tailoring recipe at other splits, all kept or none: one for each T', in order, counted on `schedule`.
+
+    Raises RecipeRefused for a recipe of another kind, and for a T' that leaves a band empty.
+    """
+    if recipe.preset != Preset.STYLE_TAILORING:
+        raise RecipeRefused("Only a Style Tailoring recipe has a split to sweep.")
+    sources = {row.name: row.dataset_version for row in rows_of(recipe)}
+    chosen = sorted(set(t_primes))
+    if not 2 <= len(chosen) <= MOST_SPLITS:
+        raise RecipeRefused(f"A sweep takes 2 to {MOST_SPLITS} different values of T'.", field="t_primes")
+    with transaction.atomic():
+        return [
+            create_recipe(
+                name=f"{recipe.name[:100]}, T' = {t_prime}",
+                preset=Preset.STYLE_TAILORING,
+                by=by,
+                schedule=schedule,
+                style=sources["style"],
+                content=sources["content"],
+                t_prime=t_prime,
+                hyperparameters=recipe.hyperparameters,
+            )
+            for t_prime in chosen
+        ]
 
 
 def preset_tables(

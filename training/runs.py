@@ -15,7 +15,14 @@ from jobs import queue
 from jobs.models import Job, JobState
 from training.engine.bands import table_problems
 from training.models import Recipe, RunMetric, TrainingRun
-from training.recipes import DEFAULT_HYPERPARAMETERS, RecipeRefused, check_hyperparameters, rows_of, schedule_of
+from training.recipes import (
+    DEFAULT_HYPERPARAMETERS,
+    RecipeRefused,
+    check_hyperparameters,
+    rows_of,
+    schedule_of,
+    sweep_split,
+)
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -58,6 +65,22 @@ def start_run(
             sample_prompts=prompts,
             unique_key=f"{KIND}:{request_key}" if request_key else None,
         )
+
+
+def start_sweep(
+    recipe: Recipe, t_primes: Sequence[int], *, parent: ModelVersion, by: "User", request_key: str = ""
+) -> list[TrainingRun]:
+    """Keep the recipe at each T' and start a run of each on the parent, all or none. Raises RecipeRefused.
+
+    The same `request_key` starts one sweep only.
+    """
+    keys = [f"{request_key}:{t_prime}" if request_key else "" for t_prime in sorted(set(t_primes))]
+    with transaction.atomic():
+        started = TrainingRun.objects.filter(job__unique_key__in=[f"{KIND}:{key}" for key in keys if key])
+        if existing := list(started.order_by("pk")):
+            return existing
+        made = sweep_split(recipe, t_primes, schedule=schedule_of(parent), by=by)
+        return [start_run(each, parent=parent, by=by, request_key=key) for each, key in zip(made, keys, strict=True)]
 
 
 def start_next(run: TrainingRun, result: ModelVersion) -> TrainingRun | None:

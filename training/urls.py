@@ -7,6 +7,7 @@ urlpatterns = [
     path("recipes/new/", recipes.recipe_new, name="recipe_new"),
     path("recipes/new/preview/", recipes.recipe_preview, name="recipe_preview"),
     path("recipes/<slug:slug>/", recipes.recipe, name="recipe"),
+    path("recipes/<slug:slug>/sweep/", recipes.recipe_sweep, name="recipe_sweep"),
     path("runs/", runs.run_list, name="runs"),
     path("runs/new/", runs.run_new, name="run_new"),
     path("runs/new/estimate/", runs.run_estimate, name="run_estimate"),

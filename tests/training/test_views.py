@@ -23,6 +23,7 @@ from tests.training.factories import (
     prefer,
 )
 from training.models import Evaluation, Recipe, RunSample, TrainingRun
+from training.recipes import schedule_of
 from training.rehearsals import request_rehearsal
 
 pytestmark = pytest.mark.django_db
@@ -585,6 +586,52 @@ def test_pending_pairs_include_those_that_nobody_has_judged(client, sign_in):
     shown = {pair["item"] for pair in page.context["pairs"]}
     assert shown == set(evaluation.campaign.items.exclude(pk=item.pk))
     assert shown
+
+
+class TestSweeps:
+    def test_a_sweep_is_a_run_for_each_split_and_is_started_once(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe(hyperparameters={"steps": 40})
+        form = client.get(recipe.get_absolute_url()).context["sweep_form"]
+        data = {
+            "request_key": str(form["request_key"].value()),
+            "t_primes": "950, 850,900",
+            "sweep_parent": form["sweep_parent"].value(),
+        }
+        for _ in range(2):
+            answer = client.post(reverse("recipe_sweep", args=[recipe.slug]), data)
+            found = list(TrainingRun.objects.order_by("pk"))
+            assert answer["Location"] == f"/runs/compare/?{'&'.join(f'run={run.pk}' for run in found)}"
+        schedule = schedule_of(recipe_parent())
+        edges = [schedule.timestep_at(run.recipe.sources.get(name="style").log_snr_min) for run in found]
+        assert edges == [850, 900, 950]
+        assert {run.total_steps for run in found} == {40}
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ("900", "2 to 6"),
+            ("1,2,3,4,5,6,7", "2 to 6"),
+            ("a,b", "whole numbers"),
+            ("900, 999", "between 0 and 998"),
+            ("", "required"),
+        ],
+    )
+    def test_splits_that_cannot_be_start_nothing(self, client, sign_in, values, words):
+        sign_in("operator")
+        recipe = make_recipe()
+        data = {"t_primes": values, "sweep_parent": recipe_parent().pk}
+        page = client.post(reverse("recipe_sweep", args=[recipe.slug]), data, follow=True).content.decode()
+        assert words in page
+        assert (TrainingRun.objects.count(), Recipe.objects.count()) == (0, 1)
+
+    def test_other_kinds_have_no_split(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe(preset="joint")
+        assert client.get(recipe.get_absolute_url()).context["sweep_form"] is None
+        data = {"t_primes": "850, 900", "sweep_parent": recipe_parent().pk}
+        page = client.post(reverse("recipe_sweep", args=[recipe.slug]), data, follow=True).content.decode()
+        assert "Only a Style Tailoring recipe" in page
 
 
 class TestRehearsals:

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_safe
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
 from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
-from training import recipes
-from training.forms import RecipeForm, dataset_versions, suggested_sources
+from training import recipes, runs
+from training.forms import RecipeForm, SweepForm, dataset_versions, suggested_sources
 from training.models import Preset, Recipe, TrainingRun
 from training.recipes import RecipeRefused
 from training.tables import TableView, view_tables
@@ -121,7 +123,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
             tables = view_tables([(each.name, recipes.rows_of(each), each.hyperparameters) for each in chain], schedule)
         except RecipeRefused as refused:
             problem = refused.sentence
-    runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
+    its_runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
     context = {
         "recipe": found,
         "chain": chain,
@@ -129,7 +131,8 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         "problem": problem,
         "parent": parent,
         "hyperparameters": readable(found.hyperparameters),
-        "runs": runs.select_related("job", "parent", "result"),
+        "sweep_form": SweepForm(initial={"sweep_parent": parent.pk}) if parent and _has_split(found) else None,
+        "runs": its_runs.select_related("job", "parent", "result"),
         "before": Recipe.objects.filter(then=found).first(),
         "may_write": may_write(request),
         "may_run": may_run(request),
@@ -138,12 +141,41 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "training/recipe.html", context)
 
 
+@require_POST
+@policy(write=[Role.OPERATOR])
+def recipe_sweep(request: HttpRequest, slug: str) -> HttpResponse:
+    """Start the recipe at several values of T', and go to where their runs are compared."""
+    found = get_object_or_404(Recipe.objects.visible_to(member(request)), slug=slug)
+    form = SweepForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, " ".join(error for errors in form.errors.values() for error in errors))
+        return redirect(found)
+    cleaned = form.cleaned_data
+    try:
+        started = runs.start_sweep(
+            found,
+            cleaned["t_primes"],
+            parent=cleaned["sweep_parent"],
+            by=member(request),
+            request_key=str(cleaned["request_key"] or ""),
+        )
+    except RecipeRefused as refused:
+        messages.error(request, refused.sentence)
+        return redirect(found)
+    messages.success(request, f"{len(started)} runs are queued, one for each T'.")
+    return redirect(f"{reverse('runs_compare')}?{urlencode([('run', run.pk) for run in started])}")
+
+
 def may_write(request: HttpRequest) -> bool:
     return bool(member(request).is_superuser or member(request).has_role(Role.CURATOR, Role.OPERATOR))
 
 
 def may_run(request: HttpRequest) -> bool:
     return bool(member(request).is_superuser or member(request).has_role(Role.OPERATOR))
+
+
+def _has_split(found: Recipe) -> bool:
+    return found.preset == Preset.STYLE_TAILORING
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:
