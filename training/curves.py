@@ -31,13 +31,13 @@ CHARTS = (
     Chart("validation", "Validation loss by source, on a frozen grid", "mean squared error"),
     Chart("validation-bands", "Validation loss by noise band, on the same grid", "mean squared error"),
     Chart("gradients", f"Gradient norm before clipping, mean of {WINDOW} steps", "L2 norm", log=True),
-    Chart("rate", "Learning rate", "per step"),
+    Chart("rate", "Learning rate", ""),
     Chart("speed", "Speed", "images/s"),
-    Chart("memory", "Memory at its highest, of the GPU or of the process", "GB"),
+    Chart("memory", "Most memory held, of the GPU or the process", "GB"),
 )
 # What several runs are compared by: one line a run.
 SHARED_CHARTS = (
-    Chart("validation", "Validation loss, all sources, on each run's frozen grid", "mean squared error"),
+    Chart("validation", "Validation loss of all sources", "mean squared error"),
     Chart("loss", f"Training loss, mean of {WINDOW} steps", "mean squared error"),
     Chart("speed", "Speed", "images/s"),
 )

@@ -150,7 +150,6 @@ class RecipeForm(forms.Form):
     )
     lr_schedule = forms.ChoiceField(
         choices=[("constant", "Constant"), ("cosine", "Half a cosine, down to zero")],
-        required=False,
         label="Schedule of the rate",
     )
     warmup_steps = forms.IntegerField(
@@ -169,7 +168,6 @@ class RecipeForm(forms.Form):
             ("natural", "Noise first, then a source whose band holds it (the paper's)"),
             ("shares", "Fixed shares of the sources, by weight"),
         ],
-        required=False,
         label="How sources mix",
     )
     importance_weights = forms.BooleanField(

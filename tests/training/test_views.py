@@ -144,6 +144,8 @@ class TestRecipeForm:
             "batch_size": 8,
             "learning_rate": "0.0001",
             "method": "full",
+            "lr_schedule": "constant",
+            "mixture": "natural",
             "seed": 3,
             "caption_dropout": "0.1",
         }
