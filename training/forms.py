@@ -198,6 +198,8 @@ class RecipeForm(forms.Form):
             values["mixture"] = "natural"
         if values["mixture"] != "shares":
             values["importance_weights"] = None
+        # Empty is none at all, which the preview says too.
+        values["holdout"] = self.cleaned_data.get("holdout") or 0.0
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.
         values["schedule"] = self.cleaned_data.get("lr_schedule")
         return {key: value for key, value in values.items() if value is not None and value != ""}
@@ -206,12 +208,14 @@ class RecipeForm(forms.Form):
         """The arguments of `preset_tables` but the schedule, from whatever of the form is valid."""
         cleaned = self.cleaned_data
         t_prime = cleaned.get("t_prime")
+        # Of bands that do not overlap weights say something for fixed shares alone.
+        weighed = cleaned.get("preset") != Preset.STYLE_TAILORING or cleaned.get("mixture") == "shares"
         return {
             "content": None if cleaned.get("preset") == Preset.SINGLE else cleaned.get("content"),
             "style": cleaned.get("style"),
             "t_prime": T_PRIME if t_prime is None else t_prime,
-            "content_weight": cleaned.get("content_weight") or 1.0,
-            "style_weight": cleaned.get("style_weight") or 1.0,
+            "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,
+            "style_weight": (weighed and cleaned.get("style_weight")) or 1.0,
         }
 
 

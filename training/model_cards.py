@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from curation.models import CampaignState
 from generation.archives import Tray, put, put_file
 from generation.engine.folders import hash_file
 from generation.models import ModelVersion
@@ -11,7 +12,6 @@ from training.models import Evaluation, RunEvent, TrainingRun
 from training.recipes import RecipeRefused, describe, schedule_of
 from training.verdicts import EvaluationVerdict
 
-CARD = "README.md"
 LORA_FILE = "lora/pytorch_lora_weights.safetensors"
 
 
@@ -20,7 +20,7 @@ class FilesMissing(Exception):
 
 
 def archive(version: ModelVersion) -> Iterator[bytes]:
-    """A ZIP of the diffusers folder under the version's name, with its card.
+    """A ZIP of the diffusers folder under the version's number, and its card beside it.
 
     Raises FilesMissing before the first byte where a file is missing or has another size. A file whose contents changed
     is left to `manage.py verify`, which reads them all.
@@ -29,9 +29,8 @@ def archive(version: ModelVersion) -> Iterator[bytes]:
     root = f"v{version.number}"
     tray = Tray()
     with zipfile.ZipFile(tray, "w") as file:
-        # A folder that came with a card of its own keeps it.
-        name = CARD if CARD not in version.manifest else "ATELIER.md"
-        put(file, f"{root}/{name}", card(version).encode(), zipfile.ZIP_DEFLATED)
+        # Beside the folder, whose contents are what its hash says, also when it is imported again.
+        put(file, f"{root}-card.md", card(version).encode(), zipfile.ZIP_DEFLATED)
         for path in sorted(version.manifest):
             yield from put_file(file, f"{root}/{path}", version.folder / path, tray)
     yield tray.take()
@@ -131,7 +130,8 @@ def _figures(version: ModelVersion) -> list[str]:
             lines.append(
                 f"- Validation loss of run {run.pk}: {before:.4f} at step {first}, {after:.4f} at step {last}."
             )
-    evaluations = Evaluation.objects.filter(candidate=version).select_related(
+    # Of an open comparison nobody who may still judge in it must read the score.
+    evaluations = Evaluation.objects.filter(candidate=version, campaign__state=CampaignState.CLOSED).select_related(
         "candidate", "baseline", "prompt_set", "campaign"
     )
     for evaluation in evaluations:

@@ -197,8 +197,8 @@ class RunEvent(models.Model):
                 "and a step more passes."
             ),
             "overfitting": (
-                f"Overfitting: since step {self.detail.get('best_step')} the loss on images that it does not train on only "
-                "grows. An earlier checkpoint may be the better version."
+                "Overfitting: the loss on images that it does not train on stays more than 5% above that of step "
+                f"{self.detail.get('best_step')}. Fewer steps may make the better version."
             ),
             "collapse": (
                 f"The drawings of step {self.step} differ from each other by "

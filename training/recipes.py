@@ -150,7 +150,7 @@ def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSched
     """
     if recipe.preset != Preset.STYLE_TAILORING:
         raise RecipeRefused("Only a Style Tailoring recipe has a split to sweep.")
-    sources = {row.name: row.dataset_version for row in rows_of(recipe)}
+    sources = {row.name: row for row in rows_of(recipe)}
     chosen = sorted(set(t_primes))
     if not 2 <= len(chosen) <= MOST_SPLITS:
         raise RecipeRefused(f"A sweep takes 2 to {MOST_SPLITS} different values of T'.", field="t_primes")
@@ -161,10 +161,12 @@ def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSched
                 preset=Preset.STYLE_TAILORING,
                 by=by,
                 schedule=schedule,
-                style=sources["style"],
-                content=sources["content"],
+                style=sources["style"].dataset_version,
+                content=sources["content"].dataset_version,
                 t_prime=t_prime,
-                hyperparameters=recipe.hyperparameters,
+                content_weight=sources["content"].weight,
+                style_weight=sources["style"].weight,
+                hyperparameters=hyperparameters_of(recipe),
             )
             for t_prime in chosen
         ]
@@ -192,7 +194,13 @@ def preset_tables(
             split = split_at(schedule, t_prime)
         except TableRefused as refused:
             raise RecipeRefused(refused.sentence, field="t_prime") from None
-        return [[Row("content", content, split.content), Row("style", style, split.style)]]
+        # Bands that do not overlap: weights count for fixed shares alone.
+        return [
+            [
+                Row("content", content, split.content, content_weight),
+                Row("style", style, split.style, style_weight),
+            ]
+        ]
     if preset == Preset.JOINT:
         return [[Row("content", content, weight=content_weight), Row("style", style, weight=style_weight)]]
     return [[Row("content", content)], [Row("style", style)]]
@@ -222,6 +230,12 @@ def schedule_of(version: ModelVersion) -> NoiseSchedule:
         return NoiseSchedule.from_config(config)
     except TableRefused as refused:
         raise RecipeRefused(refused.sentence, field="parent") from None
+
+
+def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:
+    """A stored recipe's settings, with the defaults of what it leaves open; one from before a setting was known goes on
+    without it."""
+    return {**DEFAULT_HYPERPARAMETERS, "holdout": 0.0, **recipe.hyperparameters}
 
 
 def rows_of(recipe: Recipe) -> list[Row]:
@@ -282,14 +296,15 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
 
     Without a schedule the edges are given as log-SNR. `changed` are values that a run took instead of the recipe's.
     """
-    values = {**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **(changed or {})}
+    values = {**hyperparameters_of(recipe), **(changed or {})}
     names = {
         "full": "all weights",
         "lora": f"LoRA {values.get('lora_rank', 16)}",
         "dora": f"DoRA {values.get('lora_rank', 16)}",
     }
     method = names[values["method"]]
-    tail = f"{values['steps']} steps of {values['batch_size']}, {method}"
+    images = int(values["batch_size"]) * int(values.get("gradient_accumulation") or 1)
+    tail = f"{values['steps']} steps of {images}, {method}"
     return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
 
 

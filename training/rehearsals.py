@@ -3,7 +3,9 @@
 Nothing comes of a rehearsal but figures, and a cache of latents and texts that the run itself finds there.
 """
 
+import hashlib
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Mapping
@@ -22,7 +24,7 @@ from jobs.context import JobContext, JobFailed
 from jobs.models import Job, JobState
 from training.engine.run_files import read_lines
 from training.models import Recipe
-from training.recipes import DEFAULT_HYPERPARAMETERS, check_hyperparameters
+from training.recipes import check_hyperparameters, hyperparameters_of
 from training.run_folders import write_folder
 from training.run_records import describe_progress
 from training.runs import check_table, images_per_step
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 KIND = "training.rehearsal"
 STEPS = 2
+LOG_BYTES = 4000
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,18 +57,29 @@ class Rehearsed:
 
 
 def request_rehearsal(
-    recipe: Recipe, *, parent: ModelVersion, by: "User", overrides: Mapping[str, Any] | None = None
+    recipe: Recipe,
+    *,
+    parent: ModelVersion,
+    by: "User",
+    overrides: Mapping[str, Any] | None = None,
+    request_key: str = "",
 ) -> Job:
-    """Queue a rehearsal of the recipe's first run on the parent. Raises RecipeRefused with a sentence."""
+    """Queue a rehearsal of the recipe's first run on the parent. Raises RecipeRefused with a sentence.
+
+    The same `request_key` with the same settings queues one only.
+    """
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     check_table(recipe, parent)
-    spec = check_hyperparameters({**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **changed})
+    spec = check_hyperparameters({**hyperparameters_of(recipe), **changed})
+    payload = {"recipe": recipe.pk, "parent": parent.pk, "spec": spec}
+    asked = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
     with transaction.atomic():
         job = queue.enqueue(
             KIND,
-            {"recipe": recipe.pk, "parent": parent.pk, "spec": spec},
+            payload,
             label=f"Rehearse {recipe.name} on v{parent.number}"[:200],
             created_by=by,
+            unique_key=f"{KIND}:{request_key}:{asked}" if request_key else None,
         )
         Job.objects.filter(pk=job.pk).update(url=reverse("rehearsal", args=[job.pk]))
     return job
@@ -95,6 +110,7 @@ def rehearse(context: JobContext) -> dict[str, Any]:
         )
         if code:
             context.check()
+            logger.error("A rehearsal failed; the end of its log:\n%s", _log_tail(folder))
             raise JobFailed(_sentence(folder), retry=False)
         return _measured(folder, spec)
     finally:
@@ -127,6 +143,13 @@ def _measured(folder: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
         "checkpoint_bytes": 2 * size,
         "free_bytes": shutil.disk_usage(folder).free,
     }
+
+
+def _log_tail(folder: Path) -> str:
+    try:
+        return (folder / "trainer.log").read_bytes()[-LOG_BYTES:].decode("utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _sentence(folder: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 
 from curation.models import DatasetEntry
 from generation.models import ModelVersion, Prompt, PromptSet
@@ -19,6 +19,7 @@ from training.recipes import (
     DEFAULT_HYPERPARAMETERS,
     RecipeRefused,
     check_hyperparameters,
+    hyperparameters_of,
     rows_of,
     schedule_of,
     sweep_split,
@@ -74,8 +75,14 @@ def start_sweep(
 
     The same `request_key` starts one sweep only.
     """
-    keys = [f"{request_key}:{t_prime}" if request_key else "" for t_prime in sorted(set(t_primes))]
+    chosen = sorted(set(t_primes))
+    # The same page sent again with other values is another sweep.
+    asked = f"{request_key}:{'-'.join(map(str, chosen))}" if request_key else ""
+    keys = [f"{asked}:{t_prime}" if asked else "" for t_prime in chosen]
     with transaction.atomic():
+        with connection.cursor() as cursor:
+            # A second press waits here until the first has started its runs, and finds them.
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sweep:{asked or recipe.pk}"])
         started = TrainingRun.objects.filter(job__unique_key__in=[f"{KIND}:{key}" for key in keys if key])
         if existing := list(started.order_by("pk")):
             return existing
@@ -225,7 +232,7 @@ def _queue_run(
     unique_key: str | None,
     previous: TrainingRun | None = None,
 ) -> TrainingRun:
-    chosen = check_hyperparameters({**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **overrides})
+    chosen = check_hyperparameters({**hyperparameters_of(recipe), **overrides})
     job = queue.enqueue(KIND, {}, label=f"Train {name}"[:200], created_by=by, unique_key=unique_key)
     existing = TrainingRun.objects.filter(job=job).first()
     if existing is not None:

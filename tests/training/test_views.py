@@ -4,6 +4,7 @@ import uuid
 import zipfile
 
 import pytest
+from django.db import connection
 from django.urls import reverse
 
 from curation.models import Campaign, CampaignKind, CampaignState, DatasetVersion
@@ -22,6 +23,7 @@ from tests.training.factories import (
     make_run,
     prefer,
 )
+from training.model_cards import card
 from training.models import Evaluation, Recipe, RunSample, TrainingRun
 from training.recipes import schedule_of
 from training.rehearsals import request_rehearsal
@@ -186,7 +188,14 @@ class TestRecipeForm:
         del kept["lr_schedule"]
         assert recipe.hyperparameters.items() >= kept.items()
         page = client.get(recipe.get_absolute_url()).content.decode()
-        for words in ("DoRA", "half a cosine", "fixed shares", "Noise offset", "Held out for validation", "1 held out"):
+        for words in (
+            "DoRA",
+            "half a cosine",
+            "fixed shares",
+            "Noise offset",
+            "Held out for validation",
+            "about 1 held out",
+        ):
             assert words in page
         form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
         assert (form["lr_schedule"].value(), form["mixture"].value(), form["holdout"].value()) == (
@@ -196,6 +205,19 @@ class TestRecipeForm:
         )
         # The version on whose noise schedule T' is counted has the same name in the form.
         assert form["schedule"].value() != "cosine"
+
+    def test_fixed_shares_of_a_split_go_by_weight_and_come_back_with_it(self, client, sign_in):
+        sign_in("curator")
+        data = self.data(t_prime=850, mixture="shares", content_weight=1, style_weight=3, holdout="")
+        assert client.post(reverse("recipe_new"), data).status_code == 302
+        recipe = Recipe.objects.get()
+        assert {each.name: each.weight for each in recipe.sources.all()} == {"content": 1, "style": 3}
+        assert recipe.hyperparameters["holdout"] == 0
+        page = client.get(recipe.get_absolute_url()).content.decode()
+        assert "25.0%" in page
+        assert "75.0%" in page
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert [form[name].value() for name in ("t_prime", "content_weight", "style_weight")] == [850, 1, 3]
 
     def test_one_source_has_nothing_to_mix(self, client, sign_in):
         sign_in("curator")
@@ -428,12 +450,21 @@ class TestExports:
         folder = tmp_path / f"v{parent.number}"
         for name in parent.manifest:
             assert (folder / name).read_bytes() == (tiny_folder / name).read_bytes()
-        card = (folder / "README.md").read_text()
-        assert parent.content_hash in card
-        assert f"by run {run.pk}" in card
-        assert "t > 900" in card
+        said = (tmp_path / f"v{parent.number}-card.md").read_text()
+        assert parent.content_hash in said
+        assert f"by run {run.pk}" in said
+        assert "t > 900" in said
         again = client.get(reverse("model_download", args=[parent.number]))
         assert b"".join(again.streaming_content) == archive.read_bytes()
+
+    def test_the_card_says_nothing_of_a_comparison_that_is_still_judged(self, client, sign_in):
+        sign_in("operator")
+        rater = make_person("rater")
+        evaluation = make_evaluation([rater])
+        prefer(evaluation.campaign, rater, 1)
+        assert "Blind side-by-side" not in card(evaluation.candidate)
+        Campaign.objects.filter(pk=evaluation.campaign_id).update(state=CampaignState.CLOSED)
+        assert "Blind side-by-side" in card(evaluation.candidate)
 
     def test_files_on_another_machine_are_a_sentence(self, client, sign_in):
         sign_in("operator")
@@ -590,7 +621,31 @@ def test_pending_pairs_include_those_that_nobody_has_judged(client, sign_in):
     assert shown
 
 
+class TestOlderRecipes:
+    def test_a_recipe_from_before_a_setting_was_known_goes_on_without_it(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe()
+        older = {key: value for key, value in recipe.hyperparameters.items() if key != "holdout"}
+        with connection.cursor() as cursor:
+            # As a migration would see it: the triggers keep everybody else from it.
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            Recipe.objects.filter(pk=recipe.pk).update(hyperparameters=older)
+            cursor.execute("SET LOCAL session_replication_role = origin")
+        assert make_run(Recipe.objects.get(pk=recipe.pk)).spec["holdout"] == 0
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert form["holdout"].value() == 0
+
+
 class TestSweeps:
+    def test_other_values_from_the_same_page_are_another_sweep(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe()
+        key = str(uuid.uuid4())
+        for values in ("850, 900, 950", "800, 850"):
+            data = {"request_key": key, "t_primes": values, "sweep_parent": recipe_parent().pk}
+            client.post(reverse("recipe_sweep", args=[recipe.slug]), data)
+        assert TrainingRun.objects.count() == 5
+
     def test_a_sweep_is_a_run_for_each_split_and_is_started_once(self, client, sign_in):
         sign_in("operator")
         recipe = make_recipe(hyperparameters={"steps": 40})
@@ -656,7 +711,9 @@ class TestRehearsals:
         Job.objects.filter(pk=job.pk).update(result=figures)
         page = client.get(job.url).content.decode()
         assert "90 steps would take 45 s." in page
-        assert f"?recipe={recipe.pk}&amp;parent={parent.number}" in page
+        assert f"?recipe={recipe.pk}&amp;parent={parent.number}&amp;steps=90&amp;seed=0" in page
+        form = client.get(reverse("run_new"), {"recipe": recipe.pk, "steps": "90", "seed": "x"}).context["form"]
+        assert (form["steps"].value(), form["seed"].value()) == (90, None)
         assert client.get(job.url, headers={"HX-Request": "true"})["HX-Refresh"] == "true"
 
     def test_a_disk_without_room_is_a_warning_and_a_failure_a_sentence(self, client, sign_in):

@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     stop.listen()
     try:
         with hold_folder(folder) if is_main_process() else nullcontext():
-            (folder / "error.json").unlink(missing_ok=True)
+            if is_main_process():
+                (folder / "error.json").unlink(missing_ok=True)
             # Before torch is imported, which takes seconds: most refusals need none of it.
             load_run(folder / "run.json")
             return _train(folder, stop)
@@ -75,7 +76,9 @@ def _train(folder: Path, stop: StopRequest) -> int:
 
 
 def _refuse(folder: Path, sentence: str, status: int) -> int:
-    write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
+    # The others of a group only say that they lost the main process.
+    if is_main_process():
+        write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
     sys.stderr.write(f"{sentence}\n")
     return status
 

@@ -8,10 +8,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
+
+PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,8 @@ def join_group(device: str) -> Iterator[Group]:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    # The others wait while the main process alone encodes a dataset, validates or draws: that may take hours.
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
         yield Group(distributed.get_rank(), size)
     finally:

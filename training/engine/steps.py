@@ -23,10 +23,10 @@ def train_step(run: Run) -> dict[str, Any]:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if run.learner.micro_batch == 1:
-                raise MemoryError from error
-        # Where one process lacks memory all of them try again, each in smaller parts.
+        # Where one process lacks memory all of them try again, each in smaller parts, or end together.
         if run.group.any(passed is None):
+            if run.learner.micro_batch == 1:
+                raise MemoryError
             _take_less_at_once(run)
         elif passed is not None:
             return _update(run, *passed)

@@ -241,8 +241,9 @@ def _loop(run: Run) -> None:
         seconds.append(time.monotonic() - started)
         rate = settings.images_per_step * len(seconds) / sum(seconds)
         memory = peak_memory(run.pipeline.device)
-        run.board.metric(line)
-        run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory})
+        metric = {**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory}
+        run.board.metric(metric)
+        run.files.metric(metric)
         left = settings.steps - learner.step
         run.files.progress(
             phase="training",
@@ -275,8 +276,13 @@ def _roll_back(run: Run) -> None:
     run.group.wait()
     for name in damaged:
         run.files.event("quarantined", failed, checkpoint=name)
+    if checkpoint is None and damaged:
+        raise RunRefused("The run's losses are not finite, and none of its checkpoints is whole; it cannot go back.")
     if checkpoint is None:
-        # A fresh learner's weights are the parent's: nothing else of the run has to be prepared again.
+        # A fresh learner's weights are the parent's: nothing else of the run has to be prepared again. The old ones make
+        # room for them first.
+        learner.optimizer.state.clear()
+        run.pipeline.pipe.to("cpu")
         run.pipeline = load_pipeline(run.folder / run.settings.parent, run.settings.device, "float32")
         run.learner = make_learner(run.pipeline.pipe.unet, run.settings)
         run.learner.unet.train()

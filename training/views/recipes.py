@@ -1,6 +1,7 @@
 """Recipes: the list, the form with its noise axis, and one recipe with what can be done with it."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -148,7 +149,7 @@ def recipe_sweep(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Recipe.objects.visible_to(member(request)), slug=slug)
     form = SweepForm(request.POST)
     if not form.is_valid():
-        messages.error(request, " ".join(error for errors in form.errors.values() for error in errors))
+        messages.error(request, " ".join(str(error) for errors in form.errors.values() for error in errors))
         return redirect(found)
     cleaned = form.cleaned_data
     try:
@@ -189,10 +190,18 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.
-        settings = {"lr_schedule" if key == "schedule" else key: value for key, value in like.hyperparameters.items()}
+        settings = {
+            "lr_schedule" if key == "schedule" else key: value
+            for key, value in recipes.hyperparameters_of(like).items()
+        }
         initial |= {**settings, "preset": like.preset}
         for each in recipes.chain_of(like):
             initial |= {source.name: source.dataset_version_id for source in each.sources.all()}
+            initial |= {f"{source.name}_weight": source.weight for source in each.sources.all()}
+        edge = like.sources.filter(name="style").values_list("log_snr_min", flat=True).first()
+        if edge is not None and promoted is not None:
+            with suppress(RecipeRefused):
+                initial["t_prime"] = recipes.schedule_of(promoted).timestep_at(edge)
     for name in ("content", "style"):
         if request.GET.get(name, "").isdecimal():
             initial[name] = int(request.GET[name])

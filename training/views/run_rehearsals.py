@@ -34,6 +34,7 @@ def rehearse(request: HttpRequest) -> HttpResponse:
             parent=form.cleaned_data["parent"],
             by=member(request),
             overrides=form.overrides(),
+            request_key=str(form.cleaned_data["request_key"] or ""),
         )
     except RecipeRefused as refused:
         messages.error(request, refused.sentence)

@@ -229,6 +229,11 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "recipe": int(asked) if asked.isdecimal() and len(asked) < 18 else newest.pk if newest else None,
         "parent": parent.pk if parent else None,
         "watch": watch.pk if watch else None,
+        **{
+            name: int(value)
+            for name in ("steps", "seed")
+            if (value := request.GET.get(name, "")).isdecimal() and len(value) < 20
+        },
     }
 
 

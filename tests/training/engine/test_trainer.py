@@ -525,6 +525,7 @@ def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: Ma
     read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
     read.Reload()
     losses = read.Scalars("train/loss")
+    assert len(read.Scalars("train/images_per_second")) == 6
     assert [each.step for each in losses] == [1, 2, 3, 4, 5, 6]
     assert [each.value for each in losses] == pytest.approx([line["loss"] for line in lines(folder / "metrics.jsonl")])
     assert {each.step for each in read.Scalars("validation/loss")} == {0, 3, 6}
@@ -537,3 +538,21 @@ def test_run_needs_no_tensorboard(make_run: MakeRun, monkeypatch: pytest.MonkeyP
     run_training(folder)
     assert (folder / "result.json").exists()
     assert not (folder / "tensorboard").exists()
+
+
+def test_run_that_cannot_go_back_to_a_whole_checkpoint_is_refused(make_run: MakeRun) -> None:
+    folder = make_run(steps=12, checkpoint_every=3, keep_checkpoints=1, sample_prompts=[], validate_every=0)
+    patch = not_finite_from(3, 6)
+    original = steps.apply_gradients
+
+    def damaging(learner: Any, loss: float) -> Any:
+        for path in folder.glob("checkpoints/step-*/weights.safetensors"):
+            path.write_bytes(b"damaged")
+        return original(learner, loss)
+
+    patch.setattr(steps, "apply_gradients", damaging)
+    try:
+        with pytest.raises(RunRefused, match="none of its checkpoints is whole"):
+            run_training(folder)
+    finally:
+        patch.undo()
