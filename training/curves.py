@@ -29,6 +29,16 @@ CHARTS = (
     Chart("loss", f"Training loss by source, mean of {WINDOW} steps", "mean squared error"),
     Chart("bands", f"Training loss by noise band, mean of {WINDOW} steps", "mean squared error"),
     Chart("validation", "Validation loss by source, on a frozen grid", "mean squared error"),
+    Chart("validation-bands", "Validation loss by noise band, on the same grid", "mean squared error"),
+    Chart("gradients", f"Gradient norm before clipping, mean of {WINDOW} steps", "L2 norm", log=True),
+    Chart("rate", "Learning rate", ""),
+    Chart("speed", "Speed", "images/s"),
+    Chart("memory", "Most memory held, of the GPU or the process", "GB"),
+)
+# What several runs are compared by: one line a run.
+SHARED_CHARTS = (
+    Chart("validation", "Validation loss of all sources", "mean squared error"),
+    Chart("loss", f"Training loss, mean of {WINDOW} steps", "mean squared error"),
     Chart("speed", "Speed", "images/s"),
 )
 
@@ -43,6 +53,19 @@ def curve(run: TrainingRun, name: str) -> dict[str, Any]:
         "y_label": chart.y_label,
         "log": chart.log,
         "done": not run.job.is_open,
+    }
+
+
+def shared_curve(runs: Sequence[TrainingRun], name: str) -> dict[str, Any]:
+    """The same as `curve` with one line for each run, by its number. Raises KeyError."""
+    chart = {each.name: each for each in SHARED_CHARTS}[name]
+    lines = {f"run {run.pk}": _SHARED[name](run) for run in runs}
+    return {
+        "series": [{"label": label, "points": thin(points)} for label, points in lines.items() if points],
+        "x_label": "step",
+        "y_label": chart.y_label,
+        "log": chart.log,
+        "done": not any(run.job.is_open for run in runs),
     }
 
 
@@ -63,7 +86,8 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[list[float]]:
     kept = [points[i] for i in range(0, len(points), stride)]
     if points and kept[-1] != points[-1]:
         kept.append(points[-1])
-    return [[x, round(y, 6)] for x, y in kept]
+    # Six figures: a learning rate of 1e-7 is as exact as a loss.
+    return [[x, float(f"{y:.6g}")] for x, y in kept]
 
 
 def _by_label(rows: Iterable[tuple[int, dict[str, Any] | None]]) -> dict[str, list[Point]]:
@@ -81,26 +105,50 @@ def _smoothed(run: TrainingRun, key: str) -> dict[str, list[Point]]:
 
 
 def _bands(run: TrainingRun) -> dict[str, list[Point]]:
-    """By band of timesteps, the noisiest first: where bands are those of sources, the colours agree with theirs."""
-    series = _smoothed(run, "loss_by_band")
-    noisiest_first = sorted(series, key=lambda label: [-int(part) for part in label.split("-") if part.isdecimal()])
-    return {f"t {label.replace('-', ' to ')}": series[label] for label in noisiest_first}
+    return _noisiest_first(_smoothed(run, "loss_by_band"))
+
+
+def _noisiest_first(series: dict[str, list[Point]]) -> dict[str, list[Point]]:
+    """Bands of timesteps as lines; where bands are those of sources, the colours agree with theirs."""
+    labels = sorted(series, key=lambda label: [-int(part) for part in label.split("-") if part.isdecimal()])
+    return {f"t {label.replace('-', ' to ')}": series[label] for label in labels}
+
+
+def _validations(run: TrainingRun) -> list[tuple[int, dict[str, Any]]]:
+    return list(RunEvent.objects.filter(run=run, kind="validation").order_by("step").values_list("step", "detail"))
+
+
+def _whole_validation(run: TrainingRun) -> list[Point]:
+    return [(step, detail["loss"]) for step, detail in _validations(run) if detail.get("loss") is not None]
 
 
 def _validation(run: TrainingRun) -> dict[str, list[Point]]:
-    rows = list(RunEvent.objects.filter(run=run, kind="validation").order_by("step").values_list("step", "detail"))
-    series = dict(sorted(_by_label((step, detail.get("by_source")) for step, detail in rows).items()))
-    return {**series, "all": [(step, detail["loss"]) for step, detail in rows if detail.get("loss") is not None]}
+    series = dict(sorted(_by_label((step, detail.get("by_source")) for step, detail in _validations(run)).items()))
+    return {**series, "all": _whole_validation(run)}
 
 
-def _speed(run: TrainingRun) -> dict[str, list[Point]]:
-    rows = RunMetric.objects.filter(run=run).order_by("step").values_list("step", "values__images_per_second")
-    return {"images/s": [(step, rate) for step, rate in rows if rate is not None]}
+def _validation_bands(run: TrainingRun) -> dict[str, list[Point]]:
+    return _noisiest_first(_by_label((step, detail.get("by_band")) for step, detail in _validations(run)))
+
+
+def _figure(run: TrainingRun, key: str) -> list[Point]:
+    """One figure of every step that has it."""
+    rows = RunMetric.objects.filter(run=run).order_by("step").values_list("step", f"values__{key}")
+    return [(step, value) for step, value in rows if value is not None]
 
 
 _SERIES: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
     "loss": lambda run: _smoothed(run, "loss_by_source"),
     "bands": _bands,
     "validation": _validation,
-    "speed": _speed,
+    "validation-bands": _validation_bands,
+    "gradients": lambda run: {"gradient norm": running_mean(_figure(run, "grad_norm"))},
+    "rate": lambda run: {"learning rate": _figure(run, "lr")},
+    "speed": lambda run: {"images/s": _figure(run, "images_per_second")},
+    "memory": lambda run: {"memory": [(step, value / 1e9) for step, value in _figure(run, "memory_bytes")]},
+}
+_SHARED: dict[str, Callable[[TrainingRun], list[Point]]] = {
+    "validation": _whole_validation,
+    "loss": lambda run: running_mean(_figure(run, "loss")),
+    "speed": lambda run: _figure(run, "images_per_second"),
 }

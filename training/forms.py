@@ -28,6 +28,13 @@ HYPERPARAMETERS = (
     "caption_dropout",
     "min_snr_gamma",
     "ema_decay",
+    "noise_offset",
+    "holdout",
+    "weight_decay",
+    "warmup_steps",
+    "gradient_accumulation",
+    "mixture",
+    "importance_weights",
 )
 
 
@@ -102,11 +109,18 @@ class RecipeForm(forms.Form):
     style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
     steps = forms.IntegerField(min_value=1, max_value=1_000_000, initial=DEFAULT_HYPERPARAMETERS["steps"])
     batch_size = forms.IntegerField(
-        min_value=1, max_value=4096, initial=DEFAULT_HYPERPARAMETERS["batch_size"], label="Images a step"
+        min_value=1, max_value=4096, initial=DEFAULT_HYPERPARAMETERS["batch_size"], label="Images a pass"
     )
     learning_rate = forms.FloatField(initial=DEFAULT_HYPERPARAMETERS["learning_rate"])
-    method = forms.ChoiceField(choices=[("full", "All weights of the U-Net"), ("lora", "LoRA, merged into the result")])
-    lora_rank = forms.IntegerField(min_value=1, max_value=1024, initial=16, required=False, label="LoRA rank")
+    method = forms.ChoiceField(
+        choices=[
+            ("full", "All weights of the U-Net"),
+            ("lora", "LoRA, merged into the result"),
+            ("dora", "DoRA, merged into the result"),
+        ],
+        help_text="LoRA and DoRA also leave their small file beside the result, for other tools.",
+    )
+    lora_rank = forms.IntegerField(min_value=1, max_value=1024, initial=16, required=False, label="Rank")
     seed = forms.IntegerField(min_value=0, max_value=2**63 - 1, initial=0)
     caption_dropout = forms.FloatField(
         min_value=0, max_value=1, initial=0.1, help_text="Share of captions left out, which guidance needs."
@@ -118,6 +132,48 @@ class RecipeForm(forms.Form):
         required=False,
         label="Moving average",
         help_text="Decay of the averaged weights, such as 0.999; empty for none.",
+    )
+    holdout = forms.FloatField(
+        min_value=0,
+        max_value=0.5,
+        initial=DEFAULT_HYPERPARAMETERS["holdout"],
+        required=False,
+        label="Held out for validation",
+        help_text="Share of each source's images, rounded down, that validation alone sees. 0 validates on what is trained.",
+    )
+    noise_offset = forms.FloatField(
+        min_value=0,
+        max_value=1,
+        required=False,
+        label="Noise offset",
+        help_text="About 0.05 teaches very dark and very light images; empty for none.",
+    )
+    lr_schedule = forms.ChoiceField(
+        choices=[("constant", "Constant"), ("cosine", "Half a cosine, down to zero")],
+        label="Schedule of the rate",
+    )
+    warmup_steps = forms.IntegerField(
+        min_value=0, max_value=10_000_000, required=False, label="Warm-up steps", help_text="The rate rises over these."
+    )
+    weight_decay = forms.FloatField(min_value=0, max_value=1, required=False, help_text="Empty: 0.01.")
+    gradient_accumulation = forms.IntegerField(
+        min_value=1,
+        max_value=4096,
+        required=False,
+        label="Passes a step",
+        help_text="A step learns from so many times the images of one pass. Empty: 1.",
+    )
+    mixture = forms.ChoiceField(
+        choices=[
+            ("natural", "Noise first, then a source whose band holds it (the paper's)"),
+            ("shares", "Fixed shares of the sources, by weight"),
+        ],
+        label="How sources mix",
+    )
+    importance_weights = forms.BooleanField(
+        required=False,
+        label="Weigh fixed shares back to the natural mixture",
+        help_text="The draws are shared by weight, the loss is as if they were not.",
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -135,20 +191,31 @@ class RecipeForm(forms.Form):
     def hyperparameters(self) -> dict[str, Any]:
         """What RunSettings takes, without what was left empty."""
         values = {key: self.cleaned_data.get(key) for key in HYPERPARAMETERS}
-        if values["method"] != "lora":
+        if values["method"] == "full":
             values["lora_rank"] = None
-        return {key: value for key, value in values.items() if value is not None}
+        if self.cleaned_data.get("preset") in (Preset.SINGLE, Preset.SEQUENTIAL):
+            # One source a table: there is nothing to mix.
+            values["mixture"] = "natural"
+        if values["mixture"] != "shares":
+            values["importance_weights"] = None
+        # Empty is none at all, which the preview says too.
+        values["holdout"] = self.cleaned_data.get("holdout") or 0.0
+        # `schedule` is the form's word for the version on whose noise schedule T' is counted.
+        values["schedule"] = self.cleaned_data.get("lr_schedule")
+        return {key: value for key, value in values.items() if value is not None and value != ""}
 
     def table(self) -> dict[str, Any]:
         """The arguments of `preset_tables` but the schedule, from whatever of the form is valid."""
         cleaned = self.cleaned_data
         t_prime = cleaned.get("t_prime")
+        # Of bands that do not overlap weights say something for fixed shares alone.
+        weighed = cleaned.get("preset") != Preset.STYLE_TAILORING or cleaned.get("mixture") == "shares"
         return {
             "content": None if cleaned.get("preset") == Preset.SINGLE else cleaned.get("content"),
             "style": cleaned.get("style"),
             "t_prime": T_PRIME if t_prime is None else t_prime,
-            "content_weight": cleaned.get("content_weight") or 1.0,
-            "style_weight": cleaned.get("style_weight") or 1.0,
+            "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,
+            "style_weight": (weighed and cleaned.get("style_weight")) or 1.0,
         }
 
 
@@ -182,6 +249,27 @@ class RunForm(forms.Form):
 
     def overrides(self) -> dict[str, Any]:
         return {key: self.cleaned_data[key] for key in ("steps", "seed") if self.cleaned_data.get(key) is not None}
+
+
+class SweepForm(forms.Form):
+    """Several values of T' for one Style Tailoring recipe, each a recipe and a run of its own."""
+
+    request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
+    t_primes = forms.CharField(
+        max_length=60, initial="850, 900, 950", label="Values of T'", help_text="Two to six, separated by commas."
+    )
+    sweep_parent = forms.ModelChoiceField(queryset=ModelVersion.objects.none(), label="Parent")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["sweep_parent"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+        self.fields["request_key"].initial = uuid.uuid4
+
+    def clean_t_primes(self) -> list[int]:
+        parts = [part.strip() for part in self.cleaned_data["t_primes"].split(",") if part.strip()]
+        if not all(part.isascii() and part.isdecimal() and len(part) < 6 for part in parts):
+            raise forms.ValidationError("Write whole numbers, separated by commas, such as 850, 900, 950.")
+        return [int(part) for part in parts]
 
 
 class EvaluationForm(forms.Form):

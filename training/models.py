@@ -188,6 +188,23 @@ class RunEvent(models.Model):
             "samples": f"Samples drawn at step {self.step}.",
             "quarantined": "A damaged checkpoint was set aside.",
             "skipped": f"Step {self.step} had no finite loss and was skipped.",
+            "rolled_back": (
+                f"Too many steps up to {self.step} had no finite loss: back to step {self.detail.get('to')}, "
+                "with half the learning rate."
+            ),
+            "smaller_batch": (
+                f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
+                "and a step more passes."
+            ),
+            "overfitting": (
+                "Overfitting: the loss on images that it does not train on stays more than 5% above that of step "
+                f"{self.detail.get('best_step')}. Fewer steps may make the better version."
+            ),
+            "collapse": (
+                f"The drawings of step {self.step} differ from each other by "
+                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether they still show "
+                "their prompts."
+            ),
             "stopped": f"Stopped at step {self.step}, with all progress saved.",
             "finished": f"Finished after {self.step} steps.",
             "failed": "The trainer gave up.",

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 T_PRIME = 900
+# A comparison shows so many runs.
+MOST_SPLITS = 6
 SHOWN_STEP_COUNTS = (10, 20, 50)
 # Suited to the demo model on two CPU cores: some minutes.
 DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
@@ -42,6 +44,7 @@ DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-4,
     "caption_dropout": 0.1,
     "mixture": "natural",
+    "holdout": 0.1,
     "seed": 0,
     "checkpoint_every": 50,
     "validate_every": 50,
@@ -76,7 +79,7 @@ class RowArithmetic:
 
     `share` is the share of training draws in [0, 1]; `steps` maps a number of drawing steps to how many of them fall
     into the row's band; `passes` is how often each image is seen in the whole run, None where that is not asked.
-    `start` and `width` are the band in timesteps.
+    `start` and `width` are the band in timesteps; `held_out` counts the images that only validation sees.
     """
 
     row: Row
@@ -86,6 +89,7 @@ class RowArithmetic:
     width: int
     steps: dict[int, int]
     passes: float | None
+    held_out: int = 0
 
     @property
     def warning(self) -> str:
@@ -139,6 +143,35 @@ def create_recipe(
     return following
 
 
+def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSchedule, by: "User") -> list[Recipe]:
+    """The same Style Tailoring recipe at other splits, all kept or none: one for each T', in order, counted on `schedule`.
+
+    Raises RecipeRefused for a recipe of another kind, and for a T' that leaves a band empty.
+    """
+    if recipe.preset != Preset.STYLE_TAILORING:
+        raise RecipeRefused("Only a Style Tailoring recipe has a split to sweep.")
+    sources = {row.name: row for row in rows_of(recipe)}
+    chosen = sorted(set(t_primes))
+    if not 2 <= len(chosen) <= MOST_SPLITS:
+        raise RecipeRefused(f"A sweep takes 2 to {MOST_SPLITS} different values of T'.", field="t_primes")
+    with transaction.atomic():
+        return [
+            create_recipe(
+                name=f"{recipe.name[:100]}, T' = {t_prime}",
+                preset=Preset.STYLE_TAILORING,
+                by=by,
+                schedule=schedule,
+                style=sources["style"].dataset_version,
+                content=sources["content"].dataset_version,
+                t_prime=t_prime,
+                content_weight=sources["content"].weight,
+                style_weight=sources["style"].weight,
+                hyperparameters=hyperparameters_of(recipe),
+            )
+            for t_prime in chosen
+        ]
+
+
 def preset_tables(
     preset: str,
     *,
@@ -161,7 +194,13 @@ def preset_tables(
             split = split_at(schedule, t_prime)
         except TableRefused as refused:
             raise RecipeRefused(refused.sentence, field="t_prime") from None
-        return [[Row("content", content, split.content), Row("style", style, split.style)]]
+        # Bands that do not overlap: weights count for fixed shares alone.
+        return [
+            [
+                Row("content", content, split.content, content_weight),
+                Row("style", style, split.style, style_weight),
+            ]
+        ]
     if preset == Preset.JOINT:
         return [[Row("content", content, weight=content_weight), Row("style", style, weight=style_weight)]]
     return [[Row("content", content)], [Row("style", style)]]
@@ -193,6 +232,12 @@ def schedule_of(version: ModelVersion) -> NoiseSchedule:
         raise RecipeRefused(refused.sentence, field="parent") from None
 
 
+def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:
+    """A stored recipe's settings, with the defaults of what it leaves open; one from before a setting was known goes on
+    without it."""
+    return {**DEFAULT_HYPERPARAMETERS, "holdout": 0.0, **recipe.hyperparameters}
+
+
 def rows_of(recipe: Recipe) -> list[Row]:
     """The stored table, with its dataset versions."""
     return [
@@ -215,14 +260,17 @@ def work_out(
     *,
     mixture: str = "natural",
     images: int | None = None,
+    holdout: float = 0.0,
     step_counts: Sequence[int] = SHOWN_STEP_COUNTS,
 ) -> list[RowArithmetic]:
-    """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch)."""
+    """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch), `holdout` the share of
+    each source's images that it does not train on."""
     shares = draw_shares(schedule, rows, mixture)
     worked = []
     for row, share in zip(rows, shares, strict=True):
         inside = schedule.timesteps_in(row.band)
-        count = row.dataset_version.entry_count
+        held_out = int(holdout * row.dataset_version.entry_count)
+        count = row.dataset_version.entry_count - held_out
         worked.append(
             RowArithmetic(
                 row=row,
@@ -232,6 +280,7 @@ def work_out(
                 width=len(inside),
                 steps={n: inference_steps_in_band(schedule, n, row.band) for n in step_counts},
                 passes=images * share / count if images is not None and count else None,
+                held_out=held_out,
             )
         )
     return worked
@@ -247,12 +296,22 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
 
     Without a schedule the edges are given as log-SNR. `changed` are values that a run took instead of the recipe's.
     """
+    values = {**hyperparameters_of(recipe), **(changed or {})}
+    names = {
+        "full": "all weights",
+        "lora": f"LoRA {values.get('lora_rank', 16)}",
+        "dora": f"DoRA {values.get('lora_rank', 16)}",
+    }
+    method = names[values["method"]]
+    images = int(values["batch_size"]) * int(values.get("gradient_accumulation") or 1)
+    tail = f"{values['steps']} steps of {images}, {method}"
+    return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
+
+
+def describe_sources(recipe: Recipe, schedule: NoiseSchedule | None = None) -> str:
+    """The table in one line: "content faces v3 for t > 900, style die-cut v2 for t ≤ 900"."""
     rows = rows_of(recipe)
-    values = {**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **(changed or {})}
-    method = f"LoRA {values.get('lora_rank', 16)}" if values["method"] == "lora" else "all weights"
-    tail = f"{values['steps']} steps of {values['batch_size']}, {method}"
-    parts = [f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows]
-    return f"{recipe.get_preset_display()}: {', '.join(parts)}, {tail}"
+    return ", ".join(f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
 
 
 def _where(row: Row, schedule: NoiseSchedule | None) -> str:

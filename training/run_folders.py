@@ -8,6 +8,7 @@ Everything else in the folder is the trainer's; see training.engine.run_files.
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from django.core.files.storage import default_storage
 from curation.models import DatasetVersion
 from generation import images
 from generation.engine.folders import hash_file
+from generation.models import ModelVersion
 from jobs.context import JobContext, JobFailed
 from training.engine import recipe as run_json
 from training.engine.run_files import write_bytes
-from training.models import TrainingRun
+from training.models import Recipe, TrainingRun
 from training.runs import folder_of
 
 CHECK_EVERY = 50
@@ -32,28 +34,34 @@ def prepare_folder(run: TrainingRun, context: JobContext) -> Path:
     Raises JobFailed with a sentence where an image or the parent's folder is missing, without a retry.
     """
     folder = folder_of(run)
+    write_folder(folder, run.recipe, run.parent, run.spec, context)
+    return folder
+
+
+def write_folder(
+    folder: Path, recipe: Recipe, parent: ModelVersion, spec: Mapping[str, Any], context: JobContext
+) -> None:
+    """The same for any folder: the recipe's sources and the settings of `spec` on the parent."""
     (folder / "sources").mkdir(parents=True, exist_ok=True)
     sources = []
-    for source in run.recipe.sources.select_related("dataset_version"):
+    for source in recipe.sources.select_related("dataset_version"):
         manifest = folder / "sources" / f"{source.name}.jsonl"
         _write_if_new(manifest, _manifest_lines(source.dataset_version, context))
         band = {"log_snr_min": source.log_snr_min, "log_snr_max": source.log_snr_max}
         sources.append(
             {"name": source.name, "manifest": f"sources/{manifest.name}", "band": band, "weight": source.weight}
         )
-    settings_of_run = _settings(run, sources)
+    settings_of_run = _settings(parent, spec, sources)
     _write_if_new(folder / "run.json", (json.dumps(settings_of_run, indent=1, sort_keys=True) + "\n").encode())
-    return folder
 
 
-def _settings(run: TrainingRun, sources: list[dict[str, Any]]) -> dict[str, Any]:
-    parent = run.parent.folder
-    if not parent.is_dir():
-        raise JobFailed(f"The folder of {run.parent} is not on this machine.", retry=False)
+def _settings(parent: ModelVersion, spec: Mapping[str, Any], sources: list[dict[str, Any]]) -> dict[str, Any]:
+    if not parent.folder.is_dir():
+        raise JobFailed(f"The folder of {parent} is not on this machine.", retry=False)
     values = {
-        **run.spec,
-        "parent": str(parent),
-        "parent_hash": run.parent.content_hash,
+        **spec,
+        "parent": str(parent.folder),
+        "parent_hash": parent.content_hash,
         "cache_dir": str(Path(settings.CACHE_DIR) / "encodings"),
         "sources": sources,
     }

@@ -88,6 +88,9 @@ class RunRecorder:
             return
         first = self.events.number
         self.events.number += len(lines)
+        if fresh:
+            # The run went back: what it draws again takes the place of what it drew.
+            self.sampled.clear()
         steps = [int(line["step"]) for line in lines if line.get("kind") == "samples"]
         pictures = [row for step in steps if step not in self.sampled for row in self._stored_samples(step)]
         with self.context.fenced():

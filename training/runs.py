@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 
 from curation.models import DatasetEntry
 from generation.models import ModelVersion, Prompt, PromptSet
@@ -15,7 +15,15 @@ from jobs import queue
 from jobs.models import Job, JobState
 from training.engine.bands import table_problems
 from training.models import Recipe, RunMetric, TrainingRun
-from training.recipes import DEFAULT_HYPERPARAMETERS, RecipeRefused, check_hyperparameters, rows_of, schedule_of
+from training.recipes import (
+    DEFAULT_HYPERPARAMETERS,
+    RecipeRefused,
+    check_hyperparameters,
+    hyperparameters_of,
+    rows_of,
+    schedule_of,
+    sweep_split,
+)
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -46,7 +54,7 @@ def start_run(
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     if unknown := sorted(set(changed) - set(OVERRIDES)):
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
-    _check_table(recipe, parent)
+    check_table(recipe, parent)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
         return _queue_run(
@@ -58,6 +66,28 @@ def start_run(
             sample_prompts=prompts,
             unique_key=f"{KIND}:{request_key}" if request_key else None,
         )
+
+
+def start_sweep(
+    recipe: Recipe, t_primes: Sequence[int], *, parent: ModelVersion, by: "User", request_key: str = ""
+) -> list[TrainingRun]:
+    """Keep the recipe at each T' and start a run of each on the parent, all or none. Raises RecipeRefused.
+
+    The same `request_key` starts one sweep only.
+    """
+    chosen = sorted(set(t_primes))
+    # The same page sent again with other values is another sweep.
+    asked = f"{request_key}:{'-'.join(map(str, chosen))}" if request_key else ""
+    keys = [f"{asked}:{t_prime}" if asked else "" for t_prime in chosen]
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            # A second press waits here until the first has started its runs, and finds them.
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"sweep:{asked or recipe.pk}"])
+        started = TrainingRun.objects.filter(job__unique_key__in=[f"{KIND}:{key}" for key in keys if key])
+        if existing := list(started.order_by("pk")):
+            return existing
+        made = sweep_split(recipe, t_primes, schedule=schedule_of(parent), by=by)
+        return [start_run(each, parent=parent, by=by, request_key=key) for each, key in zip(made, keys, strict=True)]
 
 
 def start_next(run: TrainingRun, result: ModelVersion) -> TrainingRun | None:
@@ -181,8 +211,8 @@ def measured_rates(parent: ModelVersion, method: str) -> list[float]:
     return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
 
 
-def _check_table(recipe: Recipe, parent: ModelVersion) -> None:
-    """Every table of the chain must be trainable on the parent's schedule, which its results share."""
+def check_table(recipe: Recipe, parent: ModelVersion) -> None:
+    """Raise RecipeRefused unless every table of the chain is trainable on the parent's schedule, which its results share."""
     schedule = schedule_of(parent)
     following: Recipe | None = recipe
     while following is not None:
@@ -202,7 +232,7 @@ def _queue_run(
     unique_key: str | None,
     previous: TrainingRun | None = None,
 ) -> TrainingRun:
-    chosen = check_hyperparameters({**DEFAULT_HYPERPARAMETERS, **recipe.hyperparameters, **overrides})
+    chosen = check_hyperparameters({**hyperparameters_of(recipe), **overrides})
     job = queue.enqueue(KIND, {}, label=f"Train {name}"[:200], created_by=by, unique_key=unique_key)
     existing = TrainingRun.objects.filter(job=job).first()
     if existing is not None:

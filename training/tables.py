@@ -97,7 +97,14 @@ def view_tables(
     views, series = [], 0
     for name, rows, hyperparameters in tables:
         images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
-        sums = work_out(rows, schedule, mixture=hyperparameters.get("mixture", "natural"), images=images or None)
+        images *= int(hyperparameters.get("gradient_accumulation") or 1)
+        sums = work_out(
+            rows,
+            schedule,
+            mixture=hyperparameters.get("mixture") or "natural",
+            images=images or None,
+            holdout=float(hyperparameters.get("holdout") or 0),
+        )
         total = schedule.num_timesteps
         lanes = [
             RowView(

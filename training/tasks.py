@@ -13,7 +13,7 @@ from jobs.children import run_child
 from jobs.context import Cancelled, JobContext, JobFailed
 from jobs.handlers import handler
 from jobs.models import Queue
-from training import evaluations, runs
+from training import evaluations, rehearsals, runs
 from training.models import Evaluation, TrainingRun
 from training.run_folders import prepare_folder
 from training.run_records import RunRecorder
@@ -46,6 +46,12 @@ def evaluate(context: JobContext) -> dict[str, Any]:
     if evaluation is None:
         raise JobFailed("The evaluation of this job is gone.", retry=False)
     return evaluations.carry_out(evaluation, context)
+
+
+@handler(rehearsals.KIND, queue=Queue.TRAIN, max_attempts=2)
+def rehearse(context: JobContext) -> dict[str, Any]:
+    """Train two steps of what a run would be, and say what they took."""
+    return rehearsals.rehearse(context)
 
 
 def _run_of(context: JobContext) -> TrainingRun:

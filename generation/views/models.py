@@ -92,6 +92,7 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
         "promotions": promotions,
         "batches": shown.batches.select_related("job", "prompt_set")[:8],
         "pairs": batches.find_pairs(shown),
+        "has_lora": "lora/pytorch_lora_weights.safetensors" in shown.manifest,
         "files": sorted(shown.manifest.items()),
         "form": PromotionForm(),
         "may_promote": may_write(member(request), Role.OPERATOR),

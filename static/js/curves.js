@@ -37,7 +37,7 @@ function describeAxes(data, colours) {
   ];
 }
 
-function drawPlot(box, data) {
+function drawPlot(box, data, log) {
   const colours = readColours();
   const dashes = [[], [6, 4], [2, 3], [10, 3, 2, 3], [], [6, 4]];
   const few = data.series.every((line) => line.points.length < 40);
@@ -46,7 +46,7 @@ function drawPlot(box, data) {
       width: Math.max(240, box.clientWidth),
       height: HEIGHT,
       cursor: { drag: { x: true, y: false }, points: { size: 7 } },
-      scales: { x: { time: false }, y: { distr: data.log ? 3 : 1 } },
+      scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
       axes: describeAxes(data, colours),
       series: [
         { label: data.x_label || "x", value: (_, v) => formatFigure(v) },
@@ -61,7 +61,7 @@ function drawPlot(box, data) {
         })),
       ],
     },
-    alignSeries(data),
+    alignSeries({ ...data, log }),
     box,
   );
 }
@@ -70,25 +70,34 @@ function startCurve(figure) {
   const box = figure.querySelector(".curve__plot");
   const note = figure.querySelector(".curve__note");
   const seconds = Number(figure.dataset.seconds ?? 3);
+  const scale = figure.querySelector(".curve__scale");
+  const logBox = scale?.querySelector("input");
   let plot = null;
   let data = null;
+  // What the person chose goes before what the chart asks for.
+  let chosen = null;
   let shape = "";
   let failures = 0;
 
+  const isLog = () => chosen ?? Boolean(data.log);
   const redraw = () => {
     plot?.destroy();
-    plot = drawPlot(box, data);
+    plot = drawPlot(box, data, isLog());
   };
   const show = () => {
     const points = data.series.reduce((sum, line) => sum + line.points.length, 0);
     note.textContent = points === 0 ? (data.done ? "There are no points." : "The first points come soon.") : data.done ? "" : "Live. Drag to zoom in, double-click to zoom out.";
     if (points === 0) return;
+    if (scale?.hidden) {
+      scale.hidden = false;
+      logBox.checked = isLog();
+    }
     const now = JSON.stringify([data.series.map((line) => line.label), data.log, data.x_label, data.y_label]);
     if (!plot || now !== shape) {
       shape = now;
       redraw();
     } else {
-      plot.setData(alignSeries(data));
+      plot.setData(alignSeries({ ...data, log: isLog() }));
     }
   };
   const poll = async () => {
@@ -106,6 +115,10 @@ function startCurve(figure) {
     if (!data?.done) setTimeout(poll, seconds * 1000 * Math.min(8, 1 + failures));
   };
 
+  logBox?.addEventListener("change", () => {
+    chosen = logBox.checked;
+    redraw();
+  });
   new ResizeObserver(() => {
     if (plot && Math.abs(plot.width - box.clientWidth) > 1) plot.setSize({ width: Math.max(240, box.clientWidth), height: HEIGHT });
   }).observe(box);

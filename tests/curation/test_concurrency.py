@@ -1,5 +1,6 @@
 """Twenty raters at once, on real connections: no item too often, none forgotten, and one row for each id."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -36,10 +37,12 @@ def test_twenty_raters_reach_the_overlap_exactly():
     campaign = make_campaign(items=40, raters=raters, overlap=3)
 
     def rate(rater):
-        done = 0
-        while leased := lease_items(campaign, rater, 4):
+        done, until = 0, time.monotonic() + 60
+        # Nothing to lease may only mean that the others hold all of it at this moment: a browser asks again too.
+        while campaign.items.filter(is_open=True).exists() and time.monotonic() < until:
+            leased = lease_items(campaign, rater, 4)
             results = record_judgments(rater, [make_row(row) for row in leased])
-            assert {result.status for result in results} == {"stored"}
+            assert {result.status for result in results} <= {"stored"}
             done += len(results)
         return done
 

@@ -9,14 +9,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from django.core.files.storage import default_storage
 from django.db import connection
 
+from generation.images import storage_name
 from generation.models import ModelVersion
 from jobs import queue
 from jobs.models import Job, JobState
 from jobs.testing import run_due_jobs
 from tests.training.factories import make_parent, make_person, make_prompt_set, make_real_parent, make_recipe, make_run
-from training import integrity, runs
+from training import integrity, rehearsals, runs
 from training.models import Preset, TrainingRun
 from training.recipes import RecipeRefused
 
@@ -237,3 +239,36 @@ def test_a_missing_image_fails_the_run_before_a_trainer_starts(settings):
         path.write_bytes(content)
     assert job.state == JobState.FAILED
     assert job.error == f"The image {entry.image[:12]}… is missing from the store."
+
+
+@pytest.mark.model
+@pytest.mark.django_db(transaction=True)
+def test_a_rehearsal_measures_two_steps_and_leaves_nothing_behind(tiny_folder, settings):
+    parent = make_real_parent(tiny_folder)
+    recipe = tiny_recipe(parent, steps=50)
+    job = rehearsals.request_rehearsal(recipe, parent=parent, by=make_person("operator"), overrides={"steps": 500})
+    run_due_jobs()
+    job.refresh_from_db()
+    assert (job.state, job.error) == (JobState.SUCCEEDED, "")
+    found = rehearsals.rehearsed(job)
+    assert found.run_seconds == pytest.approx(500 * found.step_seconds)
+    assert found.images_per_second == pytest.approx(4 / found.step_seconds)
+    assert found.memory_bytes > 50_000_000
+    # Weights and both moments in float32.
+    weights = parent.config["parameters"]["unet"]
+    assert found.checkpoint_bytes > 2 * 12 * weights
+    assert not list(Path(settings.RUNS_DIR).glob("rehearsal-*"))
+    assert ModelVersion.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_rehearsal_that_cannot_be_is_a_sentence(tiny_folder):
+    parent = make_real_parent(tiny_folder)
+    recipe = tiny_recipe(parent)
+    job = rehearsals.request_rehearsal(recipe, parent=parent, by=make_person("operator"))
+    entry = recipe.sources.first().dataset_version.entries.first()
+    Path(default_storage.path(storage_name(entry.image))).unlink()
+    run_due_jobs()
+    job.refresh_from_db()
+    assert job.state == JobState.FAILED
+    assert "is missing from the store" in job.error

@@ -1,23 +1,32 @@
 """The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
 
+import uuid
+import zipfile
+
 import pytest
+from django.db import connection
 from django.urls import reverse
 
 from curation.models import Campaign, CampaignKind, CampaignState, DatasetVersion
 from generation.model_versions import promote
-from generation.models import ModelPromotion
-from jobs.models import JobState
+from generation.models import ModelPromotion, ModelVersion
+from jobs.models import Job, JobState
+from tests.generation.factories import finish_job
 from tests.training.factories import (
     make_dataset_version,
     make_evaluation,
     make_parent,
     make_person,
     make_prompt_set,
+    make_real_parent,
     make_recipe,
     make_run,
     prefer,
 )
+from training.model_cards import card
 from training.models import Evaluation, Recipe, RunSample, TrainingRun
+from training.recipes import schedule_of
+from training.rehearsals import request_rehearsal
 
 pytestmark = pytest.mark.django_db
 
@@ -48,6 +57,8 @@ def addresses():
         reverse("run_state", args=[run.pk]),
         reverse("run_samples", args=[run.pk]),
         reverse("run_curves", args=[run.pk]),
+        reverse("runs_compare"),
+        reverse("runs_compare_curves"),
         reverse("evaluations"),
         reverse("evaluation_new"),
         evaluation.get_absolute_url(),
@@ -135,6 +146,8 @@ class TestRecipeForm:
             "batch_size": 8,
             "learning_rate": "0.0001",
             "method": "full",
+            "lr_schedule": "constant",
+            "mixture": "natural",
             "seed": 3,
             "caption_dropout": "0.1",
         }
@@ -162,10 +175,70 @@ class TestRecipeForm:
         sign_in("operator")
         assert client.post(reverse("recipe_new"), self.data(preset="single", content="")).status_code == 302
 
+    def test_every_setting_is_kept_and_comes_back_in_another_like_it(self, client, sign_in):
+        sign_in("curator")
+        chosen = {
+            "method": "dora", "lora_rank": 8, "lr_schedule": "cosine", "warmup_steps": 10, "gradient_accumulation": 2,
+            "weight_decay": 0.02, "noise_offset": 0.05, "holdout": 0.2, "ema_decay": 0.99, "min_snr_gamma": 5,
+            "mixture": "shares", "importance_weights": "on",
+        }  # fmt: skip
+        client.post(reverse("recipe_new"), self.data(preset="joint", t_prime="", **chosen))
+        recipe = Recipe.objects.get()
+        kept = {**chosen, "schedule": "cosine", "importance_weights": True}
+        del kept["lr_schedule"]
+        assert recipe.hyperparameters.items() >= kept.items()
+        page = client.get(recipe.get_absolute_url()).content.decode()
+        for words in (
+            "DoRA",
+            "half a cosine",
+            "fixed shares",
+            "Noise offset",
+            "Held out for validation",
+            "about 1 held out",
+        ):
+            assert words in page
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert (form["lr_schedule"].value(), form["mixture"].value(), form["holdout"].value()) == (
+            "cosine",
+            "shares",
+            0.2,
+        )
+        # The version on whose noise schedule T' is counted has the same name in the form.
+        assert form["schedule"].value() != "cosine"
+
+    def test_fixed_shares_of_a_split_go_by_weight_and_come_back_with_it(self, client, sign_in):
+        sign_in("curator")
+        data = self.data(t_prime=850, mixture="shares", content_weight=1, style_weight=3, holdout="")
+        assert client.post(reverse("recipe_new"), data).status_code == 302
+        recipe = Recipe.objects.get()
+        assert {each.name: each.weight for each in recipe.sources.all()} == {"content": 1, "style": 3}
+        assert recipe.hyperparameters["holdout"] == 0
+        page = client.get(recipe.get_absolute_url()).content.decode()
+        assert "25.0%" in page
+        assert "75.0%" in page
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert [form[name].value() for name in ("t_prime", "content_weight", "style_weight")] == [850, 1, 3]
+
+    def test_one_source_has_nothing_to_mix(self, client, sign_in):
+        sign_in("curator")
+        data = self.data(preset="single", content="", mixture="shares", importance_weights="on")
+        assert client.post(reverse("recipe_new"), data).status_code == 302
+        assert Recipe.objects.get().hyperparameters["mixture"] == "natural"
+        assert "importance_weights" not in Recipe.objects.get().hyperparameters
+
+    def test_wrong_setting_that_is_folded_away_opens_its_panel(self, client, sign_in):
+        sign_in("curator")
+        answer = client.post(reverse("recipe_new"), self.data(holdout="0.9"))
+        assert answer.status_code == 422
+        assert '<details class="panel" open>' in answer.content.decode()
+
     @pytest.mark.parametrize(
         ("changed", "words"),
         [
             ({"name": ""}, "This field is required."),
+            ({"noise_offset": "2"}, "less than or equal to 1"),
+            ({"holdout": "-1"}, "greater than or equal to 0"),
+            ({"gradient_accumulation": "0"}, "greater than or equal to 1"),
             ({"content": ""}, "Choose the dataset version that teaches content."),
             ({"style": "999999"}, "Select a valid choice."),
             ({"t_prime": "999"}, "less than or equal to 998"),
@@ -307,6 +380,12 @@ class TestRuns:
             {"label": "all", "points": [[0, 0.5]]},
         ]
         assert client.get(url, {"chart": "speed"}).json()["series"] == []
+        run.metrics.create(step=31, values={"lr": 1.5e-7, "grad_norm": 2.0})
+        assert client.get(url, {"chart": "rate"}).json()["series"] == [
+            {"label": "learning rate", "points": [[31, 1.5e-7]]}
+        ]
+        gradients = client.get(url, {"chart": "gradients"}).json()
+        assert (gradients["log"], gradients["series"][0]["points"]) == (True, [[31, 2.0]])
         assert client.get(url, {"chart": "else"}).status_code == 404
 
     def test_drawings_are_sent_only_when_there_are_more(self, client, sign_in):
@@ -318,6 +397,82 @@ class TestRuns:
             run=run, step=0, position=0, prompt="a cat", seed=1, image="a" * 64, thumbnail="b" * 64
         )
         assert "a cat" in client.get(url, {"count": 0}).content.decode()
+
+
+class TestComparison:
+    def test_runs_share_a_chart_and_a_table_of_what_differs(self, client, sign_in):
+        sign_in("auditor")
+        parent = make_parent()
+        first = make_run(make_recipe(parent, hyperparameters={"steps": 40}), parent=parent)
+        second = make_run(make_recipe(parent, hyperparameters={"steps": 80}), parent=parent)
+        for run, loss in ((first, 0.5), (second, 0.25)):
+            run.events.create(position=0, kind="validation", step=0, detail={"loss": loss})
+        page = client.get(reverse("runs_compare"), {"run": [second.pk, first.pk]})
+        rows = {row["label"]: row for row in page.context["rows"]}
+        assert (rows["Steps"]["values"], rows["Steps"]["same"]) == ([80, 40], False)
+        assert rows["Images a pass"]["same"]
+        assert "t &gt; 900" in page.content.decode()
+        curve = client.get(f"{reverse('runs_compare_curves')}?{page.context['query']}&chart=validation").json()
+        assert curve["series"] == [
+            {"label": f"run {second.pk}", "points": [[0, 0.25]]},
+            {"label": f"run {first.pk}", "points": [[0, 0.5]]},
+        ]
+
+    def test_nothing_chosen_offers_runs_and_nonsense_is_passed_over(self, client, sign_in):
+        sign_in("curator")
+        assert "There is no run to compare" in client.get(reverse("runs_compare")).content.decode()
+        run = make_run()
+        page = client.get(reverse("runs_compare"), {"run": ["x", "9" * 30, "0", "999999"]})
+        assert page.context["runs"] == []
+        assert f'value="{run.pk}"' in page.content.decode()
+        assert client.get(reverse("runs_compare_curves"), {"chart": "else"}).status_code == 404
+
+    def test_more_runs_than_colours_are_cut(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe()
+        runs = [make_run(recipe).pk for _ in range(8)]
+        page = client.get(reverse("runs_compare"), {"run": runs})
+        assert [run.pk for run in page.context["runs"]] == runs[:6]
+
+
+class TestExports:
+    def test_a_version_is_a_folder_that_diffusers_loads_with_a_card(self, client, sign_in, tiny_folder, tmp_path):
+        sign_in("auditor")
+        parent = make_real_parent(tiny_folder)
+        run = make_run(make_recipe(parent), parent=parent)
+        TrainingRun.objects.filter(pk=run.pk).update(result=parent)
+        answer = client.get(reverse("model_download", args=[parent.number]))
+        archive = tmp_path / "model.zip"
+        archive.write_bytes(b"".join(answer.streaming_content))
+        with zipfile.ZipFile(archive) as file:
+            assert file.testzip() is None
+            file.extractall(tmp_path)
+        folder = tmp_path / f"v{parent.number}"
+        for name in parent.manifest:
+            assert (folder / name).read_bytes() == (tiny_folder / name).read_bytes()
+        said = (tmp_path / f"v{parent.number}-card.md").read_text()
+        assert parent.content_hash in said
+        assert f"by run {run.pk}" in said
+        assert "t > 900" in said
+        again = client.get(reverse("model_download", args=[parent.number]))
+        assert b"".join(again.streaming_content) == archive.read_bytes()
+
+    def test_the_card_says_nothing_of_a_comparison_that_is_still_judged(self, client, sign_in):
+        sign_in("operator")
+        rater = make_person("rater")
+        evaluation = make_evaluation([rater])
+        prefer(evaluation.campaign, rater, 1)
+        assert "Blind side-by-side" not in card(evaluation.candidate)
+        Campaign.objects.filter(pk=evaluation.campaign_id).update(state=CampaignState.CLOSED)
+        assert "Blind side-by-side" in card(evaluation.candidate)
+
+    def test_files_on_another_machine_are_a_sentence(self, client, sign_in):
+        sign_in("operator")
+        version = make_parent(manifest={"unet/config.json": {"sha256": "0" * 64, "bytes": 3}})
+        for name in ("model_download", "model_lora"):
+            answer = client.get(reverse(name, args=[version.number]), follow=True)
+            assert answer.redirect_chain[-1][0] == version.get_absolute_url()
+            assert "lies" in answer.content.decode()
 
 
 class TestEvaluations:
@@ -464,3 +619,124 @@ def test_pending_pairs_include_those_that_nobody_has_judged(client, sign_in):
     shown = {pair["item"] for pair in page.context["pairs"]}
     assert shown == set(evaluation.campaign.items.exclude(pk=item.pk))
     assert shown
+
+
+class TestOlderRecipes:
+    def test_a_recipe_from_before_a_setting_was_known_goes_on_without_it(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe()
+        older = {key: value for key, value in recipe.hyperparameters.items() if key != "holdout"}
+        with connection.cursor() as cursor:
+            # As a migration would see it: the triggers keep everybody else from it.
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            Recipe.objects.filter(pk=recipe.pk).update(hyperparameters=older)
+            cursor.execute("SET LOCAL session_replication_role = origin")
+        assert make_run(Recipe.objects.get(pk=recipe.pk)).spec["holdout"] == 0
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert form["holdout"].value() == 0
+
+
+class TestSweeps:
+    def test_other_values_from_the_same_page_are_another_sweep(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe()
+        key = str(uuid.uuid4())
+        for values in ("850, 900, 950", "800, 850"):
+            data = {"request_key": key, "t_primes": values, "sweep_parent": recipe_parent().pk}
+            client.post(reverse("recipe_sweep", args=[recipe.slug]), data)
+        assert TrainingRun.objects.count() == 5
+
+    def test_a_sweep_is_a_run_for_each_split_and_is_started_once(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe(hyperparameters={"steps": 40})
+        form = client.get(recipe.get_absolute_url()).context["sweep_form"]
+        data = {
+            "request_key": str(form["request_key"].value()),
+            "t_primes": "950, 850,900",
+            "sweep_parent": form["sweep_parent"].value(),
+        }
+        for _ in range(2):
+            answer = client.post(reverse("recipe_sweep", args=[recipe.slug]), data)
+            found = list(TrainingRun.objects.order_by("pk"))
+            assert answer["Location"] == f"/runs/compare/?{'&'.join(f'run={run.pk}' for run in found)}"
+        schedule = schedule_of(recipe_parent())
+        edges = [schedule.timestep_at(run.recipe.sources.get(name="style").log_snr_min) for run in found]
+        assert edges == [850, 900, 950]
+        assert {run.total_steps for run in found} == {40}
+
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ("900", "2 to 6"),
+            ("1,2,3,4,5,6,7", "2 to 6"),
+            ("a,b", "whole numbers"),
+            ("900, 999", "between 0 and 998"),
+            ("", "required"),
+        ],
+    )
+    def test_splits_that_cannot_be_start_nothing(self, client, sign_in, values, words):
+        sign_in("operator")
+        recipe = make_recipe()
+        data = {"t_primes": values, "sweep_parent": recipe_parent().pk}
+        page = client.post(reverse("recipe_sweep", args=[recipe.slug]), data, follow=True).content.decode()
+        assert words in page
+        assert (TrainingRun.objects.count(), Recipe.objects.count()) == (0, 1)
+
+    def test_other_kinds_have_no_split(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe(preset="joint")
+        assert client.get(recipe.get_absolute_url()).context["sweep_form"] is None
+        data = {"t_primes": "850, 900", "sweep_parent": recipe_parent().pk}
+        page = client.post(reverse("recipe_sweep", args=[recipe.slug]), data, follow=True).content.decode()
+        assert "Only a Style Tailoring recipe" in page
+
+
+class TestRehearsals:
+    def test_an_operator_rehearses_what_the_form_says(self, client, sign_in):
+        sign_in("operator")
+        recipe = make_recipe(hyperparameters={"steps": 40})
+        parent = recipe_parent()
+        answer = client.post(reverse("rehearse"), {"recipe": recipe.pk, "parent": parent.pk, "steps": 90, "seed": ""})
+        job = Job.objects.get(kind="training.rehearsal")
+        assert answer["Location"] == reverse("rehearsal", args=[job.pk]) == job.url
+        assert job.payload["spec"]["steps"] == 90
+        assert TrainingRun.objects.count() == 0
+        page = client.get(job.url).content.decode()
+        assert "every 2s" in page
+        figures = {
+            "step_seconds": 0.5, "images_per_second": 32.0, "run_seconds": 45.0, "memory_bytes": 10**9,
+            "checkpoint_bytes": 10**6, "free_bytes": 10**12,
+        }  # fmt: skip
+        finish_job(job)
+        Job.objects.filter(pk=job.pk).update(result=figures)
+        page = client.get(job.url).content.decode()
+        assert "90 steps would take 45 s." in page
+        assert f"?recipe={recipe.pk}&amp;parent={parent.number}&amp;steps=90&amp;seed=0" in page
+        form = client.get(reverse("run_new"), {"recipe": recipe.pk, "steps": "90", "seed": "x"}).context["form"]
+        assert (form["steps"].value(), form["seed"].value()) == (90, None)
+        assert client.get(job.url, headers={"HX-Request": "true"})["HX-Refresh"] == "true"
+
+    def test_a_disk_without_room_is_a_warning_and_a_failure_a_sentence(self, client, sign_in):
+        sign_in("auditor")
+        recipe = make_recipe()
+        job = request_rehearsal(recipe, parent=recipe_parent(), by=make_person("operator"))
+        finish_job(job, "failed")
+        Job.objects.filter(pk=job.pk).update(error="The image 3.png cannot be read.")
+        assert "The image 3.png cannot be read." in client.get(job.url).content.decode()
+        figures = {
+            "step_seconds": 9.0, "images_per_second": 1.0, "run_seconds": 4500.0, "memory_bytes": 10**9,
+            "checkpoint_bytes": 10**9, "free_bytes": 10**9,
+        }  # fmt: skip
+        Job.objects.filter(pk=job.pk).update(state="succeeded", error="", result=figures)
+        assert "too little room" in client.get(job.url).content.decode()
+
+    def test_mistakes_rehearse_nothing(self, client, sign_in):
+        sign_in("operator")
+        answer = client.post(reverse("rehearse"), {"recipe": "x", "parent": ""}, follow=True)
+        assert "Nothing was rehearsed" in answer.content.decode()
+        assert not Job.objects.filter(kind="training.rehearsal").exists()
+        assert client.get(reverse("rehearsal", args=[uuid.uuid4()])).status_code == 404
+
+
+def recipe_parent():
+    return ModelVersion.objects.order_by("number").first()

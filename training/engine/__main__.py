@@ -4,16 +4,22 @@ Exit status: 0 done, 75 may be tried again and resumes (out of memory, disk full
 stopped by SIGTERM or by the file RUN_DIR/cancel with all progress saved, 77 cannot be trained as asked, 78 diverged, 1 a
 fault of the program. With 75, 77, 78 and 1, RUN_DIR/error.json has {"sentence", "retry"}. For the other files see
 `run_files`, for run.json see `recipe`.
+
+Several processes train one run together when a launcher starts them, on one machine or several that share the folder:
+
+    accelerate launch --multi_gpu --num_processes 4 -m training.engine RUN_DIR
+    torchrun --nproc-per-node 4 -m training.engine RUN_DIR
 """
 
 import argparse
 import sys
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 
 from generation.engine.folders import FolderRefused
 from training.engine.bands import TableRefused
-from training.engine.lifeline import StopRequest, die_with_parent, hold_folder
+from training.engine.lifeline import StopRequest, die_with_parent, hold_folder, is_main_process
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run_files import write_json
 
@@ -31,8 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     stop = StopRequest(folder)
     stop.listen()
     try:
-        with hold_folder(folder):
-            (folder / "error.json").unlink(missing_ok=True)
+        with hold_folder(folder) if is_main_process() else nullcontext():
+            if is_main_process():
+                (folder / "error.json").unlink(missing_ok=True)
             # Before torch is imported, which takes seconds: most refusals need none of it.
             load_run(folder / "run.json")
             return _train(folder, stop)
@@ -55,7 +62,7 @@ def _train(folder: Path, stop: StopRequest) -> int:
     except (FolderRefused, TableRefused) as refused:
         return _refuse(folder, refused.sentence, REFUSED)
     except (MemoryError, torch.OutOfMemoryError):
-        return _refuse(folder, "There was not enough memory; a smaller batch size needs less.", RESUMABLE)
+        return _refuse(folder, "There was not enough memory, even for one image at a time.", RESUMABLE)
     except OSError as error:
         traceback.print_exc()
         reason = "The disk is full." if error.errno == 28 else "A file could not be read or written."
@@ -69,7 +76,9 @@ def _train(folder: Path, stop: StopRequest) -> int:
 
 
 def _refuse(folder: Path, sentence: str, status: int) -> int:
-    write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
+    # The others of a group only say that they lost the main process.
+    if is_main_process():
+        write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
     sys.stderr.write(f"{sentence}\n")
     return status
 

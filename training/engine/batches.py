@@ -31,11 +31,20 @@ class Diffusion:
     alphas_cumprod: torch.Tensor  # [T] float32
     prediction_type: str
     min_snr_gamma: float | None = None
+    # One more normal number for each channel of an image, times this, in the noise: with it a model learns to draw
+    # images whose mean is far from grey (Guttenberg 2023, "Diffusion with offset noise").
+    noise_offset: float = 0.0
 
     @classmethod
-    def of(cls, schedule: NoiseSchedule, device: torch.device, min_snr_gamma: float | None = None) -> "Diffusion":
+    def of(
+        cls,
+        schedule: NoiseSchedule,
+        device: torch.device,
+        min_snr_gamma: float | None = None,
+        noise_offset: float = 0.0,
+    ) -> "Diffusion":
         alphas = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)
-        return cls(alphas, schedule.prediction_type, min_snr_gamma)
+        return cls(alphas, schedule.prediction_type, min_snr_gamma, noise_offset)
 
     def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps; in float32, because half precision loses small t."""
@@ -79,6 +88,9 @@ def make_batch(
         generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
         eps_posterior, eps = torch.randn((2, *mean.shape), generator=generator)
         clean.append((mean + std * eps_posterior if sampled else mean) * scaling_factor)
+        # Validation measures what drawing starts from, which has no offset.
+        if diffusion.noise_offset and sampled:
+            eps = eps + diffusion.noise_offset * torch.randn((len(mean), 1, 1), generator=generator)
         noise.append(eps)
         key = encoded.empty_text_key if draw.drop_caption else encoded.text_keys[draw.source][draw.image]
         text.append(encoded.texts[key])

@@ -75,10 +75,14 @@ def publish_folder(temporary: Path, final: Path) -> None:
         for path in files
     }
     write_json(temporary / "manifest.json", {"files": entries})
+    replaced = final.with_name(f".{final.name}.replaced")
     if final.exists():
-        discard_folder(final)
+        # Aside, and gone only once the new one stands: killed in between, `clear_leftovers` puts it back.
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)
     temporary.rename(final)
     sync_folder(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def discard_folder(path: Path) -> None:
@@ -95,7 +99,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a killed process was still writing or removing."""
+    """Remove what a killed process was still writing or removing, and put back what it was about to replace."""
+    for path in (folder / "checkpoints").glob(".step-*.replaced"):
+        standing = path.with_name(path.name.removeprefix(".").removesuffix(".replaced"))
+        if not standing.exists():
+            path.rename(standing)
     for path in [*(folder / "checkpoints").glob(".step-*"), *folder.glob(".result.*")]:
         shutil.rmtree(path, ignore_errors=True)
     for path in folder.glob(".*.tmp-*"):

@@ -18,7 +18,11 @@ LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 @dataclass
 class Learner:
-    """A U-Net in float32 with the parameters that are trained, by name; `step` counts finished updates."""
+    """A U-Net in float32 with the parameters that are trained, by name; `step` counts finished updates.
+
+    `rollbacks` counts how often it went back to a checkpoint because losses were not finite: each halves the rate.
+    `micro_batch` is how many images one forward pass takes, at most the settings' batch size: less where memory was short.
+    """
 
     unet: Any
     parameters: dict[str, torch.nn.Parameter]
@@ -27,12 +31,14 @@ class Learner:
     settings: RunSettings
     step: int = 0
     skipped_in_row: int = 0
+    rollbacks: int = 0
+    micro_batch: int = 0
     final_loss: float | None = field(default=None)
 
 
 def make_learner(unet: Any, settings: RunSettings) -> Learner:
-    """Prepare a frozen float32 U-Net for full training or for LoRA, by `settings.method`."""
-    if settings.method == "lora":
+    """Prepare a frozen float32 U-Net for full training, LoRA or DoRA, by `settings.method`."""
+    if settings.is_low_rank:
         _add_lora(unet, settings)
     else:
         unet.requires_grad_(True)
@@ -44,7 +50,7 @@ def make_learner(unet: Any, settings: RunSettings) -> Learner:
     if settings.ema_decay is not None:
         # Always float32: a half-precision average never moves.
         ema = {name: each.detach().clone().float() for name, each in parameters.items()}
-    return Learner(unet, parameters, optimizer, ema, settings)
+    return Learner(unet, parameters, optimizer, ema, settings, micro_batch=settings.batch_size)
 
 
 def _add_lora(unet: Any, settings: RunSettings) -> None:
@@ -53,7 +59,15 @@ def _add_lora(unet: Any, settings: RunSettings) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key_words("lora", settings.seed)[0] >> 1)
         rank = settings.lora_rank
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS))
+        unet.add_adapter(
+            LoraConfig(
+                r=rank,
+                lora_alpha=rank,
+                init_lora_weights="gaussian",
+                target_modules=LORA_TARGETS,
+                use_dora=settings.method == "dora",
+            )
+        )
     for parameter in unet.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -71,6 +85,11 @@ def learning_rate_at(settings: RunSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def learning_rate_of(learner: Learner) -> float:
+    """The rate of the learner's next update: the schedule's, halved for every rollback."""
+    return learning_rate_at(learner.settings, learner.step) * 0.5**learner.rollbacks
+
+
 def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
     """One optimizer update from the accumulated gradients: (gradient norm before clipping, whether it was made).
 
@@ -79,7 +98,7 @@ def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
     """
     settings = learner.settings
     for group in learner.optimizer.param_groups:
-        group["lr"] = learning_rate_at(settings, learner.step)
+        group["lr"] = learning_rate_of(learner)
     norm = float(torch.nn.utils.clip_grad_norm_(list(learner.parameters.values()), settings.max_grad_norm))
     updated = math.isfinite(loss) and math.isfinite(norm)
     if updated:
@@ -131,7 +150,13 @@ def snapshot(learner: Learner, **state: Any) -> Checkpoint:
         weights={name: each.detach() for name, each in learner.parameters.items()},
         optimizer=optimizer_tensors(learner.optimizer, names),
         ema=learner.ema,
-        state={"skipped_in_row": learner.skipped_in_row, "final_loss": learner.final_loss, **state},
+        state={
+            "skipped_in_row": learner.skipped_in_row,
+            "rollbacks": learner.rollbacks,
+            "micro_batch": learner.micro_batch,
+            "final_loss": learner.final_loss,
+            **state,
+        },
     )
 
 
@@ -146,16 +171,31 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
             learner.ema[name].copy_(tensor)
     learner.step = checkpoint.step
     learner.skipped_in_row = int(checkpoint.state["skipped_in_row"])
+    # Older checkpoints know neither.
+    learner.rollbacks = int(checkpoint.state.get("rollbacks", 0))
+    learner.micro_batch = int(checkpoint.state.get("micro_batch", learner.settings.batch_size))
     learner.final_loss = checkpoint.state["final_loss"]
+
+
+def low_rank_weights(learner: Learner) -> Tensors | None:
+    """The low-rank updates on the CPU, named as diffusers and most other tools read them; None for full training."""
+    if not learner.settings.is_low_rank:
+        return None
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict
+
+    with weights_for_use(learner) as unet:
+        named = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+        return {f"unet.{name}": tensor.detach().cpu().clone() for name, tensor in named.items()}
 
 
 def merged_weights(learner: Learner) -> Tensors:
     """The published U-Net's weights by name, on the CPU, with LoRA merged in. The learner cannot train afterwards."""
     with weights_for_use(learner) as unet:
-        if learner.settings.method == "lora":
+        if learner.settings.is_low_rank:
             unet.fuse_lora()
             unet.unload_lora()
         weights = {name: each.detach().cpu().clone() for name, each in unet.state_dict().items()}
-        if learner.settings.method == "lora":
+        if learner.settings.is_low_rank:
             learner.ema = None
     return weights

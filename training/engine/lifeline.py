@@ -36,6 +36,11 @@ def hold_folder(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
         yield
 
 
+def is_main_process() -> bool:
+    """Whether this is the one of a group of processes that writes (see `group`), by its environment."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def die_with_parent() -> None:
     """If ATELIER_PARENT_PID is set, be killed when that process dies: an orphan would train what somebody else resumes.
 

@@ -25,7 +25,7 @@ from typing import Any
 from training.engine.bands import FULL_BAND, Band
 
 SCHEMA = 1
-METHODS = ("full", "lora")
+METHODS = ("full", "lora", "dora")
 OPTIMIZERS = ("adamw",)
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -74,7 +74,8 @@ class RunSettings:
     sources: tuple[Source, ...]
     cache_dir: str
     schema: int = SCHEMA
-    # full: all weights of the U-Net; lora: low-rank updates of its attention projections, merged into the result.
+    # full: all weights of the U-Net; lora: low-rank updates of its attention projections, merged into the result;
+    # dora: the same with a magnitude of its own for every output (Liu et al. 2024, arXiv 2402.09353).
     method: str = "full"
     lora_rank: int = 16
     steps: int = 300
@@ -91,6 +92,10 @@ class RunSettings:
     ema_decay: float | None = None
     # Min-SNR loss weights (Hang et al. 2023, arXiv 2303.09556); null leaves every timestep at weight 1.
     min_snr_gamma: float | None = None
+    # Noise of one value a channel, this strong, on top of each draw's noise: teaches very dark and very light images.
+    noise_offset: float = 0.0
+    # Share of each source's images that only validation sees; 0 validates on images that are trained on.
+    holdout: float = 0.0
     # Share of captions replaced by the empty one, which guidance needs.
     caption_dropout: float = 0.1
     # natural: t first, then a source whose band holds t. shares: the source by weight first, then t in its band.
@@ -114,6 +119,10 @@ class RunSettings:
     @property
     def images_per_step(self) -> int:
         return self.batch_size * self.gradient_accumulation
+
+    @property
+    def is_low_rank(self) -> bool:
+        return self.method in ("lora", "dora")
 
     def as_json(self) -> dict[str, Any]:
         """The mapping that `parse_run` reads back to an equal value."""
@@ -150,6 +159,8 @@ _NUMBERS = {
     "ema_decay": (0.0, 0.999999),
     "min_snr_gamma": (1e-3, 1e3),
     "caption_dropout": (0.0, 1.0),
+    "noise_offset": (0.0, 1.0),
+    "holdout": (0.0, 0.5),
     "sample_guidance": (0.0, 50.0),
 }
 _NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}

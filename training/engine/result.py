@@ -1,4 +1,8 @@
-"""The result of a run: a complete model folder, equal to the parent's but for the U-Net's weights."""
+"""The result of a run: a complete model folder, equal to the parent's but for the U-Net's weights.
+
+A low-rank run's updates lie beside them as `lora/pytorch_lora_weights.safetensors`, the file that diffusers'
+`load_lora_weights` reads onto the parent.
+"""
 
 import shutil
 from pathlib import Path
@@ -13,6 +17,7 @@ from training.engine.recipe import RunRefused
 from training.engine.run_files import sync_folder
 
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+LORA_WEIGHTS = "lora/pytorch_lora_weights.safetensors"
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
@@ -20,7 +25,7 @@ class Diverged(RunRefused):
     """The training left the finite numbers."""
 
 
-def publish_result(folder: Path, parent: Path, unet_weights: Tensors) -> str:
+def publish_result(folder: Path, parent: Path, unet_weights: Tensors, low_rank: Tensors | None = None) -> str:
     """Write `folder`/result and return its content hash.
 
     All files but the U-Net's weights are the parent's, byte for byte; the weights have the types that the parent's have
@@ -35,6 +40,9 @@ def publish_result(folder: Path, parent: Path, unet_weights: Tensors) -> str:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in cast.values()):
         raise Diverged("The training diverged: some of its weights are not finite numbers.")
     save_file(cast, temporary / "unet" / UNET_WEIGHTS, metadata={"format": "pt"})
+    if low_rank is not None:
+        (temporary / LORA_WEIGHTS).parent.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in low_rank.items()}, temporary / LORA_WEIGHTS)
     inspect_folder(temporary)
     content_hash, _ = hash_folder(temporary)
     _sync_all(temporary)
@@ -46,7 +54,9 @@ def publish_result(folder: Path, parent: Path, unet_weights: Tensors) -> str:
 
 
 def _old_weights(folder: str, names: list[str]) -> set[str]:
-    """The parent's U-Net weights, whole or in shards: the result has one file."""
+    """The parent's U-Net weights, whole or in shards, since the result has one file; and what made the parent itself."""
+    if (Path(folder) / "model_index.json").exists():
+        return {"lora"} & set(names)
     if Path(folder).name != "unet":
         return set()
     return {name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))}

@@ -1,7 +1,7 @@
 """The files through which a run is watched: progress, metrics, events and errors in the run's folder.
 
     metrics.jsonl    one line a step: {"step", "loss", "loss_by_source": {name: mse}, "loss_by_band": {label: mse}, "lr",
-                     "grad_norm", "images_per_second", "seconds", "skipped", "time"}; every step appears exactly once, in
+                     "grad_norm", "images_per_second", "seconds", "memory_bytes", "skipped", "time"}; every step appears exactly once, in
                      order; "loss" is null and "skipped" true where a step was not finite and left the weights as they were
     events.jsonl     one line a happening: {"kind", "step", "time", ...}; see `KINDS`
     progress.json    the present state: {"phase", "step", "steps", "done", "total", "images_per_second", "eta_seconds",
@@ -21,7 +21,10 @@ from typing import Any
 
 # started: first start. restarted: again from step 0, since no checkpoint had been saved yet. resumed: from "step".
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
-# whose loss was not finite. stopped: a cancel or SIGTERM. finished: the result is there.
+# whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
+# learning "rate". smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
+# SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. collapse: drawings of different
+# prompts differ by a "share" of what the parent's do. finished: the result is there.
 KINDS = (
     "started",
     "restarted",
@@ -31,19 +34,25 @@ KINDS = (
     "samples",
     "quarantined",
     "skipped",
+    "rolled_back",
+    "smaller_batch",
+    "overfitting",
+    "collapse",
     "stopped",
     "finished",
 )
 # Of these a resumed run drops what lies beyond its step, because it will happen again.
-REPEATED = {"checkpoint", "validation", "samples", "skipped"}
+REPEATED = {"checkpoint", "validation", "samples", "skipped", "overfitting", "collapse"}
 PROGRESS_SECONDS = 1.0
 
 
 class RunFiles:
-    """Writer of one run's folder. Only one process may hold it: see `lock.hold_folder`."""
+    """Writer of one run's folder. Only one process may hold it: see `lifeline.hold_folder`. Others that train the same run
+    with it are given `writes=False`, and only read."""
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, *, writes: bool = True) -> None:
         self.folder = folder
+        self.writes = writes
         self.steps = steps
         self.metrics_path = folder / "metrics.jsonl"
         self.events_path = folder / "events.jsonl"
@@ -51,10 +60,12 @@ class RunFiles:
         self._written = 0.0
 
     def metric(self, line: Mapping[str, Any]) -> None:
-        append_line(self.metrics_path, {**line, "time": time.time()})
+        if self.writes:
+            append_line(self.metrics_path, {**line, "time": time.time()})
 
     def event(self, kind: str, step: int, **details: Any) -> None:
-        append_line(self.events_path, {"kind": kind, "step": step, "time": time.time(), **details})
+        if self.writes:
+            append_line(self.events_path, {"kind": kind, "step": step, "time": time.time(), **details})
 
     def events(self, kind: str | None = None) -> list[dict[str, Any]]:
         return [line for line in read_lines(self.events_path) if kind is None or line.get("kind") == kind]
@@ -64,6 +75,8 @@ class RunFiles:
 
     def progress(self, *, now: bool = False, **changes: Any) -> None:
         """Update progress.json; a change of phase is written at once, the rest about once a second."""
+        if not self.writes:
+            return
         due = now or changes.get("phase", self._progress["phase"]) != self._progress["phase"]
         if "phase" in changes:
             self._progress.pop("done", None)
@@ -83,6 +96,8 @@ class RunFiles:
 
     def rewind(self, step: int) -> None:
         """Drop the lines of steps beyond `step`, which will be trained again, and any half-written last line."""
+        if not self.writes:
+            return
         _keep(self.metrics_path, lambda line: line["step"] <= step)
         _keep(self.events_path, lambda line: line["kind"] not in REPEATED or line["step"] <= step)
 

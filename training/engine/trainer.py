@@ -7,47 +7,53 @@ bits as one that was not, on the same kind of machine with the same number of th
 
 import hashlib
 import json
-import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from generation.engine.draw import DrawRequest, Interrupted, chunk_requests, draw, png_bytes
 from generation.engine.folders import hash_folder
-from generation.engine.pipeline import Pipeline, load_pipeline
-from training.engine.bands import NoiseSchedule, region_label, report_regions
-from training.engine.batches import Diffusion, make_batch
-from training.engine.cache import Encoded, encode_sources
+from generation.engine.pipeline import load_pipeline
+from training.engine.bands import NoiseSchedule, report_regions
+from training.engine.batches import Diffusion
+from training.engine.board import Board
+from training.engine.cache import encode_sources
 from training.engine.checkpoints import (
+    Checkpoint,
     checkpoint_name,
     clear_leftovers,
     list_checkpoints,
     load_newest,
     save_checkpoint,
 )
-from training.engine.draws import Mixture, key_words
+from training.engine.draws import Mixture
+from training.engine.group import Group, join_group
+from training.engine.holdout import split_sources
 from training.engine.learner import (
     Learner,
-    apply_gradients,
-    learning_rate_at,
+    learning_rate_of,
+    low_rank_weights,
     make_learner,
     merged_weights,
     restore,
     snapshot,
-    weights_for_use,
 )
 from training.engine.manifests import Item, read_manifest
+from training.engine.observation import observe
 from training.engine.recipe import RunRefused, RunSettings, load_run
 from training.engine.result import Diverged, publish_result
-from training.engine.run_files import RunFiles, write_bytes, write_json
-from training.engine.validation import Cell, make_grid, validate
+from training.engine.run import Run
+from training.engine.run_files import RunFiles, write_json
+from training.engine.steps import peak_memory, train_step
+from training.engine.validation import make_grid
 
+# Steps in a row without a finite loss, and times of going back to a checkpoint, before a run counts as diverged.
 MAX_SKIPPED = 5
+MAX_ROLLBACKS = 2
 RATE_WINDOW = 20
 # What may change between the attempts of one run without changing its weights.
 FREE_SETTINGS = {
@@ -63,33 +69,12 @@ FREE_SETTINGS = {
     "sample_steps",
     "sample_guidance",
 }
+# What older runs did without, and the value that is the same as without: they may be continued.
+LATER_SETTINGS = {"noise_offset": 0.0, "holdout": 0.0}
 
 
 class Stopped(Exception):
     """A cancel or SIGTERM; all that was learned is in a checkpoint."""
-
-
-@dataclass
-class Run:
-    """One run at work: what it was asked, what it reads, what it learns, and where it writes."""
-
-    folder: Path
-    settings: RunSettings
-    stop: Callable[[], bool]
-    files: RunFiles
-    pipeline: Pipeline
-    schedule: NoiseSchedule
-    encoded: Encoded
-    mixture: Mixture
-    diffusion: Diffusion
-    regions: list[range]
-    grid: list[Cell]
-    learner: Learner
-    digest: str
-
-    @property
-    def scaling_factor(self) -> float:
-        return float(self.pipeline.pipe.vae.config.scaling_factor)
 
 
 def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
@@ -102,18 +87,30 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
         return
     started = time.monotonic()
     settings = load_run(folder / "run.json")
-    clear_leftovers(folder)
-    run = _prepare(folder, settings, stop)
-    _resume(run)
-    _loop(run)
-    _finish(run, started)
+    with join_group(settings.device) as group:
+        if settings.images_per_step < group.size:
+            raise RunRefused(f"{group.size} processes cannot share a step of {settings.images_per_step} images.")
+        with group.main_first():
+            if group.is_main:
+                clear_leftovers(folder)
+            run = _prepare(folder, settings, stop, group)
+            _resume(run)
+        if group.is_main:
+            run.board.begin(run.learner.step)
+        try:
+            _loop(run)
+        finally:
+            run.board.close()
+        if group.is_main:
+            _finish(run, started)
 
 
-def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> Run:
+def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group: Group) -> Run:
     """Check and load everything that the loop needs."""
-    files = RunFiles(folder, settings.steps)
+    files = RunFiles(folder, settings.steps, writes=group.is_main)
     files.progress(phase="loading", now=True)
     sources = [read_manifest(folder / source.manifest) for source in settings.sources]
+    splits = split_sources(sources, settings.holdout)
     parent = folder / settings.parent
     parent_hash, parent_manifest = hash_folder(parent)
     if parent_hash != settings.parent_hash:
@@ -128,7 +125,7 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
     mixture = Mixture(
         schedule,
         settings.sources,
-        tuple(len(items) for items in sources),
+        tuple(split.trained for split in splits),
         seed=settings.seed,
         mode=settings.mixture,
         importance_weights=settings.importance_weights,
@@ -141,7 +138,11 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
             files.event("stopped", 0)
             raise Stopped
 
-    encoded = encode_sources(pipeline, parent_manifest, sources, folder / settings.cache_dir, report)
+    learner = make_learner(pipeline.pipe.unet, settings)
+    check_disk(folder, settings, learner)
+    encoded = encode_sources(
+        pipeline, parent_manifest, [split.items for split in splits], folder / settings.cache_dir, report
+    )
     return Run(
         folder=folder,
         settings=settings,
@@ -151,17 +152,39 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool]) -> R
         schedule=schedule,
         encoded=encoded,
         mixture=mixture,
-        diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma),
+        diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma, settings.noise_offset),
         regions=report_regions(schedule, settings.sources),
-        grid=make_grid(schedule, settings.sources, sources),
-        learner=make_learner(pipeline.pipe.unet, settings),
+        grid=make_grid(schedule, settings.sources, splits),
+        learner=learner,
         digest=_digest(settings, sources),
+        board=Board(folder),
+        group=group,
     )
+
+
+def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
+    """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result."""
+    weights = 4 * sum(each.numel() for each in learner.parameters.values())
+    # Weights, both moments of AdamW, and the average; a new checkpoint is whole before an old one goes.
+    checkpoint = weights * (3 + (learner.ema is not None))
+    kept = sum(each.stat().st_size for each in folder.glob("checkpoints/*/*"))
+    result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
+    needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunRefused(
+            f"The disk has {free / 1e9:.1f} GB free; the run's checkpoints and result need {needed / 1e9:.1f} GB.",
+            retry=True,
+        )
 
 
 def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
     """A hash of all that decides the weights: a checkpoint of other settings is never continued."""
-    deciding = {key: value for key, value in settings.as_json().items() if key not in FREE_SETTINGS}
+    deciding = {
+        key: value
+        for key, value in settings.as_json().items()
+        if key not in FREE_SETTINGS and LATER_SETTINGS.get(key, ...) != value
+    }
     for row, items in zip(deciding["sources"], sources, strict=True):
         row["manifest"] = [[item.sha256, item.caption] for item in items]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
@@ -169,7 +192,12 @@ def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
 
 def _machine(run: Run) -> dict[str, Any]:
     """What the last bits of a sum depend on."""
-    return {"torch": torch.__version__, "device": str(run.pipeline.device), "threads": torch.get_num_threads()}
+    return {
+        "torch": torch.__version__,
+        "device": str(run.pipeline.device),
+        "threads": torch.get_num_threads(),
+        "processes": run.group.size,
+    }
 
 
 def _resume(run: Run) -> None:
@@ -196,20 +224,26 @@ def _resume(run: Run) -> None:
 
 
 def _loop(run: Run) -> None:
-    settings, learner = run.settings, run.learner
-    learner.unet.train()
+    settings = run.settings
+    run.learner.unet.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
-        _observe(run)
-        if run.stop():
+        if run.group.is_main:
+            # The others wait for it at the step's first exchange.
+            observe(run)
+        if run.group.agree(run.stop()):
             _stop(run)
-        if learner.step >= settings.steps:
+        if run.learner.step >= settings.steps:
             return
         started = time.monotonic()
-        line = _train_step(run)
+        line = train_step(run)
+        learner = run.learner
         seconds.append(time.monotonic() - started)
         rate = settings.images_per_step * len(seconds) / sum(seconds)
-        run.files.metric({**line, "images_per_second": rate, "seconds": seconds[-1]})
+        memory = peak_memory(run.pipeline.device)
+        metric = {**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory}
+        run.board.metric(metric)
+        run.files.metric(metric)
         left = settings.steps - learner.step
         run.files.progress(
             phase="training",
@@ -219,119 +253,70 @@ def _loop(run: Run) -> None:
             eta_seconds=left * settings.images_per_step / rate,
         )
         if learner.skipped_in_row > MAX_SKIPPED:
-            raise Diverged(f"The training diverged: {MAX_SKIPPED + 1} steps in a row had no finite loss.")
-        if learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
+            _roll_back(run)
+        elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
             _save(run)
 
 
-def _train_step(run: Run) -> dict[str, Any]:
-    """One update. Returns the step's metrics."""
-    settings, learner = run.settings, run.learner
-    # Only networks with dropout draw from the global generator; even they repeat exactly.
-    torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
-    draws = [run.mixture.draw(learner.step, slot) for slot in range(settings.images_per_step)]
-    errors, losses = [], []
-    for start in range(0, len(draws), settings.batch_size):
-        batch = make_batch(draws[start : start + settings.batch_size], run.encoded, run.diffusion, run.scaling_factor)
-        with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=_half_precision(run)):
-            predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-        error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-        loss = (error * batch.weights).sum() / len(draws)
-        loss.backward()
-        errors.append(error.detach())
-        losses.append(loss.detach())
-    # One transfer a step: each would make a GPU wait.
-    squared_errors = torch.cat(errors).tolist()
-    total = float(torch.stack(losses).sum())
-    rate = learning_rate_at(settings, learner.step)
-    norm, updated = apply_gradients(learner, total)
-    if not updated:
-        run.files.event("skipped", learner.step)
-    names = [settings.sources[each.source].name for each in draws]
-    return {
-        "step": learner.step,
-        "loss": total if updated else None,
-        "loss_by_source": _means(names, squared_errors),
-        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], squared_errors),
-        "lr": rate,
-        "grad_norm": norm if math.isfinite(norm) else None,
-        "skipped": not updated,
-    }
+def _roll_back(run: Run) -> None:
+    """Go back to the last checkpoint, or to the parent where there is none yet, with half the learning rate.
+
+    Raises `Diverged` where that was done `MAX_ROLLBACKS` times already.
+    """
+    learner = run.learner
+    if learner.rollbacks >= MAX_ROLLBACKS:
+        raise Diverged(
+            f"The training diverged: {MAX_SKIPPED + 1} steps in a row had no finite loss, also after going back "
+            f"{MAX_ROLLBACKS} times with half the learning rate."
+        )
+    failed, rollbacks = learner.step, learner.rollbacks + 1
+    with run.group.main_first():
+        checkpoint, damaged = load_newest(run.folder)
+    # Before the main process writes the same checkpoint again, all have read it.
+    run.group.wait()
+    for name in damaged:
+        run.files.event("quarantined", failed, checkpoint=name)
+    if checkpoint is None and damaged:
+        raise RunRefused("The run's losses are not finite, and none of its checkpoints is whole; it cannot go back.")
+    if checkpoint is None:
+        # A fresh learner's weights are the parent's: nothing else of the run has to be prepared again. The old ones make
+        # room for them first.
+        learner.optimizer.state.clear()
+        run.pipeline.pipe.to("cpu")
+        run.pipeline = load_pipeline(run.folder / run.settings.parent, run.settings.device, "float32")
+        run.learner = make_learner(run.pipeline.pipe.unet, run.settings)
+        run.learner.unet.train()
+    else:
+        run.learner = _relearn(run, checkpoint)
+    run.learner.rollbacks = rollbacks
+    run.files.rewind(run.learner.step)
+    if run.group.is_main:
+        run.board.begin(run.learner.step)
+    run.files.event("rolled_back", failed, to=run.learner.step, rate=learning_rate_of(run.learner))
+    # What a killed run goes on from must know of it.
+    if run.learner.step:
+        _save(run)
 
 
-def _half_precision(run: Run) -> bool:
-    """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
-    return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
-
-
-def _region_of(run: Run, timestep: int) -> str:
-    return next(region_label(region) for region in run.regions if timestep in region)
-
-
-def _means(labels: list[str], values: list[float]) -> dict[str, float]:
-    """The mean of the finite values of each label."""
-    groups: dict[str, list[float]] = {}
-    for label, value in zip(labels, values, strict=True):
-        if math.isfinite(value):
-            groups.setdefault(label, []).append(value)
-    return {label: sum(group) / len(group) for label, group in groups.items()}
-
-
-def _is_due(run: Run, kind: str, every: int) -> bool:
-    """At step 0 (the parent), every so often, and at the end; once each, also across resumes."""
-    step = run.learner.step
-    return every > 0 and (step % every == 0 or step == run.settings.steps) and not run.files.happened(kind, step)
-
-
-def _observe(run: Run) -> None:
-    """Validate and draw samples if this step is due for it."""
-    settings, step = run.settings, run.learner.step
-    if _is_due(run, "validation", settings.validate_every):
-        run.files.progress(phase="validating", step=step)
-        rows = settings.sources
-        losses = validate(run.learner, run.grid, rows, run.encoded, run.diffusion, run.scaling_factor)
-        run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
-    if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
-        run.files.progress(phase="sampling", step=step)
-        try:
-            _draw_samples(run)
-        except Interrupted:
-            return  # The loop sees the same request and stops; the samples are drawn after resuming.
-
-
-def _draw_samples(run: Run) -> None:
-    """samples/step-000100/00.png ... in the order of the prompts."""
-    settings, step = run.settings, run.learner.step
-    requests = [
-        DrawRequest(each.prompt, seed=each.seed, steps=settings.sample_steps, guidance=settings.sample_guidance)
-        for each in settings.sample_prompts
-    ]
-    images = []
-    with weights_for_use(run.learner):
-        for chunk in chunk_requests(requests):
-            images += draw(run.pipeline, chunk, lambda done, total: not run.stop())
-    folder = run.folder / "samples" / checkpoint_name(step)
-    folder.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:02d}.png" for number in range(len(images))]
-    for name, image in zip(names, images, strict=True):
-        write_bytes(folder / name, png_bytes(image))
-    run.files.event("samples", step, folder=f"samples/{folder.name}", files=names)
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no NaN: a value that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
+    """The run's learner as the checkpoint has it, with an optimizer that remembers nothing since."""
+    learner, micro_batch = run.learner, run.learner.micro_batch
+    learner.optimizer.state.clear()
+    restore(learner, checkpoint)
+    learner.skipped_in_row, learner.micro_batch = 0, min(micro_batch, learner.micro_batch)
+    return learner
 
 
 def _save(run: Run) -> None:
+    if not run.group.is_main:
+        return
     run.files.sync_lines()
+    run.board.flush()
     state = snapshot(run.learner, digest=run.digest, machine=_machine(run))
     path = save_checkpoint(run.folder, state, run.settings.keep_checkpoints)
-    run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
+    # After a rollback the same step is saved once more.
+    if not run.files.happened("checkpoint", run.learner.step):
+        run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
 
 
 def _stop(run: Run) -> None:
@@ -347,7 +332,8 @@ def _finish(run: Run, started: float) -> None:
     files, learner = run.files, run.learner
     files.progress(phase="publishing", step=learner.step, now=True)
     validations = files.events("validation")
-    content_hash = publish_result(run.folder, run.folder / run.settings.parent, merged_weights(learner))
+    low_rank = low_rank_weights(learner)  # Merging takes them apart.
+    content_hash = publish_result(run.folder, run.folder / run.settings.parent, merged_weights(learner), low_rank)
     if not files.happened("finished", learner.step):
         files.event("finished", learner.step, content_hash=content_hash)
     files.progress(phase="done", step=learner.step, eta_seconds=0, now=True)

@@ -1,8 +1,8 @@
 """The validation loss: the denoising error on a frozen grid of (image, noise, timestep), by source and region.
 
 The grid has points in every region of timesteps, so the content band (a tenth of all timesteps, and the one place where
-content is learned) is never averaged away. Its images are training images: it measures fit and forgetting, not
-generalisation, which the side-by-side judges.
+content is learned) is never averaged away. Its images are those that the run holds out; of a source that holds none
+out they are training images, which show fit and forgetting, not generalisation.
 """
 
 import time
@@ -16,8 +16,8 @@ from training.engine.bands import NoiseSchedule, cell_shares, region_label, repo
 from training.engine.batches import Diffusion, make_batch
 from training.engine.cache import Encoded
 from training.engine.draws import Draw, key_words
+from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
-from training.engine.manifests import Item
 from training.engine.recipe import Source
 
 IMAGES = 8
@@ -33,20 +33,23 @@ class Cell:
     region: range
     share: float
     draws: tuple[Draw, ...]
+    held_out: bool
 
 
-def make_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence[Sequence[Item]]) -> list[Cell]:
+def make_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
     """Every source in every region, also where its band says nothing: what is forgotten there shows here."""
     cells = []
     for region in report_regions(schedule, rows):
         shares = cell_shares(schedule, rows, region)
-        for source, items in enumerate(sources):
+        for source, split in enumerate(sources):
             draws = tuple(
-                Draw(timestep, source, image, False, key_words("validation", items[image].sha256, timestep)[0] >> 1)
-                for image in _chosen(items)
+                Draw(
+                    timestep, source, image, False, key_words("validation", split.items[image].sha256, timestep)[0] >> 1
+                )
+                for image in _chosen(split)
                 for timestep in _spread(region)
             )
-            cells.append(Cell(source, region, shares[source], draws))
+            cells.append(Cell(source, region, shares[source], draws, split.held > 0))
     return cells
 
 
@@ -58,7 +61,7 @@ def validate(
     diffusion: Diffusion,
     scaling_factor: float,
 ) -> dict[str, Any]:
-    """{"loss", "by_source", "by_band", "cells": [{"source", "band", "mse", "share", "points"}], "seconds"}.
+    """{"loss", "by_source", "by_band", "cells": [{"source", "band", "mse", "share", "points", "held_out"}], "seconds"}.
 
     "loss" weighs the cells by their natural share of training draws: it is the objective itself, on the frozen grid.
     `by_source` is the same within each source's own band; `by_band` the plain mean over sources.
@@ -86,6 +89,7 @@ def validate(
                 "mse": error,
                 "share": cell.share,
                 "points": len(cell.draws),
+                "held_out": cell.held_out,
             }
             for cell, label, error in zip(grid, labels, errors, strict=True)
         ],
@@ -102,9 +106,12 @@ def _cell_error(unet: Any, cell: Cell, encoded: Encoded, diffusion: Diffusion, s
     return total / len(cell.draws)
 
 
-def _chosen(items: Sequence[Item]) -> list[int]:
+def _chosen(split: Split) -> list[int]:
     """Up to `IMAGES` indices, by a hash of each image: the same whatever the order of the manifest."""
-    ranked = sorted(range(len(items)), key=lambda i: key_words("validation image", items[i].sha256, items[i].caption))
+    items = split.items
+    ranked = sorted(
+        split.for_validation, key=lambda i: key_words("validation image", items[i].sha256, items[i].caption)
+    )
     return ranked[:IMAGES]
 
 

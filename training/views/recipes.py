@@ -1,24 +1,66 @@
 """Recipes: the list, the form with its noise axis, and one recipe with what can be done with it."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_http_methods, require_safe
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
 from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
-from training import recipes
-from training.forms import RecipeForm, dataset_versions, suggested_sources
+from training import recipes, runs
+from training.forms import RecipeForm, SweepForm, dataset_versions, suggested_sources
 from training.models import Preset, Recipe, TrainingRun
 from training.recipes import RecipeRefused
 from training.tables import TableView, view_tables
 
 TEAM = [Role.CURATOR, Role.OPERATOR]
+# Those that the form folds away until one of them is wrong.
+FOLDED_FIELDS = (
+    "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
+    "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed",
+)  # fmt: skip
+LABELS = {
+    "steps": "Steps",
+    "batch_size": "Images a pass",
+    "gradient_accumulation": "Passes a step",
+    "learning_rate": "Learning rate",
+    "schedule": "Schedule of the rate",
+    "warmup_steps": "Warm-up steps",
+    "method": "Method",
+    "lora_rank": "Rank",
+    "weight_decay": "Weight decay",
+    "caption_dropout": "Captions left out",
+    "min_snr_gamma": "Min-SNR γ",
+    "noise_offset": "Noise offset",
+    "ema_decay": "Moving average",
+    "mixture": "Mixture",
+    "importance_weights": "Weighed back to the natural mixture",
+    "holdout": "Held out for validation",
+    "seed": "Seed",
+    "checkpoint_every": "Checkpoint every",
+    "validate_every": "Validate every",
+    "sample_every": "Draw every",
+}
+VALUES: dict[tuple[str, Any], str] = {
+    ("method", "full"): "all weights",
+    ("method", "lora"): "LoRA",
+    ("method", "dora"): "DoRA",
+    ("schedule", "constant"): "constant",
+    ("schedule", "cosine"): "half a cosine",
+    ("mixture", "natural"): "natural",
+    ("mixture", "shares"): "fixed shares",
+    ("importance_weights", True): "yes",
+    ("importance_weights", False): "no",
+}
 
 
 @require_safe
@@ -48,6 +90,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
         "may_write": may_write(request),
         "has_data": dataset_versions().exists(),
         "has_model": ModelVersion.objects.exists(),
+        "more_errors": any(form[name].errors for name in FOLDED_FIELDS),
         **_preview(form),
     }
     return render(request, "training/recipe_new.html", context, status=422 if form.errors else 200)
@@ -81,15 +124,16 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
             tables = view_tables([(each.name, recipes.rows_of(each), each.hyperparameters) for each in chain], schedule)
         except RecipeRefused as refused:
             problem = refused.sentence
-    runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
+    its_runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
     context = {
         "recipe": found,
         "chain": chain,
         "tables": tables,
         "problem": problem,
         "parent": parent,
-        "hyperparameters": _readable(found.hyperparameters),
-        "runs": runs.select_related("job", "parent", "result"),
+        "hyperparameters": readable(found.hyperparameters),
+        "sweep_form": SweepForm(initial={"sweep_parent": parent.pk}) if parent and _has_split(found) else None,
+        "runs": its_runs.select_related("job", "parent", "result"),
         "before": Recipe.objects.filter(then=found).first(),
         "may_write": may_write(request),
         "may_run": may_run(request),
@@ -98,12 +142,41 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "training/recipe.html", context)
 
 
+@require_POST
+@policy(write=[Role.OPERATOR])
+def recipe_sweep(request: HttpRequest, slug: str) -> HttpResponse:
+    """Start the recipe at several values of T', and go to where their runs are compared."""
+    found = get_object_or_404(Recipe.objects.visible_to(member(request)), slug=slug)
+    form = SweepForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, " ".join(str(error) for errors in form.errors.values() for error in errors))
+        return redirect(found)
+    cleaned = form.cleaned_data
+    try:
+        started = runs.start_sweep(
+            found,
+            cleaned["t_primes"],
+            parent=cleaned["sweep_parent"],
+            by=member(request),
+            request_key=str(cleaned["request_key"] or ""),
+        )
+    except RecipeRefused as refused:
+        messages.error(request, refused.sentence)
+        return redirect(found)
+    messages.success(request, f"{len(started)} runs are queued, one for each T'.")
+    return redirect(f"{reverse('runs_compare')}?{urlencode([('run', run.pk) for run in started])}")
+
+
 def may_write(request: HttpRequest) -> bool:
     return bool(member(request).is_superuser or member(request).has_role(Role.CURATOR, Role.OPERATOR))
 
 
 def may_run(request: HttpRequest) -> bool:
     return bool(member(request).is_superuser or member(request).has_role(Role.OPERATOR))
+
+
+def _has_split(found: Recipe) -> bool:
+    return found.preset == Preset.STYLE_TAILORING
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:
@@ -116,9 +189,19 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     }
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
-        initial |= {**like.hyperparameters, "preset": like.preset}
+        # `schedule` is the form's word for the version on whose noise schedule T' is counted.
+        settings = {
+            "lr_schedule" if key == "schedule" else key: value
+            for key, value in recipes.hyperparameters_of(like).items()
+        }
+        initial |= {**settings, "preset": like.preset}
         for each in recipes.chain_of(like):
             initial |= {source.name: source.dataset_version_id for source in each.sources.all()}
+            initial |= {f"{source.name}_weight": source.weight for source in each.sources.all()}
+        edge = like.sources.filter(name="style").values_list("log_snr_min", flat=True).first()
+        if edge is not None and promoted is not None:
+            with suppress(RecipeRefused):
+                initial["t_prime"] = recipes.schedule_of(promoted).timestep_at(edge)
     for name in ("content", "style"):
         if request.GET.get(name, "").isdecimal():
             initial[name] = int(request.GET[name])
@@ -172,24 +255,18 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
         rows = recipes.preset_tables(preset, schedule=schedule, **table)
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}
-    hyperparameters = {"steps": values.get("steps") or 0, "batch_size": values.get("batch_size") or 0}
+    mixing = preset in (Preset.JOINT, Preset.STYLE_TAILORING)
+    hyperparameters = {
+        **{key: values.get(key) for key in ("steps", "batch_size", "gradient_accumulation", "holdout")},
+        "mixture": values.get("mixture") if mixing else "natural",
+    }
     return {"tables": view_tables([("", each, hyperparameters) for each in rows], schedule), "problem": ""}
 
 
-def _readable(hyperparameters: dict[str, Any]) -> list[tuple[str, Any]]:
-    labels = {
-        "steps": "Steps",
-        "batch_size": "Images a step",
-        "learning_rate": "Learning rate",
-        "method": "Method",
-        "lora_rank": "LoRA rank",
-        "caption_dropout": "Captions left out",
-        "min_snr_gamma": "Min-SNR γ",
-        "ema_decay": "Moving average",
-        "mixture": "Mixture",
-        "seed": "Seed",
-        "checkpoint_every": "Checkpoint every",
-        "validate_every": "Validate every",
-        "sample_every": "Draw every",
-    }
-    return [(label, hyperparameters[key]) for key, label in labels.items() if hyperparameters.get(key) is not None]
+def readable(hyperparameters: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """(label, value) of the settings that are there, in the order in which a person reads them."""
+    return [
+        (label, VALUES.get((key, hyperparameters[key]), hyperparameters[key]))
+        for key, label in LABELS.items()
+        if hyperparameters.get(key) is not None
+    ]

@@ -19,6 +19,7 @@ from training.forms import RunForm
 from training.models import Recipe, RunSample, TrainingRun
 from training.recipes import RecipeRefused
 from training.tasks import TRAINER_LOG
+from training.views.durations import in_words
 from training.views.recipes import TEAM, may_run
 
 LOG_BYTES = 12_000
@@ -228,6 +229,11 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "recipe": int(asked) if asked.isdecimal() and len(asked) < 18 else newest.pk if newest else None,
         "parent": parent.pk if parent else None,
         "watch": watch.pk if watch else None,
+        **{
+            name: int(value)
+            for name in ("steps", "seed")
+            if (value := request.GET.get(name, "")).isdecimal() and len(value) < 20
+        },
     }
 
 
@@ -270,12 +276,3 @@ def _estimate_of(form: RunForm) -> dict[str, Any] | None:
         "checkpoint_bytes": found.checkpoint_bytes,
         "result_bytes": found.result_bytes,
     }
-
-
-def in_words(seconds: float) -> str:
-    """A duration for a person: "40 s", "about 3 min", "about 2 h"."""
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    if seconds < 3600:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"

@@ -63,3 +63,23 @@ def test_what_a_killed_process_left_half_done_is_no_checkpoint(tmp_path: Path) -
     clear_leftovers(tmp_path)
     assert not half.exists()
     assert names(tmp_path) == ["step-000001"]
+
+
+def test_kill_while_a_checkpoint_is_replaced_loses_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, checkpoint(10), keep=2)
+    renames = Path.rename
+
+    def killed(self: Path, target: Path) -> Path:
+        if self.name.endswith(".tmp") and target.name == "step-000010":
+            raise KeyboardInterrupt
+        return renames(self, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, checkpoint(10), keep=2)
+    monkeypatch.undo()
+    assert not list_checkpoints(tmp_path)
+    clear_leftovers(tmp_path)
+    newest, damaged = load_newest(tmp_path)
+    assert (newest.step if newest else None, damaged) == (10, [])
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000010"]

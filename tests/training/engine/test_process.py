@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
@@ -130,3 +133,74 @@ def test_engine_modules_for_the_web_import_no_torch() -> None:
     ]
     script = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules or 'django' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: MakeRun) -> None:
+    changes = {"steps": 120, "checkpoint_every": 1, "sample_every": 0, "validate_every": 30, "ema_decay": 0.9}
+    whole, torn = (make_run(name, gradient_accumulation=2, **changes) for name in ("whole", "torn"))
+    assert start(whole).wait(180) == 0
+    rng = random.Random()
+    seed = rng.randrange(10**6)
+    rng.seed(seed)
+    for kill in range(20):
+        child = start(torn)
+        # With a checkpoint after every step, most moments of the loop are those of one being written.
+        wait_until(trained(torn, 4 * kill + 1))
+        time.sleep(rng.random() * 0.08)
+        child.kill()
+        child.wait()
+        assert not (torn / "error.json").exists(), seed
+    assert start(torn).wait(180) == 0
+    assert hash_file(torn / UNET) == hash_file(whole / UNET), seed
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 121)), seed
+    kinds = [line["kind"] for line in lines(torn / "events.jsonl")]
+    # The first kill may have come before the first checkpoint was whole.
+    assert kinds.count("resumed") + kinds.count("restarted") == 20, seed
+    assert "quarantined" not in kinds, seed
+
+
+def start_together(folder: Path, processes: int) -> subprocess.Popen[bytes]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [*launcher, "-m", "training.engine", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_two_processes_train_what_one_does(make_run: MakeRun) -> None:
+    changes = {"steps": 12, "gradient_accumulation": 2, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
+    alone, together = (make_run(name, **changes) for name in ("alone", "together"))
+    children = [start(alone), start_together(together, 2)]
+    assert [child.wait(180) for child in children] == [0, 0]
+    one, other = (lines(folder / "metrics.jsonl") for folder in (alone, together))
+    assert [line["step"] for line in other] == list(range(1, 13))
+    for a, b in zip(one, other, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+        assert b["loss_by_source"] == pytest.approx(a["loss_by_source"], rel=1e-5)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+    kinds = [[(e["kind"], e["step"]) for e in lines(folder / "events.jsonl")] for folder in (alone, together)]
+    assert kinds[0] == kinds[1]
+    weights = [load_file(folder / UNET) for folder in (alone, together)]
+    # float16 on disk: the last bit may go the other way.
+    assert all(torch.allclose(weights[0][name], weights[1][name], atol=2e-3) for name in weights[0])
+
+
+def test_group_that_is_killed_goes_on_from_its_checkpoint(make_run: MakeRun) -> None:
+    changes = {"steps": 40, "checkpoint_every": 5, "sample_every": 0, "validate_every": 0}
+    whole, torn = (make_run(name, **changes) for name in ("whole", "torn"))
+    children = [start_together(whole, 2), start_together(torn, 2)]
+    wait_until(trained(torn, 12))
+    pid = json.loads((torn / "progress.json").read_text())["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert children[1].wait(120) != 0
+    assert children[0].wait(180) == 0
+    assert start_together(torn, 2).wait(180) == 0
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+def test_step_that_cannot_be_shared_is_refused(make_run: MakeRun) -> None:
+    folder = make_run(batch_size=1)
+    assert start_together(folder, 2).wait(120) != 0
+    assert error_of(folder) == {"sentence": "2 processes cannot share a step of 1 images.", "retry": False}

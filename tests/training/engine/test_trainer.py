@@ -3,6 +3,8 @@
 import json
 import random
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
-from training.engine.recipe import RunRefused
+from training.engine import observation, steps, trainer
+from training.engine.draws import Draw, Mixture
+from training.engine.manifests import Item
+from training.engine.recipe import RunRefused, load_run
 from training.engine.result import Diverged
 from training.engine.trainer import Stopped, run_training
 
@@ -229,7 +235,9 @@ def test_losses_that_are_not_finite_end_the_run(make_run: MakeRun, tmp_path: Pat
     with pytest.raises(Diverged):
         run_training(folder)
     metrics = lines(folder / "metrics.jsonl")
-    assert [(line["loss"], line["skipped"]) for line in metrics] == [(None, True)] * 6
+    assert {(line["loss"], line["skipped"]) for line in metrics} == {(None, True)}
+    back = [line["rate"] for line in lines(folder / "events.jsonl") if line["kind"] == "rolled_back"]
+    assert back == [5e-4, 2.5e-4]
 
 
 def test_image_that_is_not_the_frozen_one_is_refused(make_run: MakeRun, tmp_path: Path) -> None:
@@ -261,3 +269,290 @@ def test_training_lowers_the_validation_loss_of_both_bands(make_run: MakeRun) ->
     before, after = (line for line in lines(folder / "events.jsonl") if line["kind"] == "validation")
     assert after["loss"] < 0.9 * before["loss"]
     assert all(after["by_source"][name] < before["by_source"][name] for name in ("content", "style"))
+
+
+def test_held_out_images_are_in_no_draw_and_alone_in_the_validation(make_run: MakeRun) -> None:
+    folder = make_run(holdout=0.34, sample_prompts=[])
+    seen: list[tuple[int, int]] = []
+    original = Mixture.draw
+
+    def watched(self: Mixture, step: int, slot: int) -> Draw:
+        draw = original(self, step, slot)
+        seen.append((draw.source, draw.image))
+        return draw
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Mixture, "draw", watched)
+        run_training(folder)
+    # One of five is held out, and two of six: they lie behind those that are trained on.
+    assert {image for source, image in seen if source == 0} <= set(range(4))
+    assert {image for source, image in seen if source == 1} <= set(range(4))
+    cells = next(line for line in lines(folder / "events.jsonl") if line["kind"] == "validation")["cells"]
+    assert all(cell["held_out"] for cell in cells)
+    assert {(cell["source"], cell["points"]) for cell in cells} == {("content", 4), ("style", 8)}
+
+
+def test_run_without_a_holdout_says_that_it_validates_on_training_images(make_run: MakeRun) -> None:
+    folder = make_run(steps=1)
+    run_training(folder)
+    cells = next(line for line in lines(folder / "events.jsonl") if line["kind"] == "validation")["cells"]
+    assert not any(cell["held_out"] for cell in cells)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_low_rank_file_on_the_parent_draws_what_the_result_draws(make_run: MakeRun, parent: Path, method: str) -> None:
+    folder = make_run(method=method, lora_rank=2, learning_rate=0.05, steps=8, ema_decay=0.5, sample_prompts=[])
+    run_training(folder)
+
+    def picture(model: Path, low_rank: Path | None = None) -> np.ndarray:
+        pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True, dtype=torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        if low_rank:
+            pipe.load_lora_weights(low_rank)
+        generator = torch.Generator().manual_seed(1)
+        return np.asarray(
+            pipe("a cat", num_inference_steps=4, width=32, height=32, generator=generator).images[0]
+        ).astype(int)
+
+    before, merged = picture(parent), picture(folder / "result")
+    loaded = picture(parent, folder / "result/lora")
+    assert np.abs(before - merged).max() > 8
+    # The result's weights are rounded to float16, the file's are not.
+    assert np.abs(loaded - merged).max() <= 3
+    names = load_file(folder / "result/lora/pytorch_lora_weights.safetensors")
+    assert any("magnitude" in name for name in names) == (method == "dora")
+
+
+def test_next_run_on_a_low_rank_result_carries_no_stale_file(make_run: MakeRun) -> None:
+    first = make_run("first", method="lora", lora_rank=2, steps=1, sample_prompts=[])
+    run_training(first)
+    parent = first / "result"
+    second = make_run("second", steps=1, sample_prompts=[], parent=str(parent), parent_hash=hash_folder(parent)[0])
+    run_training(second)
+    assert not (second / "result/lora").exists()
+
+
+def not_finite_from(step: int, times: int) -> Any:
+    """A trainer step whose loss is not finite from a step on, so many times."""
+    original, left = steps.make_batch, [times]
+
+    def broken(draws: Any, *rest: Any, **options: Any) -> Any:
+        batch = original(draws, *rest, **options)
+        if options.get("sampled", True) and left[0] and current[0] >= step:
+            left[0] -= 1
+            return replace(batch, target=batch.target * float("nan"))
+        return batch
+
+    current = [0]
+    apply = steps.apply_gradients
+
+    def counted(learner: Any, loss: float) -> Any:
+        done = apply(learner, loss)
+        current[0] = learner.step
+        return done
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(steps, "make_batch", broken)
+    patch.setattr(steps, "apply_gradients", counted)
+    return patch
+
+
+def test_losses_that_stay_infinite_take_the_run_back_to_its_checkpoint_with_half_the_rate(make_run: MakeRun) -> None:
+    folder = make_run(steps=12, sample_prompts=[], validate_every=0)
+    patch = not_finite_from(4, 6)
+    try:
+        run_training(folder)
+    finally:
+        patch.undo()
+    events = lines(folder / "events.jsonl")
+    (back,) = [line for line in events if line["kind"] == "rolled_back"]
+    assert back["step"] == 10
+    # The checkpoints of the steps that were skipped hold the weights of step 4.
+    assert back["to"] == 8
+    assert back["rate"] == pytest.approx(5e-4)
+    metrics = lines(folder / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == list(range(1, 13))
+    assert {line["lr"] for line in metrics[8:]} == {5e-4}
+    assert (folder / "result.json").exists()
+
+
+def test_run_that_goes_back_before_its_first_checkpoint_begins_with_the_parent(make_run: MakeRun) -> None:
+    folder = make_run(steps=8, checkpoint_every=100, sample_prompts=[], validate_every=0)
+    patch = not_finite_from(1, 6)
+    try:
+        run_training(folder)
+    finally:
+        patch.undo()
+    (back,) = [line for line in lines(folder / "events.jsonl") if line["kind"] == "rolled_back"]
+    assert back["to"] == 0
+    assert [line["lr"] for line in lines(folder / "metrics.jsonl")] == [5e-4] * 8
+
+
+def test_killed_run_remembers_that_it_went_back(make_run: MakeRun) -> None:
+    def losses(folder: Path) -> list[float]:
+        return [line["loss"] for line in lines(folder / "metrics.jsonl")]
+
+    whole, torn = make_run("whole", steps=12, sample_prompts=[]), make_run("torn", steps=12, sample_prompts=[])
+    patch = not_finite_from(4, 6)
+    try:
+        run_training(whole)
+    finally:
+        patch.undo()
+    patch = not_finite_from(4, 6)
+    try:
+        with pytest.raises(Killed):
+            run_training(torn, kill_at_once_after(torn, "rolled_back"))
+        run_training(torn)
+    finally:
+        patch.undo()
+    assert losses(whole) == losses(torn)
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+def kill_at_once_after(folder: Path, kind: str) -> Any:
+    def stop() -> bool:
+        if (folder / "events.jsonl").exists() and any(e["kind"] == kind for e in lines(folder / "events.jsonl")):
+            raise Killed
+        return False
+
+    return stop
+
+
+def test_short_memory_halves_the_pass_and_not_the_step(make_run: MakeRun) -> None:
+    roomy, narrow = make_run("roomy", sample_prompts=[]), make_run("narrow", sample_prompts=[])
+    run_training(roomy)
+    original = steps.make_batch
+
+    def starved(draws: Any, *rest: Any, **options: Any) -> Any:
+        if options.get("sampled", True) and len(draws) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(draws, *rest, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "make_batch", starved)
+        run_training(narrow)
+    (event,) = [line for line in lines(narrow / "events.jsonl") if line["kind"] == "smaller_batch"]
+    assert (event["step"], event["images"]) == (0, 2)
+    one, other = (lines(run / "metrics.jsonl") for run in (roomy, narrow))
+    assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in other], rel=1e-4)
+
+
+def test_memory_that_is_short_for_one_image_is_said(make_run: MakeRun) -> None:
+    folder = make_run(sample_prompts=[], validate_every=0)
+
+    def starved(*rest: Any, **options: Any) -> Any:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to ...")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "make_batch", starved)
+        with pytest.raises(MemoryError):
+            run_training(folder)
+
+
+def test_noise_offset_moves_the_mean_of_the_noise_and_validation_stays_as_it_was(make_run: MakeRun) -> None:
+    plain, offset = make_run("plain", sample_prompts=[]), make_run("offset", noise_offset=0.3, sample_prompts=[])
+    run_training(plain)
+    run_training(offset)
+    first, second = (lines(run / "metrics.jsonl")[0]["loss"] for run in (plain, offset))
+    assert first != second
+    before, after = (
+        next(line for line in lines(run / "events.jsonl") if line["kind"] == "validation")["loss"]
+        for run in (plain, offset)
+    )
+    assert before == after
+
+
+def test_settings_that_came_later_leave_older_checkpoints_valid(make_run: MakeRun) -> None:
+    folder = make_run(steps=1)
+    settings = load_run(folder / "run.json")
+    items = [[Item(Path("x"), "a cat", "0" * 64)] for _ in settings.sources]
+    assert trainer._digest(settings, items) == trainer._digest(replace(settings, noise_offset=0.0), items)
+    assert trainer._digest(settings, items) != trainer._digest(replace(settings, noise_offset=0.1), items)
+
+
+def test_loss_on_held_out_images_that_only_grows_is_said_once(make_run: MakeRun) -> None:
+    folder = make_run(steps=12, validate_every=1, holdout=0.34, sample_prompts=[])
+    grown = iter([1.0, 0.5, 0.52, 0.6, 0.7, 0.8, 0.9] + [1.0] * 10)
+
+    def worse(*rest: Any, **options: Any) -> dict[str, Any]:
+        value = next(grown)
+        cell = {"source": "style", "band": "0-900", "mse": value, "share": 1.0, "points": 1, "held_out": True}
+        return {"loss": value, "by_source": {}, "by_band": {}, "cells": [cell], "seconds": 0.0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "validate", worse)
+        run_training(folder)
+    (event,) = [line for line in lines(folder / "events.jsonl") if line["kind"] == "overfitting"]
+    # 0.52 is within 5% of the best; the three after it are not.
+    assert (event["step"], event["best_step"], event["best"]) == (5, 1, 0.5)
+
+
+def test_drawings_that_became_alike_are_said(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i}", "seed": i} for i in range(3)]
+    folder = make_run(steps=6, sample_every=3, sample_prompts=prompts, validate_every=0)
+    original, calls = observation.draw, [0]
+
+    def flat(*rest: Any) -> list[Image.Image]:
+        images = original(*rest)
+        calls[0] += 1
+        return images if calls[0] == 1 else [images[0]] * len(images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "draw", flat)
+        run_training(folder)
+    events = lines(folder / "events.jsonl")
+    (event,) = [line for line in events if line["kind"] == "collapse"]
+    assert (event["step"], event["share"]) == (3, 0.0)
+    assert [line["diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
+
+
+def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -> None:
+    folder = make_run(sample_prompts=[])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+        with pytest.raises(RunRefused, match=r"The disk has 0\.0 GB free") as refused:
+            run_training(folder)
+    assert refused.value.retry
+    run_training(folder)
+    assert (folder / "result.json").exists()
+
+
+def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: MakeRun) -> None:
+    folder = make_run(steps=6, sample_every=3, validate_every=3)
+    with pytest.raises(Killed):
+        run_training(folder, kill_at(folder, 3))
+    run_training(folder)
+    read = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    read.Reload()
+    losses = read.Scalars("train/loss")
+    assert len(read.Scalars("train/images_per_second")) == 6
+    assert [each.step for each in losses] == [1, 2, 3, 4, 5, 6]
+    assert [each.value for each in losses] == pytest.approx([line["loss"] for line in lines(folder / "metrics.jsonl")])
+    assert {each.step for each in read.Scalars("validation/loss")} == {0, 3, 6}
+    assert {each.step for each in read.Images("samples/00")} == {0, 3, 6}
+
+
+def test_run_needs_no_tensorboard(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    folder = make_run(steps=1)
+    run_training(folder)
+    assert (folder / "result.json").exists()
+    assert not (folder / "tensorboard").exists()
+
+
+def test_run_that_cannot_go_back_to_a_whole_checkpoint_is_refused(make_run: MakeRun) -> None:
+    folder = make_run(steps=12, checkpoint_every=3, keep_checkpoints=1, sample_prompts=[], validate_every=0)
+    patch = not_finite_from(3, 6)
+    original = steps.apply_gradients
+
+    def damaging(learner: Any, loss: float) -> Any:
+        for path in folder.glob("checkpoints/step-*/weights.safetensors"):
+            path.write_bytes(b"damaged")
+        return original(learner, loss)
+
+    patch.setattr(steps, "apply_gradients", damaging)
+    try:
+        with pytest.raises(RunRefused, match="none of its checkpoints is whole"):
+            run_training(folder)
+    finally:
+        patch.undo()

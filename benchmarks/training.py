@@ -1,0 +1,297 @@
+"""Images a second of the trainer beside a re-stated `train_text_to_image.py` step, and beside a bare step on tensors.
+
+All three have the same weights, data, batch, precision (float32) and updates (AdamW, gradient clipping, a moving average),
+and take turns in one process, so that the machine's mood hits all; figures are medians, ratios above 1 mean that ours is
+faster. The re-stated step does what diffusers' example script does on every step: it reads and transforms the images,
+encodes them with the VAE and the captions with the text encoder, and asks for the loss as a number. It is a re-statement
+and not that script: no accelerate, no data workers.
+
+Besides: seconds from a cold start to the first step, and again after a SIGKILL; seconds to build the cache, and after how
+many steps it has paid for itself; how long a checkpoint holds the training up; and how far the two first losses are apart
+with the same noise.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PARENT = ROOT / "demo" / "model"
+IMAGES, BATCH = 64, 16
+ROUNDS, STEPS_A_ROUND = 5, 4
+SETTINGS = {"batch_size": BATCH, "learning_rate": 1e-5, "ema_decay": 0.999, "seed": 1, "caption_dropout": 0.0}
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """The measurements in the order of the module's docstring."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = _draw_images(folder / "data")
+        yield from _throughput(folder, manifest)
+        yield from _starts(folder, manifest)
+
+
+def _draw_images(folder: Path) -> Path:
+    """Smooth coloured pictures of 256 px as PNG files, with captions of the demo, and their manifest."""
+    import csv
+
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir()
+    with (ROOT / "demo/prompts/house-style-eval.csv").open(encoding="utf-8") as file:
+        captions = [row["prompt"] for row in csv.DictReader(file)]
+    rng = np.random.default_rng(1)
+    lines = []
+    for number in range(IMAGES):
+        path = folder / f"{number:03d}.png"
+        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        small.resize((256, 256), Image.Resampling.BICUBIC).save(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        lines.append(json.dumps({"image": path.name, "caption": captions[number % len(captions)], "sha256": digest}))
+    manifest = folder / "images.jsonl"
+    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Path:
+    from generation.engine.folders import hash_folder
+
+    folder.mkdir()
+    settings = {
+        "schema": 1,
+        "parent": str(PARENT),
+        "parent_hash": hash_folder(PARENT)[0],
+        "sources": [{"name": "style", "manifest": str(manifest)}],
+        "cache_dir": str(cache),
+        "steps": 100_000,
+        "checkpoint_every": 100_000,
+        "validate_every": 0,
+        "sample_every": 0,
+        "device": "cpu",
+        "num_threads": os.cpu_count() or 1,
+        **SETTINGS,
+        **changes,
+    }
+    (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
+    from training.engine import steps, trainer
+    from training.engine.group import Group
+    from training.engine.recipe import load_run
+
+    started = time.perf_counter()
+    where = _write_run(folder / "run", manifest, folder / "cache")
+    run = trainer._prepare(where, load_run(where / "run.json"), lambda: False, Group())
+    trainer._resume(run)
+    run.learner.unet.train()
+    cold = time.perf_counter() - started
+    started = time.perf_counter()
+    trainer._prepare(where, load_run(where / "run.json"), lambda: False, Group())
+    cache_seconds = cold - (time.perf_counter() - started)
+
+    def ours() -> None:
+        line = steps.train_step(run)
+        run.files.metric(line)
+        run.files.progress(phase="training", step=run.learner.step)
+
+    yield {
+        "unit": "loss",
+        "what": "first step beside diffusers' own arithmetic, same noise",
+        **_compare_first_loss(run),
+    }
+    times = _take_turns({"ours": ours, "script": _restated_step(manifest), "bare": _bare_step(run)})
+    script, bare, mine = (BATCH / times[name] for name in ("script", "bare", "ours"))
+    machine = {"threads": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "batch": BATCH}
+    yield {
+        "unit": "images a second",
+        "value": round(mine, 2),
+        "peer": "re-stated train_text_to_image step",
+        "peer_value": round(script, 2),
+        "ratio": round(mine / script, 3),
+        **machine,
+    }
+    yield {
+        "unit": "images a second",
+        "value": round(mine, 2),
+        "peer": "bare forward, backward and update on tensors in memory",
+        "peer_value": round(bare, 2),
+        "ratio": round(mine / bare, 3),
+        **machine,
+    }
+    saved = times["script"] - times["ours"]
+    yield {
+        "unit": "seconds",
+        "what": f"cache of {IMAGES} images and captions",
+        "value": round(cache_seconds, 3),
+        "break_even_steps": round(cache_seconds / saved, 1) if saved > 0 else None,
+    }
+    stalls = []
+    for _ in range(3):
+        started = time.perf_counter()
+        trainer._save(run)
+        stalls.append(time.perf_counter() - started)
+    yield {
+        "unit": "seconds",
+        "what": "a checkpoint, during which nothing is trained",
+        "value": round(statistics.median(stalls), 3),
+    }
+
+
+def _take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
+    """The median seconds of one step of each, after one round that warms all up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(ROUNDS + 1):
+        for name, step in steps.items():
+            for _ in range(STEPS_A_ROUND):
+                started = time.perf_counter()
+                step()
+                if number:
+                    seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def _restated_step(manifest: Path) -> Callable[[], None]:
+    """What the example script does for one step, with its defaults: EMA by diffusers' EMAModel, AdamW not fused."""
+    import torch
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+    from diffusers.training_utils import EMAModel
+    from PIL import Image
+    from torchvision import transforms
+
+    pipe = StableDiffusionPipeline.from_pretrained(PARENT, dtype=torch.float32, local_files_only=True)
+    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+    unet = pipe.unet.train()
+    for part in (pipe.vae, pipe.text_encoder):
+        part.requires_grad_(False)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, weight_decay=0.01)
+    ema = EMAModel(unet.parameters(), decay=0.999, model_cls=type(unet), model_config=unet.config)
+    size = unet.config.sample_size * 8
+    prepare = transforms.Compose(
+        [
+            transforms.Resize(size, interpolation=transforms.InterpolationMode.BILINEAR),
+            transforms.CenterCrop(size),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5], [0.5]),
+        ]
+    )
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+
+    def step() -> None:
+        chosen = [rows[index] for index in torch.randint(len(rows), (BATCH,)).tolist()]
+        images = torch.stack([prepare(Image.open(manifest.parent / row["image"]).convert("RGB")) for row in chosen])
+        latents = pipe.vae.encode(images).latent_dist.sample() * pipe.vae.config.scaling_factor
+        tokens = pipe.tokenizer(
+            [row["caption"] for row in chosen], padding="max_length", truncation=True, return_tensors="pt"
+        )
+        text = pipe.text_encoder(tokens.input_ids, return_dict=False)[0]
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, schedule.config.num_train_timesteps, (BATCH,))
+        noisy = schedule.add_noise(latents, noise, times)
+        predicted = unet(noisy, times, text, return_dict=False)[0]
+        target = _target(schedule, latents, noise, times)
+        loss = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="mean")
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.step(unet.parameters())
+        loss.item()
+
+    return step
+
+
+def _target(schedule: Any, latents: Any, noise: Any, times: Any) -> Any:
+    kind = schedule.config.prediction_type
+    return noise if kind == "epsilon" else schedule.get_velocity(latents, noise, times)
+
+
+def _bare_step(run: Any) -> Callable[[], None]:
+    """Forward, backward and the same update, on one batch that lies in memory: what no trainer can be faster than."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    from training.engine.batches import make_batch
+
+    unet = UNet2DConditionModel.from_pretrained(PARENT / "unet", dtype=torch.float32).train()
+    batch = make_batch(
+        [run.mixture.draw(0, slot) for slot in range(BATCH)], run.encoded, run.diffusion, run.scaling_factor
+    )
+    parameters = list(unet.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.01, fused=True)
+    averages = [each.detach().clone() for each in parameters]
+
+    def step() -> None:
+        predicted = unet(batch.noisy, batch.timesteps, batch.text, return_dict=False)[0]
+        (predicted - batch.target).square().mean().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        torch._foreach_lerp_(averages, [each.detach() for each in parameters], 0.001)
+
+    return step
+
+
+def _compare_first_loss(run: Any) -> dict[str, Any]:
+    """The trainer's first loss, and diffusers' arithmetic for the same images, noise and timesteps."""
+    import torch
+    from diffusers import DDPMScheduler, StableDiffusionPipeline
+
+    from training.engine.batches import make_batch
+
+    draws = [run.mixture.draw(0, slot) for slot in range(BATCH)]
+    batch = make_batch(draws, run.encoded, run.diffusion, run.scaling_factor)
+    pipe = StableDiffusionPipeline.from_pretrained(PARENT, dtype=torch.float32, local_files_only=True)
+    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
+    latents, noise = [], []
+    for draw in draws:
+        mean, std = run.encoded.latents[run.encoded.latent_keys[draw.source][draw.image]]
+        generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
+        posterior, eps = torch.randn((2, *mean.shape), generator=generator)
+        latents.append((mean + std * posterior) * pipe.vae.config.scaling_factor)
+        noise.append(eps)
+    clean, eps = torch.stack(latents), torch.stack(noise)
+    times = torch.tensor([draw.timestep for draw in draws])
+    with torch.no_grad():
+        theirs = pipe.unet(schedule.add_noise(clean, eps, times), times, batch.text).sample
+        their_loss = torch.nn.functional.mse_loss(theirs, _target(schedule, clean, eps, times)).item()
+        ours = run.learner.unet(batch.noisy, batch.timesteps, batch.text).sample
+        our_loss = (ours - batch.target).square().mean().item()
+    return {"value": our_loss, "peer_value": their_loss, "difference": abs(our_loss - their_loss)}
+
+
+def _starts(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
+    """The process itself: from its start to its first step, with an empty cache, a full one, and after a SIGKILL."""
+    where = _write_run(folder / "process", manifest, folder / "cold", checkpoint_every=2)
+    for what in ("process start to first step, empty cache", "SIGKILL to first new step, from a checkpoint"):
+        before = _steps_in(where)
+        started = time.perf_counter()
+        process = subprocess.Popen([sys.executable, "-m", "training.engine", str(where)], cwd=ROOT)
+        # After a kill the run goes back to its last checkpoint: a step is new where its line is new.
+        while _steps_in(where) <= before and process.poll() is None:
+            time.sleep(0.02)
+        yield {"unit": "seconds", "what": what, "value": round(time.perf_counter() - started, 2)}
+        while _steps_in(where) < before + 5 and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _steps_in(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -1,0 +1,99 @@
+"""The processes that train one run together: started by `accelerate launch` or `torchrun`, or one alone.
+
+Each takes every n-th example of a step, and the gradients are summed: the step is the same as one process makes of it, but
+for the order of a sum. The first process alone writes files; all of them must see the run's folder.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+PATIENCE = timedelta(days=7)
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process's place among `size` of them; `rank` 0 is the main one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Let the main process do the block before the others: they find what it wrote."""
+        if not self.is_main:
+            self.wait()
+        yield
+        if self.is_main:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once every process is here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def agree(self, wish: bool) -> bool:
+        """What the main process says; the others' word does not count."""
+        if self.size == 1:
+            return wish
+        said = [wish]
+        distributed.broadcast_object_list(said, src=0)
+        return bool(said[0])
+
+    def any(self, wish: bool) -> bool:
+        """Whether any process says so."""
+        return any(self.gather(wish))
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value, by rank, for all of them."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def sum_gradients(self, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        """Replace each gradient by the sum over all processes, in one message; a missing one counts as zero."""
+        if self.size == 1:
+            return
+        for each in parameters.values():
+            if each.grad is None:
+                each.grad = torch.zeros_like(each)
+        gradients = [each.grad for each in parameters.values() if each.grad is not None]
+        flat = torch.cat([each.reshape(-1) for each in gradients])
+        distributed.all_reduce(flat)
+        start = 0
+        for each in gradients:
+            each.copy_(flat[start : start + each.numel()].view_as(each))
+            start += each.numel()
+
+
+@contextmanager
+def join_group(device: str) -> Iterator[Group]:
+    """The group that the launcher's environment names (WORLD_SIZE, RANK, LOCAL_RANK), or a process alone.
+
+    On GPUs each process takes the one of its local rank. `device` is as in run.json.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Group()
+        return
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # The others wait while the main process alone encodes a dataset, validates or draws: that may take hours.
+    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    try:
+        yield Group(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,114 @@
+"""What a run looks at as it goes on: the validation loss, drawings of fixed prompts, and whether it went wrong."""
+
+import math
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from generation.engine.draw import DrawRequest, Interrupted, chunk_requests, draw, png_bytes
+from generation.engine.images import on_white
+from training.engine.checkpoints import checkpoint_name
+from training.engine.learner import weights_for_use
+from training.engine.run import Run
+from training.engine.run_files import write_bytes
+from training.engine.validation import validate
+
+# Validations in a row that lie above the best one by so much before a run is said to overfit.
+OVERFIT_VALIDATIONS, OVERFIT_SHARE = 3, 1.05
+# Drawings that differ from each other by less than this share of what the parent's do have collapsed.
+COLLAPSE_SHARE = 0.5
+THUMBNAIL = 32
+
+
+def _is_due(run: Run, kind: str, every: int) -> bool:
+    """At step 0 (the parent), every so often, and at the end; once each, also across resumes."""
+    step = run.learner.step
+    return every > 0 and (step % every == 0 or step == run.settings.steps) and not run.files.happened(kind, step)
+
+
+def observe(run: Run) -> None:
+    """Validate and draw samples if this step is due for it."""
+    settings, step = run.settings, run.learner.step
+    if _is_due(run, "validation", settings.validate_every):
+        run.files.progress(phase="validating", step=step)
+        rows = settings.sources
+        losses = validate(run.learner, run.grid, rows, run.encoded, run.diffusion, run.scaling_factor)
+        run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
+        run.board.validation(step, losses)
+        _warn_of_overfitting(run)
+    if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
+        run.files.progress(phase="sampling", step=step)
+        try:
+            _draw_samples(run)
+        except Interrupted:
+            return  # The loop sees the same request and stops; the samples are drawn after resuming.
+
+
+def _draw_samples(run: Run) -> None:
+    """samples/step-000100/00.png ... in the order of the prompts."""
+    settings, step = run.settings, run.learner.step
+    requests = [
+        DrawRequest(each.prompt, seed=each.seed, steps=settings.sample_steps, guidance=settings.sample_guidance)
+        for each in settings.sample_prompts
+    ]
+    images = []
+    with weights_for_use(run.learner):
+        for chunk in chunk_requests(requests):
+            images += draw(run.pipeline, chunk, lambda done, total: not run.stop())
+    folder = run.folder / "samples" / checkpoint_name(step)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{number:02d}.png" for number in range(len(images))]
+    for name, image in zip(names, images, strict=True):
+        write_bytes(folder / name, png_bytes(image))
+    run.board.samples(step, images)
+    diversity = _diversity(images)
+    run.files.event("samples", step, folder=f"samples/{folder.name}", files=names, diversity=_finite(diversity))
+    _warn_of_collapse(run, diversity)
+
+
+def _warn_of_overfitting(run: Run) -> None:
+    """One event where the loss on held-out images has left its best value behind for good."""
+    seen = [(line["step"], _held_out_loss(line)) for line in run.files.events("validation")]
+    losses = [(step, loss) for step, loss in seen if loss is not None]
+    if len(losses) <= OVERFIT_VALIDATIONS or run.files.events("overfitting"):
+        return
+    best_step, best = min(losses[:-OVERFIT_VALIDATIONS], key=lambda each: each[1])
+    if all(loss > OVERFIT_SHARE * best for _, loss in losses[-OVERFIT_VALIDATIONS:]):
+        run.files.event("overfitting", run.learner.step, best_step=best_step, best=best, loss=losses[-1][1])
+
+
+def _held_out_loss(validation: dict[str, Any]) -> float | None:
+    """The mean over cells of images that are not trained on, each by its natural share of draws; None without any."""
+    cells = [cell for cell in validation.get("cells", []) if cell.get("held_out") and cell["mse"] is not None]
+    total = sum(cell["share"] for cell in cells)
+    return sum(cell["mse"] * cell["share"] for cell in cells) / total if total else None
+
+
+def _diversity(images: list[Image.Image]) -> float:
+    """How much the drawings differ from each other: the mean distance of two, in root mean squares of 0 to 1 of their
+    thumbnails on white; not a number for fewer than two."""
+    small = np.stack([np.asarray(on_white(image).resize((THUMBNAIL, THUMBNAIL))) for image in images]) / 255.0
+    pairs = [(a, b) for a in range(len(small)) for b in range(a)]
+    if not pairs:
+        return math.nan
+    return float(np.mean([np.sqrt(np.mean((small[a] - small[b]) ** 2)) for a, b in pairs]))
+
+
+def _warn_of_collapse(run: Run, diversity: float) -> None:
+    """One event where drawings of different prompts have become much more alike than the parent's."""
+    first = next((line for line in run.files.events("samples") if line["step"] == 0), None)
+    before = first.get("diversity") if first else None
+    if not before or len(run.settings.sample_prompts) < 3 or run.files.events("collapse"):
+        return
+    if diversity < COLLAPSE_SHARE * before:
+        run.files.event("collapse", run.learner.step, share=diversity / before)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN: a value that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

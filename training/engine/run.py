@@ -1,0 +1,43 @@
+"""One run at work: what it was asked, what it reads, what it learns, and where it writes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from generation.engine.pipeline import Pipeline
+from training.engine.bands import NoiseSchedule
+from training.engine.batches import Diffusion
+from training.engine.board import Board
+from training.engine.cache import Encoded
+from training.engine.draws import Mixture
+from training.engine.group import Group
+from training.engine.learner import Learner
+from training.engine.recipe import RunSettings
+from training.engine.run_files import RunFiles
+from training.engine.validation import Cell
+
+
+@dataclass
+class Run:
+    """All that the loop needs. `digest` is a hash of whatever decides the weights; `stop()` is true once somebody wants
+    the run to stop."""
+
+    folder: Path
+    settings: RunSettings
+    stop: Callable[[], bool]
+    files: RunFiles
+    pipeline: Pipeline
+    schedule: NoiseSchedule
+    encoded: Encoded
+    mixture: Mixture
+    diffusion: Diffusion
+    regions: list[range]
+    grid: list[Cell]
+    learner: Learner
+    digest: str
+    board: Board
+    group: Group
+
+    @property
+    def scaling_factor(self) -> float:
+        return float(self.pipeline.pipe.vae.config.scaling_factor)

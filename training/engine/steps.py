@@ -1,0 +1,122 @@
+"""One update of a run: its draws, their losses, and the gradients' step."""
+
+import math
+import resource
+import sys
+from typing import Any
+
+import torch
+
+from training.engine.bands import region_label
+from training.engine.batches import make_batch
+from training.engine.draws import Draw, key_words
+from training.engine.learner import apply_gradients, learning_rate_of
+from training.engine.run import Run
+
+
+def train_step(run: Run) -> dict[str, Any]:
+    """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
+    while True:
+        passed: tuple[torch.Tensor, torch.Tensor] | None = None
+        try:
+            passed = _pass_through(run)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Where one process lacks memory all of them try again, each in smaller parts, or end together.
+        if run.group.any(passed is None):
+            if run.learner.micro_batch == 1:
+                raise MemoryError
+            _take_less_at_once(run)
+        elif passed is not None:
+            return _update(run, *passed)
+
+
+def _take_less_at_once(run: Run) -> None:
+    learner = run.learner
+    learner.micro_batch = max(1, learner.micro_batch // 2)
+    learner.optimizer.zero_grad(set_to_none=True)
+    run.files.event("smaller_batch", learner.step, images=learner.micro_batch)
+    if run.pipeline.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
+def _draws(run: Run) -> list[Draw]:
+    return [run.mixture.draw(run.learner.step, slot) for slot in range(run.settings.images_per_step)]
+
+
+def _pass_through(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward and backward for this process's share of the step: (squared error of each example, its loss's share)."""
+    settings, learner, group = run.settings, run.learner, run.group
+    # Only networks with dropout draw from the global generator; even they repeat exactly.
+    torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
+    mine = _draws(run)[group.rank :: group.size]
+    errors, losses = [], []
+    for start in range(0, len(mine), learner.micro_batch):
+        batch = make_batch(mine[start : start + learner.micro_batch], run.encoded, run.diffusion, run.scaling_factor)
+        with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=half_precision(run)):
+            predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
+        error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
+        loss = (error * batch.weights).sum() / settings.images_per_step
+        loss.backward()
+        errors.append(error.detach())
+        losses.append(loss.detach())
+    return torch.cat(errors), torch.stack(losses).sum()
+
+
+def _update(run: Run, errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any]:
+    """The optimizer's step with the gradients of all processes, and the metrics of all examples."""
+    settings, learner, group = run.settings, run.learner, run.group
+    group.sum_gradients(learner.parameters)
+    # One transfer a step: each would make a GPU wait.
+    parts = group.gather((errors.tolist(), float(loss)))
+    squared_errors = [0.0] * settings.images_per_step
+    for rank, (values, _) in enumerate(parts):
+        squared_errors[rank :: group.size] = values
+    total = sum(part for _, part in parts)
+    draws = _draws(run)
+    rate = learning_rate_of(learner)
+    norm, updated = apply_gradients(learner, total)
+    if not updated:
+        run.files.event("skipped", learner.step)
+    names = [settings.sources[each.source].name for each in draws]
+    return {
+        "step": learner.step,
+        "loss": total if updated else None,
+        "loss_by_source": _means(names, squared_errors),
+        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], squared_errors),
+        "lr": rate,
+        "grad_norm": norm if math.isfinite(norm) else None,
+        "skipped": not updated,
+    }
+
+
+def half_precision(run: Run) -> bool:
+    """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
+    return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
+
+
+def _region_of(run: Run, timestep: int) -> str:
+    return next(region_label(region) for region in run.regions if timestep in region)
+
+
+def _means(labels: list[str], values: list[float]) -> dict[str, float]:
+    """The mean of the finite values of each label."""
+    groups: dict[str, list[float]] = {}
+    for label, value in zip(labels, values, strict=True):
+        if math.isfinite(value):
+            groups.setdefault(label, []).append(value)
+    return {label: sum(group) / len(group) for label, group in groups.items()}
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory in bytes that the run has held so far: of the GPU, or of the whole process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kilobytes, but bytes on a Mac.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

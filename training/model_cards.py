@@ -1,0 +1,141 @@
+"""A model version for others: its folder as a ZIP, with a card that says what it is and where it comes from."""
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from curation.models import CampaignState
+from generation.archives import Tray, put, put_file
+from generation.engine.folders import hash_file
+from generation.models import ModelVersion
+from training.models import Evaluation, RunEvent, TrainingRun
+from training.recipes import RecipeRefused, describe, schedule_of
+from training.verdicts import EvaluationVerdict
+
+LORA_FILE = "lora/pytorch_lora_weights.safetensors"
+
+
+class FilesMissing(Exception):
+    """The version's folder is not on this machine, or not what its manifest says."""
+
+
+def archive(version: ModelVersion) -> Iterator[bytes]:
+    """A ZIP of the diffusers folder under the version's number, and its card beside it.
+
+    Raises FilesMissing before the first byte where a file is missing or has another size. A file whose contents changed
+    is left to `manage.py verify`, which reads them all.
+    """
+    check_files(version)
+    root = f"v{version.number}"
+    tray = Tray()
+    with zipfile.ZipFile(tray, "w") as file:
+        # Beside the folder, whose contents are what its hash says, also when it is imported again.
+        put(file, f"{root}-card.md", card(version).encode(), zipfile.ZIP_DEFLATED)
+        for path in sorted(version.manifest):
+            yield from put_file(file, f"{root}/{path}", version.folder / path, tray)
+    yield tray.take()
+
+
+def check_files(version: ModelVersion) -> None:
+    """Raise FilesMissing, naming the file, unless all files of the version are here in their size."""
+    for name, entry in version.manifest.items():
+        path = version.folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            raise FilesMissing(
+                f"{name} of {version} is not on this machine: it lies where models are drawn and trained."
+            )
+
+
+def lora_file(version: ModelVersion) -> Path:
+    """The low-rank file that a LoRA or DoRA run left. Raises FilesMissing where there is none."""
+    path = version.folder / LORA_FILE
+    if LORA_FILE not in version.manifest or not path.is_file():
+        raise FilesMissing(
+            f"{version} has no low-rank file: it was not made by LoRA or DoRA, or lies on another machine."
+        )
+    if hash_file(path) != version.manifest[LORA_FILE]["sha256"]:
+        raise FilesMissing(f"The low-rank file of {version} was changed.")
+    return path
+
+
+def card(version: ModelVersion) -> str:
+    """The model card in Markdown: what it is, its line of parents, what taught it, and what was measured."""
+    config = version.config
+    lines = [
+        f"# {version.name} (v{version.number})",
+        "",
+        f"A diffusers `StableDiffusionPipeline`: {version.image_size} x {version.image_size} px"
+        f"{' with transparency' if version.has_alpha else ''}, {config.get('prediction_type', 'unknown')} prediction, "
+        f"{config.get('scheduler', 'unknown scheduler')}, weights in {config.get('dtype', 'an unknown type')}.",
+        "",
+        "```python",
+        "import torch",
+        "from diffusers import StableDiffusionPipeline",
+        "",
+        f'pipeline = StableDiffusionPipeline.from_pretrained("v{version.number}", dtype=torch.float32)',
+        'image = pipeline("a cat", generator=torch.Generator().manual_seed(0)).images[0]',
+        "```",
+        "",
+        f"Content hash: `{version.content_hash}`",
+        "",
+        "## Where it comes from",
+        *_lineage(version),
+        "",
+        "## What was measured",
+        *(_figures(version) or ["Nothing yet."]),
+        "",
+        "## Licence",
+        "That of the imported model at the head of the line, and of the images that taught it. Whoever passes the weights on"
+        " has to look there: Atelier does not know it.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lineage(version: ModelVersion) -> list[str]:
+    """One line for each version from this one to the imported one."""
+    lines: list[str] = []
+    each: ModelVersion | None = version
+    while each is not None:
+        run = TrainingRun.objects.filter(result=each).select_related("recipe", "parent").first()
+        if run is None:
+            note = f": {each.note}" if each.note else ""
+            lines.append(
+                f"- v{each.number} {each.name}, {each.get_origin_display().lower()}{note} (`{each.content_hash}`)"
+            )
+        else:
+            lines.append(
+                f"- v{each.number} {each.name}, by run {run.pk}. {_taught(run)} Seed {run.spec.get('seed', 0)}."
+            )
+        each = each.parent
+    return lines
+
+
+def _taught(run: TrainingRun) -> str:
+    try:
+        schedule = schedule_of(run.parent)
+    except RecipeRefused:
+        schedule = None
+    sources = run.recipe.sources.select_related("dataset_version__dataset")
+    hashes = ", ".join(f"{each.dataset_version} is `{each.dataset_version.content_hash[:16]}`" for each in sources)
+    return f"{describe(run.recipe, schedule, run.spec)} ({hashes})."
+
+
+def _figures(version: ModelVersion) -> list[str]:
+    lines = []
+    for run in TrainingRun.objects.filter(result=version):
+        done = RunEvent.objects.filter(run=run, kind="validation").order_by("step")
+        losses = [(each.step, each.detail["loss"]) for each in done if isinstance(each.detail.get("loss"), float)]
+        if len(losses) > 1:
+            (first, before), (last, after) = losses[0], losses[-1]
+            lines.append(
+                f"- Validation loss of run {run.pk}: {before:.4f} at step {first}, {after:.4f} at step {last}."
+            )
+    # Of an open comparison nobody who may still judge in it must read the score.
+    evaluations = Evaluation.objects.filter(candidate=version, campaign__state=CampaignState.CLOSED).select_related(
+        "candidate", "baseline", "prompt_set", "campaign"
+    )
+    for evaluation in evaluations:
+        verdict = EvaluationVerdict(evaluation)
+        if verdict.rate is not None:
+            lines.append(f"- Blind side-by-side on {evaluation.prompt_set}: {verdict.sentence}")
+    return lines
