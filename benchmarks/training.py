@@ -96,12 +96,12 @@ def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
 
     started = time.perf_counter()
     where = _write_run(folder / "run", manifest, folder / "cache")
-    run = trainer._prepare(where, load_run(where / "run.json"), lambda: False, Group())
-    trainer._resume(run)
+    run = trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
+    trainer.resume(run)
     run.learner.unet.train()
     cold = time.perf_counter() - started
     started = time.perf_counter()
-    trainer._prepare(where, load_run(where / "run.json"), lambda: False, Group())
+    trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
     cache_seconds = cold - (time.perf_counter() - started)
 
     def ours() -> None:
@@ -115,24 +115,8 @@ def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
         **_compare_first_loss(run),
     }
     times = _take_turns({"ours": ours, "script": _restated_step(manifest), "bare": _bare_step(run)})
-    script, bare, mine = (BATCH / times[name] for name in ("script", "bare", "ours"))
-    machine = {"threads": os.cpu_count(), "load": round(os.getloadavg()[0], 2), "batch": BATCH}
-    yield {
-        "unit": "images a second",
-        "value": round(mine, 2),
-        "peer": "re-stated train_text_to_image step",
-        "peer_value": round(script, 2),
-        "ratio": round(mine / script, 3),
-        **machine,
-    }
-    yield {
-        "unit": "images a second",
-        "value": round(mine, 2),
-        "peer": "bare forward, backward and update on tensors in memory",
-        "peer_value": round(bare, 2),
-        "ratio": round(mine / bare, 3),
-        **machine,
-    }
+    yield _compare(times, "script", "re-stated train_text_to_image step")
+    yield _compare(times, "bare", "bare forward, backward and update on tensors in memory")
     saved = times["script"] - times["ours"]
     yield {
         "unit": "seconds",
@@ -140,10 +124,31 @@ def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
         "value": round(cache_seconds, 3),
         "break_even_steps": round(cache_seconds / saved, 1) if saved > 0 else None,
     }
+    yield from _checkpoint_stall(run)
+
+
+def _compare(times: dict[str, float], other: str, peer: str) -> dict[str, Any]:
+    """Our images a second beside another's, from the seconds of a step of each."""
+    mine, theirs = BATCH / times["ours"], BATCH / times[other]
+    return {
+        "unit": "images a second",
+        "value": round(mine, 2),
+        "peer": peer,
+        "peer_value": round(theirs, 2),
+        "ratio": round(mine / theirs, 3),
+        "threads": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+        "batch": BATCH,
+    }
+
+
+def _checkpoint_stall(run: Any) -> Iterator[dict[str, Any]]:
+    from training.engine import trainer
+
     stalls = []
     for _ in range(3):
         started = time.perf_counter()
-        trainer._save(run)
+        trainer.save(run)
         stalls.append(time.perf_counter() - started)
     yield {
         "unit": "seconds",

@@ -2,8 +2,8 @@
 
 import io
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 # A fixed date, so that the same contents give the same bytes.
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
@@ -35,7 +35,7 @@ def put(file: zipfile.ZipFile, name: str, content: bytes, compression: int) -> N
     file.writestr(_info(name), content, compress_type=compression)
 
 
-def put_file(file: zipfile.ZipFile, name: str, path: Path, tray: Tray) -> Any:
+def put_file(file: zipfile.ZipFile, name: str, path: Path, tray: Tray) -> Iterator[bytes]:
     """Add one file from disk, stored as it is. Yields what is to be sent, piece by piece."""
     info = _info(name)
     info.file_size = path.stat().st_size

@@ -6,13 +6,11 @@ from pathlib import Path
 
 from curation.models import CampaignState
 from generation.archives import Tray, put, put_file
-from generation.engine.folders import hash_file
+from generation.engine.folders import LOW_RANK_FILE, hash_file
 from generation.models import ModelVersion
 from training.models import Evaluation, RunEvent, TrainingRun
 from training.recipes import RecipeRefused, describe, schedule_of
 from training.verdicts import EvaluationVerdict
-
-LORA_FILE = "lora/pytorch_lora_weights.safetensors"
 
 
 class FilesMissing(Exception):
@@ -48,12 +46,12 @@ def check_files(version: ModelVersion) -> None:
 
 def lora_file(version: ModelVersion) -> Path:
     """The low-rank file that a LoRA or DoRA run left. Raises FilesMissing where there is none."""
-    path = version.folder / LORA_FILE
-    if LORA_FILE not in version.manifest or not path.is_file():
+    path = version.folder / LOW_RANK_FILE
+    if LOW_RANK_FILE not in version.manifest or not path.is_file():
         raise FilesMissing(
             f"{version} has no low-rank file: it was not made by LoRA or DoRA, or lies on another machine."
         )
-    if hash_file(path) != version.manifest[LORA_FILE]["sha256"]:
+    if hash_file(path) != version.manifest[LOW_RANK_FILE]["sha256"]:
         raise FilesMissing(f"The low-rank file of {version} was changed.")
     return path
 

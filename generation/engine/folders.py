@@ -61,6 +61,8 @@ UNUSED_PARTS = {
 BETA_SCHEDULES = {"linear", "scaled_linear", "squaredcos_cap_v2"}
 PREDICTION_TYPES = {"epsilon", "v_prediction", "sample"}
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+# The updates of a low-rank run, beside the parts that it merged them into.
+LOW_RANK_FILE = "lora/pytorch_lora_weights.safetensors"
 READ_BYTES = 1 << 20
 # The largest tokenizers have some 20 MB; more is no config, and would be read whole into the memory of the web.
 MAX_JSON_BYTES = 64 << 20

@@ -17,6 +17,7 @@ from generation import batches as verbs
 from generation.engine.requests import CHUNK_SIZE
 from generation.forms import BatchForm
 from generation.models import GenerationBatch, ModelVersion, Sample
+from generation.views.durations import say_duration
 from generation.views.members import TEAM, may_write, member
 from jobs.models import JobState
 from jobs.queue import request_cancel, retry
@@ -233,15 +234,6 @@ def _estimate(values: Mapping[str, Any], user: User) -> dict[str, Any]:
         "height": height,
         "time": say_duration(seconds) if seconds is not None else "",
     }
-
-
-def say_duration(seconds: float) -> str:
-    """A duration as people say it, rounded: “about 40 s”, “about 3 min”, “about 2.5 h”."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def _campaign_url(batch: GenerationBatch, user: User | AnonymousUser) -> str:

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role
 from accounts.policies import policy
 from generation import batches, model_versions
+from generation.engine.folders import LOW_RANK_FILE
 from generation.forms import ImportForm, PromotionForm
 from generation.models import ModelPromotion, ModelVersion
 from generation.views.members import TEAM, may_write, member
@@ -92,7 +93,7 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
         "promotions": promotions,
         "batches": shown.batches.select_related("job", "prompt_set")[:8],
         "pairs": batches.find_pairs(shown),
-        "has_lora": "lora/pytorch_lora_weights.safetensors" in shown.manifest,
+        "has_lora": LOW_RANK_FILE in shown.manifest,
         "files": sorted(shown.manifest.items()),
         "form": PromotionForm(),
         "may_promote": may_write(member(request), Role.OPERATOR),

@@ -10,7 +10,7 @@ from generation.batches import BatchRefused, expect_seconds, make_request, measu
 from generation.drawing import sample_seed
 from generation.models import GenerationBatch, Sample
 from generation.prompt_sets import create_prompt_set
-from generation.views.batches import say_duration
+from generation.views.durations import say_duration
 from jobs.models import Job
 from tests.generation.factories import finish_job, make_batch, make_model, make_person, make_prompt_set, make_samples
 

@@ -108,6 +108,40 @@ def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
     assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail", "fail", "fail")]
 
 
+def test_lease_from_before_the_judgments_arrived_shows_none_of_them_again(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    # Not by the browser's own switch: a page that is still being closed would see it turned back, and send.
+    page.evaluate(
+        "() => { const real = fetch; window.fetch = (url, o) => /judgments$/.test(url) ? Promise.reject(new TypeError()) : real(url, o); }"
+    )
+    press(page, "f", "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    page.close()
+    again = context.new_page()
+    leases, sent = [], []
+    again.route(
+        "**/api/**/lease", lambda route: leases.append((route, route.fetch())) if not leases else route.continue_()
+    )
+    again.route("**/api/**/judgments", lambda route: sent.append(route) if not sent else route.continue_())
+    again.goto(f"/rate/{campaign.slug}/")
+    until = time.monotonic() + 30
+    while not (leases and sent) and time.monotonic() < until:
+        again.wait_for_timeout(50)
+    # The server has answered the lease, and only then gets the judgments; the answer comes last of all.
+    assert (Judgment.objects.count(), len(leases[0][1].json()["items"])) == (0, 6)
+    sent[0].continue_()
+    assert wait_for_rows(3) == 3
+    wait_for_saved(again)
+    route, answer = leases[0]
+    route.fulfill(response=answer)
+    press(again, "j", "j", "j")
+    again.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(6) == 6
+    assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail", "fail", "fail")]
+
+
 def test_style_asks_three_questions_and_submits_by_itself(sign_in, rater):
     campaign = make_campaign("style", items=2, raters=[rater])
     page = open_screen(sign_in(rater), campaign)

@@ -710,7 +710,7 @@ class TestRehearsals:
         finish_job(job)
         Job.objects.filter(pk=job.pk).update(result=figures)
         page = client.get(job.url).content.decode()
-        assert "90 steps would take 45 s." in page
+        assert "90 steps would take about 45 s." in page
         assert f"?recipe={recipe.pk}&amp;parent={parent.number}&amp;steps=90&amp;seed=0" in page
         form = client.get(reverse("run_new"), {"recipe": recipe.pk, "steps": "90", "seed": "x"}).context["form"]
         assert (form["steps"].value(), form["seed"].value()) == (90, None)

@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from generation.engine.folders import hash_folder, inspect_folder
+from generation.engine.folders import LOW_RANK_FILE, hash_folder, inspect_folder
 from generation.engine.safetensors_headers import read_header
 from training.engine.checkpoints import Tensors, discard_folder
 from training.engine.recipe import RunRefused
 from training.engine.run_files import sync_folder
 
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
-LORA_WEIGHTS = "lora/pytorch_lora_weights.safetensors"
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 
 
@@ -41,8 +40,8 @@ def publish_result(folder: Path, parent: Path, unet_weights: Tensors, low_rank: 
         raise Diverged("The training diverged: some of its weights are not finite numbers.")
     save_file(cast, temporary / "unet" / UNET_WEIGHTS, metadata={"format": "pt"})
     if low_rank is not None:
-        (temporary / LORA_WEIGHTS).parent.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in low_rank.items()}, temporary / LORA_WEIGHTS)
+        (temporary / LOW_RANK_FILE).parent.mkdir()
+        save_file({name: tensor.contiguous() for name, tensor in low_rank.items()}, temporary / LOW_RANK_FILE)
     inspect_folder(temporary)
     content_hash, _ = hash_folder(temporary)
     _sync_all(temporary)
@@ -56,7 +55,7 @@ def publish_result(folder: Path, parent: Path, unet_weights: Tensors, low_rank: 
 def _old_weights(folder: str, names: list[str]) -> set[str]:
     """The parent's U-Net weights, whole or in shards, since the result has one file; and what made the parent itself."""
     if (Path(folder) / "model_index.json").exists():
-        return {"lora"} & set(names)
+        return {Path(LOW_RANK_FILE).parent.name} & set(names)
     if Path(folder).name != "unet":
         return set()
     return {name for name in names if name.endswith((".safetensors", ".safetensors.index.json"))}

@@ -16,10 +16,11 @@ from training.engine.run import Run
 
 def train_step(run: Run) -> dict[str, Any]:
     """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
+    draws = [run.mixture.draw(run.learner.step, slot) for slot in range(run.settings.images_per_step)]
     while True:
         passed: tuple[torch.Tensor, torch.Tensor] | None = None
         try:
-            passed = _pass_through(run)
+            passed = _pass_through(run, draws)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -29,7 +30,7 @@ def train_step(run: Run) -> dict[str, Any]:
                 raise MemoryError
             _take_less_at_once(run)
         elif passed is not None:
-            return _update(run, *passed)
+            return _update(run, draws, *passed)
 
 
 def _take_less_at_once(run: Run) -> None:
@@ -46,16 +47,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
-def _draws(run: Run) -> list[Draw]:
-    return [run.mixture.draw(run.learner.step, slot) for slot in range(run.settings.images_per_step)]
-
-
-def _pass_through(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
+def _pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward and backward for this process's share of the step: (squared error of each example, its loss's share)."""
     settings, learner, group = run.settings, run.learner, run.group
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
-    mine = _draws(run)[group.rank :: group.size]
+    mine = draws[group.rank :: group.size]
     errors, losses = [], []
     for start in range(0, len(mine), learner.micro_batch):
         batch = make_batch(mine[start : start + learner.micro_batch], run.encoded, run.diffusion, run.scaling_factor)
@@ -69,7 +66,7 @@ def _pass_through(run: Run) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat(errors), torch.stack(losses).sum()
 
 
-def _update(run: Run, errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any]:
+def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any]:
     """The optimizer's step with the gradients of all processes, and the metrics of all examples."""
     settings, learner, group = run.settings, run.learner, run.group
     group.sum_gradients(learner.parameters)
@@ -79,7 +76,6 @@ def _update(run: Run, errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any
     for rank, (values, _) in enumerate(parts):
         squared_errors[rank :: group.size] = values
     total = sum(part for _, part in parts)
-    draws = _draws(run)
     rate = learning_rate_of(learner)
     norm, updated = apply_gradients(learner, total)
     if not updated:

@@ -93,8 +93,8 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
         with group.main_first():
             if group.is_main:
                 clear_leftovers(folder)
-            run = _prepare(folder, settings, stop, group)
-            _resume(run)
+            run = prepare(folder, settings, stop, group)
+            resume(run)
         if group.is_main:
             run.board.begin(run.learner.step)
         try:
@@ -105,7 +105,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
             _finish(run, started)
 
 
-def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group: Group) -> Run:
+def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group: Group) -> Run:
     """Check and load everything that the loop needs."""
     files = RunFiles(folder, settings.steps, writes=group.is_main)
     files.progress(phase="loading", now=True)
@@ -156,7 +156,7 @@ def _prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], grou
         regions=report_regions(schedule, settings.sources),
         grid=make_grid(schedule, settings.sources, splits),
         learner=learner,
-        digest=_digest(settings, sources),
+        digest=digest_of(settings, sources),
         board=Board(folder),
         group=group,
     )
@@ -178,7 +178,7 @@ def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
         )
 
 
-def _digest(settings: RunSettings, sources: list[list[Item]]) -> str:
+def digest_of(settings: RunSettings, sources: list[list[Item]]) -> str:
     """A hash of all that decides the weights: a checkpoint of other settings is never continued."""
     deciding = {
         key: value
@@ -200,7 +200,7 @@ def _machine(run: Run) -> dict[str, Any]:
     }
 
 
-def _resume(run: Run) -> None:
+def resume(run: Run) -> None:
     """Continue from the newest whole checkpoint, or begin; never begin again silently."""
     files = run.files
     checkpoint, damaged = load_newest(run.folder)
@@ -255,7 +255,7 @@ def _loop(run: Run) -> None:
         if learner.skipped_in_row > MAX_SKIPPED:
             _roll_back(run)
         elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
-            _save(run)
+            save(run)
 
 
 def _roll_back(run: Run) -> None:
@@ -295,7 +295,7 @@ def _roll_back(run: Run) -> None:
     run.files.event("rolled_back", failed, to=run.learner.step, rate=learning_rate_of(run.learner))
     # What a killed run goes on from must know of it.
     if run.learner.step:
-        _save(run)
+        save(run)
 
 
 def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
@@ -307,7 +307,7 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
     return learner
 
 
-def _save(run: Run) -> None:
+def save(run: Run) -> None:
     if not run.group.is_main:
         return
     run.files.sync_lines()
@@ -322,7 +322,7 @@ def _save(run: Run) -> None:
 def _stop(run: Run) -> None:
     saved = {path.name for path in list_checkpoints(run.folder)}
     if run.learner.step > 0 and checkpoint_name(run.learner.step) not in saved:
-        _save(run)
+        save(run)
     run.files.event("stopped", run.learner.step)
     run.files.progress(phase="stopped", step=run.learner.step, now=True)
     raise Stopped

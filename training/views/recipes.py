@@ -125,6 +125,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         except RecipeRefused as refused:
             problem = refused.sentence
     its_runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
+    is_split = found.preset == Preset.STYLE_TAILORING
     context = {
         "recipe": found,
         "chain": chain,
@@ -132,7 +133,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         "problem": problem,
         "parent": parent,
         "hyperparameters": readable(found.hyperparameters),
-        "sweep_form": SweepForm(initial={"sweep_parent": parent.pk}) if parent and _has_split(found) else None,
+        "sweep_form": SweepForm(initial={"sweep_parent": parent.pk}) if parent and is_split else None,
         "runs": its_runs.select_related("job", "parent", "result"),
         "before": Recipe.objects.filter(then=found).first(),
         "may_write": may_write(request),
@@ -173,10 +174,6 @@ def may_write(request: HttpRequest) -> bool:
 
 def may_run(request: HttpRequest) -> bool:
     return bool(member(request).is_superuser or member(request).has_role(Role.OPERATOR))
-
-
-def _has_split(found: Recipe) -> bool:
-    return found.preset == Preset.STYLE_TAILORING
 
 
 def _initial(request: HttpRequest) -> dict[str, Any]:

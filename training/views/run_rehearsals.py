@@ -10,13 +10,13 @@ from django.views.decorators.http import require_POST, require_safe
 from accounts.models import Role
 from accounts.policies import policy
 from generation.models import ModelVersion
+from generation.views.durations import say_duration
 from generation.views.members import member
 from jobs.models import Job
 from training import rehearsals
 from training.forms import RunForm
 from training.models import Recipe
 from training.recipes import RecipeRefused
-from training.views.durations import in_words
 from training.views.recipes import TEAM, may_run
 
 
@@ -54,8 +54,8 @@ def rehearsal(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         "recipe": Recipe.objects.filter(pk=job.payload["recipe"]).first(),
         "parent": ModelVersion.objects.filter(pk=job.payload["parent"]).first(),
         "spec": job.payload["spec"],
-        "step": in_words(found.step_seconds) if found and found.step_seconds >= 1 else "",
-        "time": in_words(found.run_seconds) if found else "",
+        "step": say_duration(found.step_seconds) if found and found.step_seconds >= 1 else "",
+        "time": say_duration(found.run_seconds) if found else "",
         "may_run": may_run(request),
     }
     response = render(request, "training/rehearsal.html", context)

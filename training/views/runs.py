@@ -12,6 +12,7 @@ from accounts.models import Role, User
 from accounts.policies import policy
 from curation.models import Campaign, DatasetVersion
 from generation.models import ModelVersion, PromptSet
+from generation.views.durations import say_duration
 from generation.views.members import member
 from training import recipes, runs
 from training.curves import CHARTS, curve
@@ -19,7 +20,6 @@ from training.forms import RunForm
 from training.models import Recipe, RunSample, TrainingRun
 from training.recipes import RecipeRefused
 from training.tasks import TRAINER_LOG
-from training.views.durations import in_words
 from training.views.recipes import TEAM, may_run
 
 LOG_BYTES = 12_000
@@ -178,7 +178,7 @@ def _state(found: TrainingRun) -> dict[str, Any]:
         # The job's note goes on with rate and time left, which the bar below it says.
         "phase": found.job.progress_note.partition(",")[0],
         "rate": f"{speed.images_per_second:.3g} images/s" if speed else "",
-        "left": in_words(speed.seconds_left) if speed and found.job.is_open else "",
+        "left": say_duration(speed.seconds_left) if speed and found.job.is_open else "",
     }
 
 
@@ -272,7 +272,7 @@ def _estimate_of(form: RunForm) -> dict[str, Any] | None:
         "stages": found.stages,
         "runs": found.runs,
         "rate": found.images_per_second,
-        "time": in_words(found.seconds) if found.seconds is not None else "",
+        "time": say_duration(found.seconds) if found.seconds is not None else "",
         "checkpoint_bytes": found.checkpoint_bytes,
         "result_bytes": found.result_bytes,
     }

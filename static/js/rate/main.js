@@ -209,8 +209,10 @@ async function refill() {
   leasing = true;
   try {
     queue.dropExpired();
+    // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
+    const unsent = outbox.pendingAssignments();
     const answer = await server.lease(queue.wanted(outbox.snapshot().waiting));
-    if (answer.ok) takeLease(answer);
+    if (answer.ok) takeLease(answer, unsent);
     else refuseLease(answer.status, answer.reason);
   } catch {
     refuseLease(0);
@@ -220,12 +222,15 @@ async function refill() {
   if (!queue.current() && !gone) setTimeout(refill, Math.max(0, nextLeaseAt - Date.now()) + 20);
 }
 
-function takeLease(answer) {
+function takeLease(answer, unsent) {
   leaseFailures = 0;
-  const added = queue.offer(answer.items, outbox.pendingAssignments());
-  exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !outbox.snapshot().waiting);
+  const { waiting } = outbox.snapshot();
+  const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
+  exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size);
   onlyPending = added === 0 && !exhausted;
-  nextLeaseAt = added ? 0 : Date.now() + (exhausted ? 60000 : 3000);
+  // What was on its way has arrived meanwhile: the next answer knows of it.
+  const arrived = !waiting && unsent.size > 0;
+  nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? 60000 : 3000);
   prefetchAhead();
   if (!ready) showCurrent();
 }

@@ -466,8 +466,8 @@ def test_settings_that_came_later_leave_older_checkpoints_valid(make_run: MakeRu
     folder = make_run(steps=1)
     settings = load_run(folder / "run.json")
     items = [[Item(Path("x"), "a cat", "0" * 64)] for _ in settings.sources]
-    assert trainer._digest(settings, items) == trainer._digest(replace(settings, noise_offset=0.0), items)
-    assert trainer._digest(settings, items) != trainer._digest(replace(settings, noise_offset=0.1), items)
+    assert trainer.digest_of(settings, items) == trainer.digest_of(replace(settings, noise_offset=0.0), items)
+    assert trainer.digest_of(settings, items) != trainer.digest_of(replace(settings, noise_offset=0.1), items)
 
 
 def test_loss_on_held_out_images_that_only_grows_is_said_once(make_run: MakeRun) -> None:
