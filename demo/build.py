@@ -6,6 +6,7 @@ was, and a finished stage is not repeated:
     renders   the world as images and manifests
     text      the text encoder, taught to spell out rough pictures
     vae       the autoencoder, RGB in, RGBA out
+    routing   the denoiser's first steps, with heads that teach its attention where to look
     unet      the denoiser: a recipe on the training engine, frozen parts around it
     decoder   the autoencoder's decoder once more, its encoder frozen, which leaves the denoiser valid
     clip      the open_clip model
@@ -33,16 +34,17 @@ from demo.card import write_card
 from demo.contrastive import load_checkpoint, save_clip, train_clip
 from demo.denoiser import seconds_a_step, train_denoiser, write_parent, write_recipe
 from demo.renders import RenderSet, load_renders, posed_scenes, training_scenes, write_renders
-from demo.text_encoder import make_encoder, train_text_encoder
+from demo.routing import train_routing
+from demo.text_encoder import HIDDEN, CaptionReader, make_encoder, train_text_encoder
 from demo.tiny import save_pipeline
 from demo.training_loop import Budget
 
 SEED = 20311
 VARIANTS = 3
-STAGES = ("renders", "text", "vae", "unet", "decoder", "clip", "export", "card")
+STAGES = ("renders", "text", "vae", "routing", "unet", "decoder", "clip", "export", "card")
 # Each stage's part of the budget, and the most steps that do it good.
-SHARES = {"text": 0.08, "vae": 0.17, "unet": 0.52, "decoder": 0.08, "clip": 0.15}
-MOST_STEPS = {"text": 3000, "vae": 8000, "unet": 60_000, "decoder": 4000, "clip": 4000}
+SHARES = {"text": 0.08, "vae": 0.17, "routing": 0.10, "unet": 0.42, "decoder": 0.08, "clip": 0.15}
+MOST_STEPS = {"text": 3000, "vae": 8000, "routing": 6000, "unet": 60_000, "decoder": 4000, "clip": 4000}
 # So few that a batch of the CLIP model can still be filled with different subjects and pairs.
 LEAST_SCENES = 400
 NIGHT, GPU_MINUTES = 480.0, 15.0
@@ -125,18 +127,32 @@ def teach_vae(build: Build) -> None:
     vae.save_pretrained(build.work / "vae", safe_serialization=True)
 
 
+def teach_routing(build: Build) -> None:
+    """Leave in `parent` a pipeline whose U-Net finds in the text what belongs to each place."""
+    fresh, run, parent = build.work / "fresh", build.work / "routing", build.work / "parent"
+    tokenizer, encoder = load_encoder(build.work)
+    vae = AutoencoderKL.from_pretrained(build.work / "vae")
+    if not fresh.exists():
+        write_parent(fresh, vae, tokenizer, encoder, SEED)
+    _write_recipe(build, run, fresh, steps=1)
+    print("The renders are encoded first, which takes some minutes.", flush=True)
+    unet = train_routing(run, load_reader(build.work), build.budget("routing"), build.work)
+    write_parent(parent, vae, tokenizer, encoder, SEED, unet)
+
+
 def teach_denoiser(build: Build) -> None:
     parent, run = build.work / "parent", build.work / "unet"
-    if not parent.exists():
-        tokenizer, encoder = load_encoder(build.work)
-        write_parent(parent, AutoencoderKL.from_pretrained(build.work / "vae"), tokenizer, encoder, SEED)
     seconds = seconds_a_step(parent, build.device)
     steps = int(min(MOST_STEPS["unet"], build.budget("unet").minutes * 60 / seconds))
+    _write_recipe(build, run, parent, steps=max(1, steps))
+    train_denoiser(run)
+
+
+def _write_recipe(build: Build, run: Path, parent: Path, steps: int) -> None:
     write_recipe(
-        run, parent=parent, renders=build.work / "posed", cache=build.work / "cache", steps=max(1, steps), seed=SEED,
+        run, parent=parent, renders=build.work / "posed", cache=build.work / "cache", steps=steps, seed=SEED,
         device=build.device,
     )  # fmt: skip
-    train_denoiser(run)
 
 
 def refine_decoder(build: Build) -> None:
@@ -165,7 +181,7 @@ def export(build: Build) -> None:
 
 
 def make_card(build: Build) -> None:
-    steps = {name: _steps(build.work / f"{name}.jsonl") for name in ("text", "vae", "decoder", "clip")}
+    steps = {name: _steps(build.work / f"{name}.jsonl") for name in ("text", "vae", "routing", "decoder", "clip")}
     steps["unet"] = json.loads((build.work / "unet" / "run.json").read_text())["steps"]
     write_card(build.out, build.work, steps, build.note)
 
@@ -182,8 +198,16 @@ def load_encoder(work: Path) -> tuple[CLIPTokenizer, CLIPTextModel]:
     return tokenizer, encoder.eval()
 
 
+def load_reader(work: Path) -> CaptionReader:
+    """The linear reader that the text encoder was taught with, from its checkpoint."""
+    reader = CaptionReader(HIDDEN)
+    state = torch.load(work / "text.pt", weights_only=True, map_location="cpu")
+    reader.load_state_dict(state["modules"]["reader"])
+    return reader
+
+
 _STAGES: dict[str, Callable[[Build], None]] = {
-    "renders": make_renders, "text": teach_text, "vae": teach_vae, "unet": teach_denoiser, "decoder": refine_decoder,
+    "renders": make_renders, "text": teach_text, "vae": teach_vae, "routing": teach_routing, "unet": teach_denoiser, "decoder": refine_decoder,
     "clip": teach_clip, "export": export, "card": make_card,
 }  # fmt: skip
 

@@ -29,10 +29,17 @@ WATCHED = (
 )  # fmt: skip
 
 
-def write_parent(folder: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer, encoder: CLIPTextModel, seed: int) -> None:
-    """The pipeline that the run starts from: everything taught but the U-Net, whose weights are random."""
+def write_parent(
+    folder: Path,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    encoder: CLIPTextModel,
+    seed: int,
+    unet: UNet2DConditionModel | None = None,
+) -> None:
+    """The pipeline that a run starts from: everything taught but the U-Net, whose weights are random unless given."""
     torch.manual_seed(seed)
-    unet = make_unet(SIZE // 8, channels=(64, 128, 160), cross_dim=HIDDEN, layers=1, groups=16)
+    unet = unet or make_unet(SIZE // 8, channels=(64, 128, 160), cross_dim=HIDDEN, layers=1, groups=16)
     # Where the build kept its parts is nobody's business.
     vae.register_to_config(_name_or_path="")
     pipeline = assemble_pipeline(vae=vae, unet=unet, text_encoder=encoder, tokenizer=tokenizer)

@@ -39,6 +39,7 @@ class Loop:
     after_step: Callable[[int], None] = lambda step: None
     every: Callable[[int], None] = lambda step: None
     every_steps: int = 250
+    decays: bool = True
 
 
 def train(loop: Loop, budget: Budget, work: Path) -> int:
@@ -54,11 +55,9 @@ def train(loop: Loop, budget: Budget, work: Path) -> int:
             progress = max(step / budget.steps, minutes / budget.minutes)
             if progress >= 1:
                 break
-            rate = (
-                loop.learning_rate
-                * min(1.0, (step + 1) / 50)
-                * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-            )
+            rate = loop.learning_rate * min(1.0, (step + 1) / 50)
+            if loop.decays:
+                rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             loss, figures = loop.loss(step, progress)

@@ -12,7 +12,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 ROOT = Path(__file__).parents[2]
-STAGES = "renders,text,vae,unet,decoder,clip,export"
+STAGES = "renders,text,vae,routing,unet,decoder,clip,export"
 
 
 def build(*arguments: str) -> subprocess.CompletedProcess[str]:
