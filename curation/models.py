@@ -328,16 +328,27 @@ class Verdict(models.Model):
         return f"{self.outcome} for {self.item_id}"
 
 
+class DatasetKind(models.TextChoices):
+    IMAGES = "images", "Images"
+    PAIRS = "pairs", "Pairs"
+
+
 class DatasetQuerySet(models.QuerySet["Dataset"]):
     def visible_to(self, user: "User") -> "DatasetQuerySet":
         return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
 
 
 class Dataset(models.Model):
-    """A named selection: accepted items of some campaigns."""
+    """A named selection: accepted images of some campaigns, or the decided pairs of some comparisons."""
 
     slug = models.SlugField(max_length=80, unique=True)
     name = models.CharField(max_length=120)
+    kind = models.CharField(
+        max_length=16,
+        choices=DatasetKind.choices,
+        default=DatasetKind.IMAGES,
+        help_text="What an entry is; its campaigns decide it when it is made, and it never changes.",
+    )
     note = models.CharField(max_length=300, blank=True)
     campaigns = models.ManyToManyField(Campaign, related_name="datasets")
     rule = models.CharField(max_length=32, default="majority")
@@ -393,7 +404,7 @@ class DatasetVersion(models.Model):
 
 
 class DatasetEntry(models.Model):
-    """One image of a frozen version, with why it is there."""
+    """One image of a frozen version, with why it is there; in a pair, the image that was preferred to `rejected`."""
 
     version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="entries")
     position = models.PositiveIntegerField()
@@ -402,12 +413,24 @@ class DatasetEntry(models.Model):
     caption = models.CharField(max_length=1000)
     bucket = models.CharField(max_length=60, blank=True)
     judgment_ids = models.JSONField(default=list, help_text="The judgments behind it, sorted.")
+    rejected = models.ForeignKey(Sample, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    rejected_image = models.CharField(
+        max_length=64, blank=True, default="", help_text="SHA-256 of the PNG file of a pair's rejected sample."
+    )
 
     class Meta:
         ordering = ["version", "position"]
         constraints = [
             models.UniqueConstraint(fields=["version", "position"], name="dataset_entry_position_once"),
-            models.UniqueConstraint(fields=["version", "sample"], name="dataset_entry_sample_once"),
+            # Where nothing is rejected, which is null, a sample still fits once.
+            models.UniqueConstraint(
+                fields=["version", "sample", "rejected"], nulls_distinct=False, name="dataset_entry_sample_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(rejected=None, rejected_image="") | (Q(rejected__isnull=False) & ~Q(rejected_image="")),
+                name="dataset_entry_rejected_whole",
+            ),
+            models.CheckConstraint(condition=~Q(rejected_image=F("image")), name="dataset_entry_images_differ"),
         ]
 
     def __str__(self) -> str:

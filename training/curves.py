@@ -5,7 +5,7 @@ validation loss is measured on a frozen grid and shown as it is.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from training.models import RunEvent, RunMetric, TrainingRun
@@ -35,6 +35,8 @@ CHARTS = (
     Chart("speed", "Speed", "images/s"),
     Chart("memory", "Most memory held, of the GPU or the process", "GB"),
 )
+# What only a run of pairs has: how often it prefers what raters preferred, more than its parent does.
+PREFERENCE_CHART = Chart("preferred", f"Pairs told apart as raters did, mean of {WINDOW} steps", "share of pairs")
 # What several runs are compared by: one line a run.
 SHARED_CHARTS = (
     Chart("validation", "Validation loss of all sources", "mean squared error"),
@@ -43,9 +45,17 @@ SHARED_CHARTS = (
 )
 
 
+def charts_of(run: TrainingRun) -> tuple[Chart, ...]:
+    """The charts of a run's page; the loss of pairs is no square."""
+    if run.spec.get("objective") != "dpo":
+        return CHARTS
+    named = (replace(each, y_label="loss of a pair") if "loss" in each.title else each for each in CHARTS)
+    return (PREFERENCE_CHART, *named)
+
+
 def curve(run: TrainingRun, name: str) -> dict[str, Any]:
     """{"series": [{"label", "points"}], "x_label", "y_label", "log", "done"} of one chart. Raises KeyError."""
-    chart = {each.name: each for each in CHARTS}[name]
+    chart = {each.name: each for each in charts_of(run)}[name]
     series = _SERIES[name](run)
     return {
         "series": [{"label": label, "points": thin(points)} for label, points in series.items() if points],
@@ -138,6 +148,7 @@ def _figure(run: TrainingRun, key: str) -> list[Point]:
 
 
 _SERIES: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
+    "preferred": lambda run: {"told apart": running_mean(_figure(run, "preferred"))},
     "loss": lambda run: _smoothed(run, "loss_by_source"),
     "bands": _bands,
     "validation": _validation,

@@ -7,7 +7,7 @@ from django import forms
 from django.db.models import QuerySet
 
 from accounts.models import Role, User
-from curation.models import CampaignKind, DatasetVersion
+from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion, PromptSet
 from training.models import Preset, Recipe
 from training.recipes import DEFAULT_HYPERPARAMETERS, T_PRIME
@@ -16,7 +16,9 @@ PRESETS = [
     (Preset.STYLE_TAILORING, "Style Tailoring: content where noise is high, style where it is low"),
     (Preset.SEQUENTIAL, "Sequential: first content, then style, each over all noise levels"),
     (Preset.JOINT, "Joint: content and style together, over all noise levels"),
-    (Preset.SINGLE, "One source: style alone, over all noise levels"),
+    (Preset.PROMPT, "Prompt alignment: content alone, over all noise levels"),
+    (Preset.SINGLE, "Style alignment: style alone, over all noise levels"),
+    (Preset.PREFERENCE, "Preference: pairs of a comparison, each image over the one that lost (Diffusion-DPO)"),
 ]
 HYPERPARAMETERS = (
     "steps",
@@ -35,12 +37,15 @@ HYPERPARAMETERS = (
     "gradient_accumulation",
     "mixture",
     "importance_weights",
+    "gradient_checkpointing",
+    "dpo_beta",
 )
 
 
 class DatasetVersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: DatasetVersion) -> str:
-        return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
+        thing = "pair" if obj.dataset.kind == DatasetKind.PAIRS else "image"
+        return f"{obj}: {obj.entry_count} {thing}{'' if obj.entry_count == 1 else 's'}"
 
 
 class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
@@ -53,8 +58,10 @@ class RatersField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
         return f"{obj.name} ({obj.email})" if obj.name else obj.email
 
 
-def dataset_versions() -> QuerySet[DatasetVersion]:
-    return DatasetVersion.objects.filter(entry_count__gt=0).select_related("dataset").order_by("-frozen_at", "-pk")
+def dataset_versions(kind: str = DatasetKind.IMAGES) -> QuerySet[DatasetVersion]:
+    """The frozen versions of one kind, the newest first."""
+    versions = DatasetVersion.objects.filter(entry_count__gt=0, dataset__kind=kind)
+    return versions.select_related("dataset").order_by("-frozen_at", "-pk")
 
 
 def suggested_sources() -> tuple[DatasetVersion | None, DatasetVersion | None]:
@@ -92,6 +99,13 @@ class RecipeForm(forms.Form):
         queryset=DatasetVersion.objects.none(),
         label="Style",
         help_text="How a sticker looks: images in the house style.",
+        error_messages={"required": "Choose the dataset version that teaches style."},
+    )
+    pairs = DatasetVersionField(
+        queryset=DatasetVersion.objects.none(),
+        label="Pairs",
+        help_text="A version of a dataset that was frozen from closed comparisons.",
+        error_messages={"required": "Choose the dataset version of pairs that teaches preferences."},
     )
     schedule = forms.ModelChoiceField(
         queryset=ModelVersion.objects.none(),
@@ -132,6 +146,16 @@ class RecipeForm(forms.Form):
         required=False,
         label="Moving average",
         help_text="Decay of the averaged weights, such as 0.999; empty for none.",
+    )
+    dpo_beta = forms.FloatField(
+        required=False,
+        label="Hold on the parent (β)",
+        help_text="The more, the less the result may differ from its parent. The paper takes 2000 to 5000; empty: 2000.",
+    )
+    gradient_checkpointing = forms.BooleanField(
+        required=False,
+        label="Save memory by computing twice",
+        help_text="Gradient checkpointing: a step takes about a third longer and holds much less.",
     )
     holdout = forms.FloatField(
         min_value=0,
@@ -181,11 +205,14 @@ class RecipeForm(forms.Form):
         # Querysets of a field are shared by all forms; these belong to this one.
         self.fields["content"].queryset = dataset_versions()  # type: ignore[attr-defined]
         self.fields["style"].queryset = dataset_versions()  # type: ignore[attr-defined]
+        self.fields["pairs"].queryset = dataset_versions(DatasetKind.PAIRS)  # type: ignore[attr-defined]
         self.fields["schedule"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
 
         if self.is_bound:
             preset = self.data.get("preset")
-            self.fields["content"].required = preset != Preset.SINGLE
+            self.fields["content"].required = preset not in (Preset.SINGLE, Preset.PREFERENCE)
+            self.fields["style"].required = preset not in (Preset.PROMPT, Preset.PREFERENCE)
+            self.fields["pairs"].required = preset == Preset.PREFERENCE
             self.fields["t_prime"].required = preset == Preset.STYLE_TAILORING
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -193,7 +220,13 @@ class RecipeForm(forms.Form):
         values = {key: self.cleaned_data.get(key) for key in HYPERPARAMETERS}
         if values["method"] == "full":
             values["lora_rank"] = None
-        if self.cleaned_data.get("preset") in (Preset.SINGLE, Preset.SEQUENTIAL):
+        preset = self.cleaned_data.get("preset")
+        # Settings of another kind of recipe, which the page hides.
+        for key in ("min_snr_gamma",) if preset == Preset.PREFERENCE else ("dpo_beta",):
+            values[key] = None
+        if not values["gradient_checkpointing"]:
+            values["gradient_checkpointing"] = None
+        if preset not in (Preset.STYLE_TAILORING, Preset.JOINT):
             # One source a table: there is nothing to mix.
             values["mixture"] = "natural"
         if values["mixture"] != "shares":
@@ -212,6 +245,7 @@ class RecipeForm(forms.Form):
         weighed = cleaned.get("preset") != Preset.STYLE_TAILORING or cleaned.get("mixture") == "shares"
         return {
             "content": None if cleaned.get("preset") == Preset.SINGLE else cleaned.get("content"),
+            "pairs": cleaned.get("pairs"),
             "style": cleaned.get("style"),
             "t_prime": T_PRIME if t_prime is None else t_prime,
             "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,

@@ -30,7 +30,10 @@ class Preset(models.TextChoices):
     STYLE_TAILORING = "style_tailoring", "Style Tailoring"
     SEQUENTIAL = "sequential", "Sequential"
     JOINT = "joint", "Joint"
-    SINGLE = "single", "One source"
+    PROMPT = "prompt", "Prompt alignment"
+    # Stored under its first name.
+    SINGLE = "single", "Style alignment"
+    PREFERENCE = "preference", "Preference"
 
 
 class Recipe(models.Model):
@@ -63,7 +66,7 @@ class Recipe(models.Model):
 
 
 class RecipeSource(models.Model):
-    """One row of the table. A band holds log-SNR values l with log_snr_min <= l < log_snr_max; None is unbounded."""
+    """One row of the table; in a recipe of preference its dataset version holds pairs. A band holds log-SNR values l with log_snr_min <= l < log_snr_max; None is unbounded."""
 
     recipe = models.ForeignKey(Recipe, on_delete=models.CASCADE, related_name="sources")
     position = models.PositiveSmallIntegerField()

@@ -1,8 +1,8 @@
 """Recipes: tables of sources that say what a run trains on, at which noise levels, and how hard.
 
-The four presets are four tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint
-finetuning two rows with the full band; a single source one row; sequential finetuning two recipes, the second after
-the first. The trainer knows only the table.
+The presets are tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint finetuning two
+rows with the full band; prompt and style alignment one row; sequential finetuning two recipes, the second after the first;
+preference (Diffusion-DPO, arXiv 2311.12908) one row of pairs. The trainer knows only the table and the objective.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
-from curation.models import DatasetVersion
+from curation.models import DatasetKind, DatasetVersion
 from generation.models import ModelVersion
 from training.engine import recipe as run_json
 from training.engine.bands import (
@@ -109,8 +109,9 @@ def create_recipe(
     preset: str,
     by: "User",
     schedule: NoiseSchedule,
-    style: DatasetVersion,
+    style: DatasetVersion | None = None,
     content: DatasetVersion | None = None,
+    pairs: DatasetVersion | None = None,
     t_prime: int = T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
@@ -119,14 +120,21 @@ def create_recipe(
     """Store a preset's table. `schedule` is that on which T' is counted; the stored edge is a log-SNR.
 
     A sequential recipe is two, content first; the first is returned, with the second in `then`. `hyperparameters` are
-    fields of RunSettings and go over the defaults. Raises RecipeRefused with a sentence and the field to change.
+    fields of RunSettings and go over the defaults; the objective is the preset's. Raises RecipeRefused with a sentence
+    and the field to change.
     """
-    chosen = check_hyperparameters({**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})})
+    values = {**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})}
+    if preset == Preset.PREFERENCE:
+        values["objective"] = "dpo"
+    elif {"objective", "dpo_beta"} & set(values):
+        raise RecipeRefused("Only a recipe of preference learns from pairs.", field="preset")
+    chosen = check_hyperparameters(values)
     tables = preset_tables(
         preset,
         schedule=schedule,
         content=content,
         style=style,
+        pairs=pairs,
         t_prime=t_prime,
         content_weight=content_weight,
         style_weight=style_weight,
@@ -176,8 +184,9 @@ def preset_tables(
     preset: str,
     *,
     schedule: NoiseSchedule,
-    style: DatasetVersion,
+    style: DatasetVersion | None = None,
     content: DatasetVersion | None = None,
+    pairs: DatasetVersion | None = None,
     t_prime: int = T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
@@ -185,10 +194,14 @@ def preset_tables(
     """The tables of a preset in the order of their runs: one, or two for the sequential one."""
     if preset not in Preset.values:
         raise RecipeRefused(f"The kind must be one of {', '.join(Preset.values)}.", field="preset")
+    if preset == Preset.PREFERENCE:
+        return [[Row("preference", _of_kind(pairs, DatasetKind.PAIRS, "pairs"))]]
+    if preset == Preset.PROMPT:
+        return [[Row("content", _of_kind(content, DatasetKind.IMAGES, "content"))]]
+    style = _of_kind(style, DatasetKind.IMAGES, "style")
     if preset == Preset.SINGLE:
         return [[Row("style", style)]]
-    if content is None:
-        raise RecipeRefused("Choose the dataset version that teaches content.", field="content")
+    content = _of_kind(content, DatasetKind.IMAGES, "content")
     if preset == Preset.STYLE_TAILORING:
         try:
             split = split_at(schedule, t_prime)
@@ -204,6 +217,17 @@ def preset_tables(
     if preset == Preset.JOINT:
         return [[Row("content", content, weight=content_weight), Row("style", style, weight=style_weight)]]
     return [[Row("content", content)], [Row("style", style)]]
+
+
+def _of_kind(version: DatasetVersion | None, kind: str, field: str) -> DatasetVersion:
+    """The version, which must be there and hold what the row learns from."""
+    if version is None:
+        what = "of pairs that teaches preferences" if kind == DatasetKind.PAIRS else f"that teaches {field}"
+        raise RecipeRefused(f"Choose the dataset version {what}.", field=field)
+    if version.dataset.kind != kind:
+        held = "single images, not pairs" if kind == DatasetKind.PAIRS else "pairs, not single images"
+        raise RecipeRefused(f"{version} holds {held}.", field=field)
+    return version
 
 
 def check_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -304,7 +328,8 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
     }
     method = names[values["method"]]
     images = int(values["batch_size"]) * int(values.get("gradient_accumulation") or 1)
-    tail = f"{values['steps']} steps of {images}, {method}"
+    pairs = " pairs" if values.get("objective") == "dpo" else ""
+    tail = f"{values['steps']} steps of {images}{pairs}, {method}"
     return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
 
 

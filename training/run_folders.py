@@ -77,6 +77,8 @@ def _manifest_lines(version: DatasetVersion, context: JobContext) -> bytes:
         if number % CHECK_EVERY == 0:
             context.check()
         line = {"image": str(local_image(entry.image)), "caption": entry.caption, "sha256": entry.image}
+        if entry.rejected_image:
+            line |= {"rejected": str(local_image(entry.rejected_image)), "rejected_sha256": entry.rejected_image}
         lines.append(json.dumps(line, sort_keys=True, ensure_ascii=False))
     return ("\n".join(lines) + "\n").encode()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.models import DatasetEntry
+from curation.models import DatasetEntry, DatasetKind
 from training.engine.bands import NoiseSchedule
 from training.recipes import SHOWN_STEP_COUNTS, Row, RowArithmetic, drawing_timesteps, work_out
 
@@ -28,6 +28,10 @@ class RowView:
     y: int
     start: str
     width: str
+
+    @property
+    def holds_pairs(self) -> bool:
+        return self.sums.row.dataset_version.dataset.kind == DatasetKind.PAIRS
 
     @property
     def percent(self) -> float:

@@ -12,7 +12,7 @@ from django.db import transaction
 from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.judgments import record_judgments
-from curation.models import Campaign, Dataset, DatasetEntry, DatasetVersion
+from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
 from generation.batches import plan_batch
 from generation.drawing import sample_seed
 from generation.engine.folders import hash_folder, inspect_folder
@@ -62,18 +62,29 @@ def make_real_parent(folder: Path, **fields: Any) -> ModelVersion:
     )
 
 
+def make_pair_version(name: str = "", pairs: int = 6) -> DatasetVersion:
+    """A frozen version of so many pairs of drawn samples of one prompt each."""
+    return make_dataset_version(name, pairs, kind=DatasetKind.PAIRS)
+
+
 @transaction.atomic
-def make_dataset_version(name: str = "", images: int = 6) -> DatasetVersion:
+def make_dataset_version(name: str = "", images: int = 6, kind: str = DatasetKind.IMAGES) -> DatasetVersion:
     """A frozen version of so many drawn samples."""
+    holds_pairs = kind == DatasetKind.PAIRS
     number = next(_numbers)
     by = make_person(Role.CURATOR)
     texts = "\n".join(f"a happy cat {number} {i}" for i in range(images))
     prompts = make_prompt_set(by, texts=texts)
     batch = make_batch(
-        by, prompt_set=prompts, model_version=ModelVersion.objects.first() or make_parent(), images_per_prompt=1
+        by,
+        prompt_set=prompts,
+        model_version=ModelVersion.objects.first() or make_parent(),
+        images_per_prompt=1 + holds_pairs,
     )
-    samples = make_samples(batch)
-    dataset = Dataset.objects.create(slug=f"data-{number}", name=name or f"Data {number}", created_by=by)
+    drawn = sorted(make_samples(batch), key=lambda sample: (sample.prompt_id, sample.seed))
+    samples = drawn[:: 1 + holds_pairs]
+    rejected = drawn[1::2] if holds_pairs else [None] * len(samples)
+    dataset = Dataset.objects.create(slug=f"data-{number}", name=name or f"Data {number}", kind=kind, created_by=by)
     version = DatasetVersion.objects.create(
         dataset=dataset,
         number=1,
@@ -83,8 +94,16 @@ def make_dataset_version(name: str = "", images: int = 6) -> DatasetVersion:
         frozen_by=by,
     )
     DatasetEntry.objects.bulk_create(
-        DatasetEntry(version=version, position=i, sample=each, image=each.image, caption=each.prompt.text)
-        for i, each in enumerate(samples)
+        DatasetEntry(
+            version=version,
+            position=i,
+            sample=each,
+            image=each.image,
+            caption=each.prompt.text,
+            rejected=other,
+            rejected_image=other.image if other else "",
+        )
+        for i, (each, other) in enumerate(zip(samples, rejected, strict=True))
     )
     finish_job(batch.job)
     return version

@@ -3,7 +3,7 @@
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from tests.training.factories import make_dataset_version, make_parent, make_person, make_recipe
+from tests.training.factories import make_dataset_version, make_pair_version, make_parent, make_person, make_recipe
 from training.models import Preset, Recipe, RecipeSource
 from training.recipes import (
     RecipeRefused,
@@ -63,6 +63,53 @@ def test_single_is_one_full_row():
     recipe = make_recipe(preset=Preset.SINGLE)
     (source,) = recipe.sources.all()
     assert (source.name, source.log_snr_min, source.log_snr_max) == ("style", None, None)
+
+
+def test_prompt_alignment_is_one_full_row_of_content(schedule):
+    version = make_dataset_version()
+    recipe = create_recipe(
+        name="x", by=make_person("curator"), schedule=schedule, preset=Preset.PROMPT, content=version
+    )
+    (source,) = recipe.sources.all()
+    assert (source.name, source.dataset_version, source.log_snr_min, source.log_snr_max) == (
+        "content",
+        version,
+        None,
+        None,
+    )
+
+
+def test_preference_is_one_full_row_of_pairs_with_its_objective(schedule):
+    pairs = make_pair_version("Duels")
+    recipe = make_recipe(preset=Preset.PREFERENCE, pairs=pairs, hyperparameters={"dpo_beta": 3000})
+    (source,) = recipe.sources.all()
+    assert (source.name, source.dataset_version) == ("preference", pairs)
+    assert recipe.hyperparameters.items() >= {"objective": "dpo", "dpo_beta": 3000.0}.items()
+    assert describe(recipe, schedule) == "Preference: preference Duels v1, 300 steps of 16 pairs, all weights"
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "words"),
+    [
+        ({"preset": Preset.PREFERENCE}, "pairs", "Choose the dataset version of pairs"),
+        ({"preset": Preset.PREFERENCE, "pairs": "images"}, "pairs", "holds single images, not pairs"),
+        ({"preset": Preset.SINGLE, "style": "pairs"}, "style", "holds pairs, not single images"),
+        ({"preset": Preset.PROMPT, "content": "pairs"}, "content", "holds pairs, not single images"),
+        ({"preset": Preset.SINGLE, "style": "images", "hyperparameters": {"objective": "dpo"}}, "preset", "from pairs"),
+        (
+            {"preset": Preset.PREFERENCE, "pairs": "pairs", "hyperparameters": {"min_snr_gamma": 5.0}},
+            "min_snr_gamma",
+            "dpo has none",
+        ),
+    ],
+)
+def test_rows_of_the_wrong_kind_are_refused(schedule, values, field, words):
+    versions = {"images": make_dataset_version, "pairs": make_pair_version}
+    chosen = {key: versions[value]() if str(value) in versions else value for key, value in values.items()}
+    with pytest.raises(RecipeRefused, match=words) as refusal:
+        create_recipe(name="x", by=make_person("curator"), schedule=schedule, **chosen)
+    assert refusal.value.field == field
+    assert not Recipe.objects.exists()
 
 
 def test_a_recipe_in_one_line(schedule):

@@ -17,8 +17,17 @@ from generation.models import ModelVersion
 from jobs import queue
 from jobs.models import Job, JobState
 from jobs.testing import run_due_jobs
-from tests.training.factories import make_parent, make_person, make_prompt_set, make_real_parent, make_recipe, make_run
+from tests.training.factories import (
+    make_pair_version,
+    make_parent,
+    make_person,
+    make_prompt_set,
+    make_real_parent,
+    make_recipe,
+    make_run,
+)
 from training import integrity, rehearsals, runs
+from training.curves import curve
 from training.models import Preset, TrainingRun
 from training.recipes import RecipeRefused
 
@@ -107,7 +116,8 @@ class TestStarting:
 def tiny_recipe(parent: ModelVersion, preset: str = Preset.STYLE_TAILORING, **values):
     machine = {"num_threads"}
     chosen = {**{key: value for key, value in TINY.items() if key not in machine}, **values}
-    return make_recipe(parent, preset=preset, hyperparameters=chosen)
+    versions = {"pairs": chosen.pop("pairs")} if "pairs" in chosen else {}
+    return make_recipe(parent, preset=preset, hyperparameters=chosen, **versions)
 
 
 def when_step(run: TrainingRun, step: int, act) -> threading.Thread:
@@ -194,6 +204,20 @@ class TestTraining:
         run_due_jobs(kinds=[runs.KIND])
         check_whole(run)
         assert run.events.get(kind="resumed").step == saved.step
+
+    def test_pairs_teach_a_preference(self, tiny_folder):
+        parent = make_real_parent(tiny_folder)
+        recipe = tiny_recipe(parent, Preset.PREFERENCE, pairs=make_pair_version(), learning_rate=1e-4)
+        run = make_run(recipe, parent=parent)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(run)
+        assert run.result.content_hash != parent.content_hash
+        preferred = [values["preferred"] for values in run.metrics.values_list("values", flat=True)]
+        assert preferred[0] == 0
+        assert max(preferred) > 0.5
+        told = curve(run, "preferred")
+        assert (told["y_label"], told["series"][0]["label"]) == ("share of pairs", "told apart")
+        assert curve(run, "loss")["y_label"] == "loss of a pair"
 
     def test_a_sequential_recipe_runs_both_parts_by_itself(self, tiny_folder):
         parent = make_real_parent(tiny_folder)

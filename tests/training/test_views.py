@@ -15,6 +15,7 @@ from tests.generation.factories import finish_job
 from tests.training.factories import (
     make_dataset_version,
     make_evaluation,
+    make_pair_version,
     make_parent,
     make_person,
     make_prompt_set,
@@ -174,6 +175,45 @@ class TestRecipeForm:
     def test_single_needs_no_content(self, client, sign_in):
         sign_in("operator")
         assert client.post(reverse("recipe_new"), self.data(preset="single", content="")).status_code == 302
+
+    def test_preference_needs_pairs_alone(self, client, sign_in):
+        sign_in("curator")
+        pairs = make_pair_version("Duels")
+        data = self.data(
+            preset="preference", content="", style="", t_prime="", pairs=pairs.pk, dpo_beta="2500", min_snr_gamma="5",
+            gradient_checkpointing="on",
+        )  # fmt: skip
+        answer = client.post(reverse("recipe_new"), data)
+        recipe = Recipe.objects.get()
+        assert answer["Location"] == recipe.get_absolute_url()
+        kept = {"objective": "dpo", "dpo_beta": 2500, "gradient_checkpointing": True}
+        assert recipe.hyperparameters.items() >= kept.items()
+        page = client.get(recipe.get_absolute_url()).content.decode()
+        assert "6 pairs" in page
+        assert "Hold on the parent" in page
+        form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+        assert (form["preset"].value(), form["pairs"].value(), form["dpo_beta"].value()) == (
+            "preference",
+            pairs.pk,
+            2500,
+        )
+        # Pairs are nothing for the other kinds, and the settings of pairs neither.
+        assert pairs not in form.fields["style"].queryset
+        missing = client.post(reverse("recipe_new"), self.data(preset="preference", name="Other"))
+        assert "Choose the dataset version of pairs" in missing.content.decode()
+        client.post(reverse("recipe_new"), self.data(name="Plain", dpo_beta="2500"))
+        assert "dpo_beta" not in Recipe.objects.get(name="Plain").hyperparameters
+
+    def test_a_dataset_of_pairs_begins_a_recipe_of_preference(self, client, sign_in):
+        sign_in("curator")
+        make_parent()
+        pairs = make_pair_version()
+        page = client.get(reverse("recipe_new"), {"pairs": pairs.pk})
+        assert (page.context["form"]["preset"].value(), page.context["form"]["pairs"].value()) == (
+            "preference",
+            pairs.pk,
+        )
+        assert "6 pairs" in page.content.decode()
 
     def test_every_setting_is_kept_and_comes_back_in_another_like_it(self, client, sign_in):
         sign_in("curator")

@@ -77,14 +77,22 @@ class Diffusion:
 
 
 def make_batch(
-    draws: Sequence[Draw], encoded: Encoded, diffusion: Diffusion, scaling_factor: float, *, sampled: bool = True
+    draws: Sequence[Draw],
+    encoded: Encoded,
+    diffusion: Diffusion,
+    scaling_factor: float,
+    *,
+    sampled: bool = True,
+    rejected: bool = False,
 ) -> Batch:
     """The tensors of some draws. Noise is made on the CPU from each draw's own seed: the same on every device and in
-    every grouping. `sampled=False` takes the mean of each latent posterior, for a validation that never changes."""
+    every grouping. `sampled=False` takes the mean of each latent posterior, for a validation that never changes.
+    `rejected` takes the other image of each pair, with the same noise."""
+    keys = encoded.rejected_keys if rejected else encoded.latent_keys
     device = diffusion.alphas_cumprod.device
     clean, noise, text = [], [], []
     for draw in draws:
-        mean, std = encoded.latents[encoded.latent_keys[draw.source][draw.image]]
+        mean, std = encoded.latents[keys[draw.source][draw.image]]
         generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
         eps_posterior, eps = torch.randn((2, *mean.shape), generator=generator)
         clean.append((mean + std * eps_posterior if sampled else mean) * scaling_factor)

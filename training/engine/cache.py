@@ -71,13 +71,17 @@ class ShardStore:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `texts[key]` is [L, D], both float32."""
+    """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `texts[key]` is [L, D], both float32.
+
+    `rejected_keys` are the latents of the rejected images where the sources are pairs.
+    """
 
     latents: ShardStore
     texts: ShardStore
     latent_keys: tuple[tuple[str, ...], ...]
     text_keys: tuple[tuple[str, ...], ...]
     empty_text_key: str
+    rejected_keys: tuple[tuple[str, ...], ...] = ()
 
 
 def encode_sources(
@@ -94,7 +98,8 @@ def encode_sources(
     latents = ShardStore(cache_dir / "latents")
     texts = ShardStore(cache_dir / "texts")
     size = pipeline.resolution
-    images = {_latent_key(item.sha256, size, vae_hash): item for items in sources for item in items}
+    losers = [[item.loser for item in items if item.rejected is not None] for items in sources]
+    images = {_latent_key(item.sha256, size, vae_hash): item for items in (*sources, *losers) for item in items}
     captions = {_text_key(caption, text_hash): caption for caption in ["", *_captions(sources)]}
     missing_images = [key for key in images if key not in latents]
     missing_captions = [key for key in captions if key not in texts]
@@ -107,6 +112,7 @@ def encode_sources(
         latents=latents,
         texts=texts,
         latent_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in sources),
+        rejected_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in losers),
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
         empty_text_key=_text_key("", text_hash),
     )

@@ -29,7 +29,7 @@ def split_sources(sources: Sequence[Sequence[Item]], share: float) -> list[Split
     """Hold out `share` of each source's images, rounded down, by a hash of their bytes.
 
     An image that one source holds out is trained on in none, under no caption: of what a source holds out, nothing leaks
-    through another. Raises `RunRefused` where a source would have nothing left to train on.
+    through another. Of pairs the preferred images are counted; a pair whose rejected image is held out is held out too. Raises `RunRefused` where a source would have nothing left to train on.
     """
     held: set[str] = set()
     for items in sources:
@@ -37,11 +37,13 @@ def split_sources(sources: Sequence[Sequence[Item]], share: float) -> list[Split
         held.update(ranked[: int(share * len(ranked))])
     splits = []
     for items in sources:
-        outside = [item for item in items if item.sha256 in held]
+        outside = [item for item in items if {item.sha256, item.rejected_sha256} & held]
         if len(outside) == len(items):
             raise RunRefused(
                 "All images of a source are held out for validation, since other sources hold them out. Lower the share.",
                 field="holdout",
             )
-        splits.append(Split((*(item for item in items if item.sha256 not in held), *outside), len(outside)))
+        splits.append(
+            Split((*(item for item in items if not {item.sha256, item.rejected_sha256} & held), *outside), len(outside))
+        )
     return splits

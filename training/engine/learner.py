@@ -1,5 +1,6 @@
 """What learns: the trained parameters, their optimizer, the moving average, and one update of them."""
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import torch
 
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
 from training.engine.draws import key_words
+from training.engine.objectives import Denoiser, denoiser_of
 from training.engine.recipe import RunRefused, RunSettings
 
 # The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
@@ -21,7 +23,7 @@ class Learner:
     """A U-Net in float32 with the parameters that are trained, by name; `step` counts finished updates.
 
     `rollbacks` counts how often it went back to a checkpoint because losses were not finite: each halves the rate.
-    `micro_batch` is how many images one forward pass takes, at most the settings' batch size: less where memory was short.
+    `micro_batch` is how many images, or pairs, one forward pass takes, at most the settings' batch size: less where memory was short.
     """
 
     unet: Any
@@ -34,10 +36,15 @@ class Learner:
     rollbacks: int = 0
     micro_batch: int = 0
     final_loss: float | None = field(default=None)
+    # The parent's denoiser, for an objective that compares with it.
+    reference: Denoiser | None = None
 
 
 def make_learner(unet: Any, settings: RunSettings) -> Learner:
-    """Prepare a frozen float32 U-Net for full training, LoRA or DoRA, by `settings.method`."""
+    """Prepare a frozen float32 U-Net, the parent's, for full training, LoRA or DoRA, by `settings.method`."""
+    reference = _make_reference(unet, settings) if settings.objective == "dpo" else None
+    if settings.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
     if settings.is_low_rank:
         _add_lora(unet, settings)
     else:
@@ -50,7 +57,23 @@ def make_learner(unet: Any, settings: RunSettings) -> Learner:
     if settings.ema_decay is not None:
         # Always float32: a half-precision average never moves.
         ema = {name: each.detach().clone().float() for name, each in parameters.items()}
-    return Learner(unet, parameters, optimizer, ema, settings, micro_batch=settings.batch_size)
+    return Learner(unet, parameters, optimizer, ema, settings, micro_batch=settings.batch_size, reference=reference)
+
+
+def _make_reference(unet: Any, settings: RunSettings) -> Denoiser:
+    """The parent's denoiser as it was: a copy, or the same U-Net with its low-rank updates switched off."""
+    if not settings.is_low_rank:
+        return denoiser_of(copy.deepcopy(unet).requires_grad_(False).eval())
+    inner = denoiser_of(unet)
+
+    def without_updates(noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        unet.disable_adapters()
+        try:
+            return inner(noisy, timesteps, text)
+        finally:
+            unet.enable_adapters()
+
+    return without_updates
 
 
 def _add_lora(unet: Any, settings: RunSettings) -> None:

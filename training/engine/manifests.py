@@ -13,24 +13,36 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Item:
-    """One image with its caption; `sha256` is the hex digest of the image file."""
+    """One image with its caption; `sha256` is the hex digest of the image file.
+
+    Of a pair it is the preferred image; `rejected` is the other one, with the hex digest of its file.
+    """
 
     image: Path
     caption: str
     sha256: str
+    rejected: Path | None = None
+    rejected_sha256: str = ""
+
+    @property
+    def loser(self) -> "Item":
+        """The pair's rejected image as an item of its own. Raises ValueError for an item that is no pair."""
+        if self.rejected is None:
+            raise ValueError("An item that is no pair has no rejected image.")
+        return Item(self.rejected, self.caption, self.rejected_sha256)
 
 
-def read_manifest(path: Path) -> list[Item]:
-    """The items of a manifest (JSON lines, or one JSON list), in its order.
+def read_manifest(path: Path, *, pairs: bool = False) -> list[Item]:
+    """The items of a manifest (JSON lines, or one JSON list), in its order; with `pairs` each must have a rejected image.
 
-    Keys other than image, caption and sha256 are ignored. Raises `RunRefused`, naming the line, for anything that is
-    not an item, and for a manifest without items.
+    Keys other than image, caption and sha256 are ignored, for `pairs` also but rejected and rejected_sha256. Raises
+    `RunRefused`, naming the line, for anything that is not an item, and for a manifest without items.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         raise RunRefused(f"The manifest {path.name} cannot be read.", field="sources") from None
-    items = [_item(path, number, value) for number, value in _values(path, text)]
+    items = [_item(path, number, value, pairs) for number, value in _values(path, text)]
     if not items:
         raise RunRefused(f"The manifest {path.name} lists no image.", field="sources")
     return items
@@ -48,7 +60,7 @@ def _values(path: Path, text: str) -> Iterator[tuple[int, object]]:
         raise RunRefused(f"The manifest {path.name} is not JSON.", field="sources") from None
 
 
-def _item(path: Path, number: int, value: object) -> Item:
+def _item(path: Path, number: int, value: object, is_pair: bool) -> Item:
     if not isinstance(value, dict):
         raise RunRefused(f"Entry {number} of the manifest {path.name} is not a JSON object.", field="sources")
     image, caption, digest = value.get("image"), value.get("caption"), value.get("sha256")
@@ -56,4 +68,11 @@ def _item(path: Path, number: int, value: object) -> Item:
         raise RunRefused(f"Entry {number} of {path.name} needs image, caption and sha256.", field="sources")
     if not SHA256.fullmatch(digest):
         raise RunRefused(f"Entry {number} of {path.name} has no valid sha256.", field="sources")
-    return Item(path.parent / image, caption, digest)
+    if not is_pair:
+        return Item(path.parent / image, caption, digest)
+    rejected, rejected_digest = value.get("rejected"), value.get("rejected_sha256")
+    if not isinstance(rejected, str) or not isinstance(rejected_digest, str) or not SHA256.fullmatch(rejected_digest):
+        raise RunRefused(
+            f"Entry {number} of {path.name} is no pair: it needs rejected and rejected_sha256.", field="sources"
+        )
+    return Item(path.parent / image, caption, digest, path.parent / rejected, rejected_digest)

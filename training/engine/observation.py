@@ -33,7 +33,7 @@ def observe(run: Run) -> None:
     if _is_due(run, "validation", settings.validate_every):
         run.files.progress(phase="validating", step=step)
         rows = settings.sources
-        losses = validate(run.learner, run.grid, rows, run.encoded, run.diffusion, run.scaling_factor)
+        losses = validate(run.learner, run.grid, rows, run.inputs)
         run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
         run.board.validation(step, losses)
         _warn_of_overfitting(run)

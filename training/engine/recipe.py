@@ -12,7 +12,8 @@ run.json (keys with a default may be left out; unknown keys are refused):
 
 Paths are absolute, or relative to the run's folder. A manifest is a file of JSON lines (or one JSON list) of
 {"image": path, "caption": text, "sha256": hex digest of the file}; other keys of a line are ignored, relative image
-paths are relative to the manifest.
+paths are relative to the manifest. For the objective "dpo" each line is a pair, whose image was preferred over
+"rejected" (path) with "rejected_sha256".
 """
 
 import json
@@ -26,6 +27,7 @@ from training.engine.bands import FULL_BAND, Band
 
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
+OBJECTIVES = ("denoise", "dpo")
 OPTIMIZERS = ("adamw",)
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -78,6 +80,13 @@ class RunSettings:
     # dora: the same with a magnitude of its own for every output (Liu et al. 2024, arXiv 2402.09353).
     method: str = "full"
     lora_rank: int = 16
+    # denoise: the loss of the noise; dpo: prefer each pair's image to its rejected one, more than the parent does
+    # (Diffusion-DPO: Wallace et al. 2023, arXiv 2311.12908).
+    objective: str = "denoise"
+    # How strongly dpo holds on to the parent: the more, the less the result may differ from it.
+    dpo_beta: float = 2000.0
+    # Compute the activations of a pass again on the way back: less memory, about a third more time.
+    gradient_checkpointing: bool = False
     steps: int = 300
     # Images of one forward pass; a step sees batch_size x gradient_accumulation images.
     batch_size: int = 16
@@ -131,6 +140,7 @@ class RunSettings:
 
 _CHOICES = {
     "method": METHODS,
+    "objective": OBJECTIVES,
     "optimizer": OPTIMIZERS,
     "schedule": LR_SCHEDULES,
     "precision": PRECISIONS,
@@ -158,11 +168,13 @@ _NUMBERS = {
     "max_grad_norm": (1e-6, 1e6),
     "ema_decay": (0.0, 0.999999),
     "min_snr_gamma": (1e-3, 1e3),
+    "dpo_beta": (1e-3, 1e6),
     "caption_dropout": (0.0, 1.0),
     "noise_offset": (0.0, 1.0),
     "holdout": (0.0, 0.5),
     "sample_guidance": (0.0, 50.0),
 }
+_SWITCHES = ("importance_weights", "gradient_checkpointing")
 _NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}
 
 
@@ -185,6 +197,8 @@ def parse_run(data: Any) -> RunSettings:
     settings = RunSettings(**values)
     if settings.importance_weights and settings.mixture != "shares":
         raise RunRefused("Importance weights need the mixture “shares”.", field="importance_weights")
+    if settings.objective == "dpo" and settings.min_snr_gamma is not None:
+        raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
     return settings
 
 
@@ -214,8 +228,8 @@ def _check(name: str, value: Any) -> Any:
         raise RunRefused(f"The run's settings have schema {value}; this trainer knows schema {SCHEMA}.", field=name)
     if name in ("parent", "parent_hash", "cache_dir"):
         return _text(name, value)
-    if name == "importance_weights" and not isinstance(value, bool):
-        raise RunRefused("Importance weights must be true or false.", field=name)
+    if name in _SWITCHES and not isinstance(value, bool):
+        raise RunRefused(f"{_label(name)} must be true or false.", field=name)
     if name == "sources":
         return _sources(value)
     if name == "sample_prompts":

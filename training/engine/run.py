@@ -12,6 +12,7 @@ from training.engine.cache import Encoded
 from training.engine.draws import Mixture
 from training.engine.group import Group
 from training.engine.learner import Learner
+from training.engine.objectives import Inputs
 from training.engine.recipe import RunSettings
 from training.engine.run_files import RunFiles
 from training.engine.validation import Cell
@@ -37,6 +38,12 @@ class Run:
     digest: str
     board: Board
     group: Group
+
+    @property
+    def inputs(self) -> Inputs:
+        """What an example's error is computed from."""
+        reference = self.learner.reference
+        return Inputs(self.encoded, self.diffusion, self.scaling_factor, reference, self.settings.dpo_beta)
 
     @property
     def scaling_factor(self) -> float:

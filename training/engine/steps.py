@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from training.engine.bands import region_label
-from training.engine.batches import make_batch
 from training.engine.draws import Draw, key_words
 from training.engine.learner import apply_gradients, learning_rate_of
+from training.engine.objectives import example_errors
 from training.engine.run import Run
 
 
@@ -48,18 +48,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward and backward for this process's share of the step: (squared error of each example, its loss's share)."""
+    """Forward and backward for this process's share of the step: (error of each example, its share of the loss)."""
     settings, learner, group = run.settings, run.learner, run.group
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
     mine = draws[group.rank :: group.size]
     errors, losses = [], []
     for start in range(0, len(mine), learner.micro_batch):
-        batch = make_batch(mine[start : start + learner.micro_batch], run.encoded, run.diffusion, run.scaling_factor)
+        part = mine[start : start + learner.micro_batch]
         with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=half_precision(run)):
-            predicted = learner.unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-        error = (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
-        loss = (error * batch.weights).sum() / settings.images_per_step
+            error, weights = example_errors(learner.unet, part, run.inputs)
+        loss = (error * weights).sum() / settings.images_per_step
         loss.backward()
         errors.append(error.detach())
         losses.append(loss.detach())
@@ -72,20 +71,23 @@ def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tenso
     group.sum_gradients(learner.parameters)
     # One transfer a step: each would make a GPU wait.
     parts = group.gather((errors.tolist(), float(loss)))
-    squared_errors = [0.0] * settings.images_per_step
+    example_losses = [0.0] * settings.images_per_step
     for rank, (values, _) in enumerate(parts):
-        squared_errors[rank :: group.size] = values
+        example_losses[rank :: group.size] = values
     total = sum(part for _, part in parts)
     rate = learning_rate_of(learner)
     norm, updated = apply_gradients(learner, total)
     if not updated:
         run.files.event("skipped", learner.step)
     names = [settings.sources[each.source].name for each in draws]
+    # A pair's loss lies below ln 2 exactly where the U-Net prefers the same image as the raters, more than its parent.
+    agreed = {"preferred": sum(each < math.log(2) for each in example_losses) / len(example_losses)}
     return {
         "step": learner.step,
+        **(agreed if settings.objective == "dpo" else {}),
         "loss": total if updated else None,
-        "loss_by_source": _means(names, squared_errors),
-        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], squared_errors),
+        "loss_by_source": _means(names, example_losses),
+        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], example_losses),
         "lr": rate,
         "grad_norm": norm if math.isfinite(norm) else None,
         "skipped": not updated,

@@ -70,7 +70,13 @@ FREE_SETTINGS = {
     "sample_guidance",
 }
 # What older runs did without, and the value that is the same as without: they may be continued.
-LATER_SETTINGS = {"noise_offset": 0.0, "holdout": 0.0}
+LATER_SETTINGS = {
+    "noise_offset": 0.0,
+    "holdout": 0.0,
+    "objective": "denoise",
+    "dpo_beta": 2000.0,
+    "gradient_checkpointing": False,
+}
 
 
 class Stopped(Exception):
@@ -109,7 +115,8 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     """Check and load everything that the loop needs."""
     files = RunFiles(folder, settings.steps, writes=group.is_main)
     files.progress(phase="loading", now=True)
-    sources = [read_manifest(folder / source.manifest) for source in settings.sources]
+    pairs = settings.objective == "dpo"
+    sources = [read_manifest(folder / source.manifest, pairs=pairs) for source in settings.sources]
     splits = split_sources(sources, settings.holdout)
     parent = folder / settings.parent
     parent_hash, parent_manifest = hash_folder(parent)
@@ -186,7 +193,9 @@ def digest_of(settings: RunSettings, sources: list[list[Item]]) -> str:
         if key not in FREE_SETTINGS and LATER_SETTINGS.get(key, ...) != value
     }
     for row, items in zip(deciding["sources"], sources, strict=True):
-        row["manifest"] = [[item.sha256, item.caption] for item in items]
+        row["manifest"] = [
+            [item.sha256, item.caption, *([item.rejected_sha256] if item.rejected else [])] for item in items
+        ]
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
 

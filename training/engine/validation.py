@@ -13,11 +13,10 @@ from typing import Any
 import torch
 
 from training.engine.bands import NoiseSchedule, cell_shares, region_label, report_regions
-from training.engine.batches import Diffusion, make_batch
-from training.engine.cache import Encoded
 from training.engine.draws import Draw, key_words
 from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
+from training.engine.objectives import Inputs, example_errors
 from training.engine.recipe import Source
 
 IMAGES = 8
@@ -57,18 +56,17 @@ def validate(
     learner: Learner,
     grid: Sequence[Cell],
     rows: Sequence[Source],
-    encoded: Encoded,
-    diffusion: Diffusion,
-    scaling_factor: float,
+    inputs: Inputs,
 ) -> dict[str, Any]:
     """{"loss", "by_source", "by_band", "cells": [{"source", "band", "mse", "share", "points", "held_out"}], "seconds"}.
 
     "loss" weighs the cells by their natural share of training draws: it is the objective itself, on the frozen grid.
-    `by_source` is the same within each source's own band; `by_band` the plain mean over sources.
+    `by_source` is the same within each source's own band; `by_band` the plain mean over sources. A cell's "mse" is the
+    objective's error: of pairs it is no mean square.
     """
     started = time.monotonic()
     with weights_for_use(learner) as unet, torch.inference_mode():
-        errors = [_cell_error(unet, cell, encoded, diffusion, scaling_factor) for cell in grid]
+        errors = [_cell_error(unet, cell, inputs) for cell in grid]
     labels = [region_label(cell.region) for cell in grid]
     by_source = {
         row.name: _mean([(error, cell.share) for cell, error in zip(grid, errors, strict=True) if cell.source == i])
@@ -97,12 +95,11 @@ def validate(
     }
 
 
-def _cell_error(unet: Any, cell: Cell, encoded: Encoded, diffusion: Diffusion, scaling_factor: float) -> float:
+def _cell_error(unet: Any, cell: Cell, inputs: Inputs) -> float:
     total = 0.0
     for start in range(0, len(cell.draws), BATCH):
-        batch = make_batch(cell.draws[start : start + BATCH], encoded, diffusion, scaling_factor, sampled=False)
-        predicted = unet(batch.noisy, batch.timesteps, encoder_hidden_states=batch.text).sample
-        total += float((predicted - batch.target).square().mean(dim=(1, 2, 3)).sum())
+        errors, _ = example_errors(unet, cell.draws[start : start + BATCH], inputs, sampled=False)
+        total += float(errors.sum())
     return total / len(cell.draws)
 
 

@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.models import Role, User
 from accounts.policies import policy
+from curation.models import DatasetKind
 from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
@@ -26,7 +27,8 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 # Those that the form folds away until one of them is wrong.
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
-    "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed",
+    "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
+    "gradient_checkpointing",
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -37,6 +39,8 @@ LABELS = {
     "warmup_steps": "Warm-up steps",
     "method": "Method",
     "lora_rank": "Rank",
+    "dpo_beta": "Hold on the parent (β)",
+    "gradient_checkpointing": "Gradient checkpointing",
     "weight_decay": "Weight decay",
     "caption_dropout": "Captions left out",
     "min_snr_gamma": "Min-SNR γ",
@@ -50,6 +54,8 @@ LABELS = {
     "validate_every": "Validate every",
     "sample_every": "Draw every",
 }
+# The form's word for the only row of a recipe of preference.
+FIELDS = {"preference": "pairs"}
 VALUES: dict[tuple[str, Any], str] = {
     ("method", "full"): "all weights",
     ("method", "lora"): "LoRA",
@@ -60,6 +66,8 @@ VALUES: dict[tuple[str, Any], str] = {
     ("mixture", "shares"): "fixed shares",
     ("importance_weights", True): "yes",
     ("importance_weights", False): "no",
+    ("gradient_checkpointing", True): "yes",
+    ("gradient_checkpointing", False): "no",
 }
 
 
@@ -88,7 +96,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
     context = {
         "form": form,
         "may_write": may_write(request),
-        "has_data": dataset_versions().exists(),
+        "has_data": dataset_versions().exists() or dataset_versions(DatasetKind.PAIRS).exists(),
         "has_model": ModelVersion.objects.exists(),
         "more_errors": any(form[name].errors for name in FOLDED_FIELDS),
         **_preview(form),
@@ -179,7 +187,9 @@ def may_run(request: HttpRequest) -> bool:
 def _initial(request: HttpRequest) -> dict[str, Any]:
     content, style = suggested_sources()
     promoted = ModelVersion.objects.promoted()
+    newest_pairs = dataset_versions(DatasetKind.PAIRS).first()
     initial: dict[str, Any] = {
+        "pairs": newest_pairs.pk if newest_pairs else None,
         "schedule": promoted.pk if promoted else None,
         "style": style.pk if style else None,
         "content": content.pk if content else None,
@@ -193,15 +203,19 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         }
         initial |= {**settings, "preset": like.preset}
         for each in recipes.chain_of(like):
-            initial |= {source.name: source.dataset_version_id for source in each.sources.all()}
+            initial |= {
+                FIELDS.get(source.name, source.name): source.dataset_version_id for source in each.sources.all()
+            }
             initial |= {f"{source.name}_weight": source.weight for source in each.sources.all()}
         edge = like.sources.filter(name="style").values_list("log_snr_min", flat=True).first()
         if edge is not None and promoted is not None:
             with suppress(RecipeRefused):
                 initial["t_prime"] = recipes.schedule_of(promoted).timestep_at(edge)
-    for name in ("content", "style"):
+    for name in ("content", "style", "pairs"):
         if request.GET.get(name, "").isdecimal():
             initial[name] = int(request.GET[name])
+            if name == "pairs":
+                initial["preset"] = Preset.PREFERENCE
     return initial
 
 
@@ -237,10 +251,12 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         table = {
             "content": chosen.get(values["content"]),
             "style": chosen.get(values["style"]),
+            "pairs": dataset_versions(DatasetKind.PAIRS).filter(pk=values["pairs"]).first(),
             "t_prime": values["t_prime"],
         }
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
-    if values.get("schedule") is None or table["style"] is None:
+    teaches = {"preference": "pairs", "prompt": "content"}.get(str(values.get("preset")), "style")
+    if values.get("schedule") is None or table[teaches] is None:
         return {"tables": [], "problem": "Choose the datasets and a noise schedule to see what the recipe comes to."}
     return _preview_tables(values, table)
 

@@ -15,7 +15,7 @@ from generation.models import ModelVersion, PromptSet
 from generation.views.durations import say_duration
 from generation.views.members import member
 from training import recipes, runs
-from training.curves import CHARTS, curve
+from training.curves import charts_of, curve
 from training.forms import RunForm
 from training.models import Recipe, RunSample, TrainingRun
 from training.recipes import RecipeRefused
@@ -87,7 +87,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         **_state(found),
         "sentence": recipes.describe(found.recipe, schedule, found.spec),
-        "charts": CHARTS,
+        "charts": charts_of(found),
         **_samples(found),
         "events": found.events.order_by("-position")[:40],
         "checkpoints": found.checkpoints.filter(kept=True),
@@ -128,7 +128,7 @@ def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
     """The points of one chart of the run, as JSON for the curves on its page."""
     found = get_object_or_404(TrainingRun.objects.visible_to(member(request)).select_related("job"), pk=pk)
     name = request.GET.get("chart", "loss")
-    if name not in {chart.name for chart in CHARTS}:
+    if name not in {chart.name for chart in charts_of(found)}:
         return JsonResponse({"detail": "There is no such chart."}, status=404)
     return JsonResponse(curve(found, name), headers={"Cache-Control": "no-store"})
 

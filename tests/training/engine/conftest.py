@@ -83,3 +83,24 @@ def make_run(tmp_path: Path, parent: Path, schedule: NoiseSchedule) -> MakeRun:
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_pair_run(make_run: MakeRun, tmp_path: Path) -> MakeRun:
+    """A run of six pairs over all noise levels: each square preferred over one of another colour."""
+    data = tmp_path / "pairs"
+    data.mkdir()
+    write_manifest(data, "style", 12)
+    items = [json.loads(line) for line in (data / "style.jsonl").read_text().splitlines()]
+    pairs = [
+        {**first, "rejected": second["image"], "rejected_sha256": second["sha256"]}
+        for first, second in zip(items[:6], items[6:], strict=True)
+    ]
+    manifest = data / "pairs.jsonl"
+    manifest.write_text("\n".join(json.dumps(pair) for pair in pairs))
+
+    def make(name: str = "run", **changes: Any) -> Path:
+        sources = [{"name": "preference", "manifest": str(manifest), "band": {}, "weight": 1.0}]
+        return make_run(name, **{"objective": "dpo", "sources": sources, "caption_dropout": 0.0, **changes})
+
+    return make

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
-from training.engine import observation, steps, trainer
+from training.engine import objectives, observation, steps, trainer
 from training.engine.draws import Draw, Mixture
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused, load_run
@@ -110,8 +110,9 @@ def test_result_differs_from_its_parent_in_the_unet_alone_and_loads_in_diffusers
         {},
         {"ema_decay": 0.9, "gradient_accumulation": 2, "schedule": "cosine", "warmup_steps": 2},
         {"method": "lora", "lora_rank": 2, "min_snr_gamma": 5.0},
+        {"gradient_checkpointing": True},
     ],
-    ids=["full", "ema", "lora"],
+    ids=["full", "ema", "lora", "checkpointing"],
 )
 def test_killed_run_resumes_to_the_same_bits(make_run: MakeRun, changes: dict[str, Any]) -> None:
     whole = make_run("whole", **changes)
@@ -334,7 +335,7 @@ def test_next_run_on_a_low_rank_result_carries_no_stale_file(make_run: MakeRun) 
 
 def not_finite_from(step: int, times: int) -> Any:
     """A trainer step whose loss is not finite from a step on, so many times."""
-    original, left = steps.make_batch, [times]
+    original, left = objectives.make_batch, [times]
 
     def broken(draws: Any, *rest: Any, **options: Any) -> Any:
         batch = original(draws, *rest, **options)
@@ -352,7 +353,7 @@ def not_finite_from(step: int, times: int) -> Any:
         return done
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(steps, "make_batch", broken)
+    patch.setattr(objectives, "make_batch", broken)
     patch.setattr(steps, "apply_gradients", counted)
     return patch
 
@@ -421,7 +422,7 @@ def kill_at_once_after(folder: Path, kind: str) -> Any:
 def test_short_memory_halves_the_pass_and_not_the_step(make_run: MakeRun) -> None:
     roomy, narrow = make_run("roomy", sample_prompts=[]), make_run("narrow", sample_prompts=[])
     run_training(roomy)
-    original = steps.make_batch
+    original = objectives.make_batch
 
     def starved(draws: Any, *rest: Any, **options: Any) -> Any:
         if options.get("sampled", True) and len(draws) > 2:
@@ -429,7 +430,7 @@ def test_short_memory_halves_the_pass_and_not_the_step(make_run: MakeRun) -> Non
         return original(draws, *rest, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "make_batch", starved)
+        patch.setattr(objectives, "make_batch", starved)
         run_training(narrow)
     (event,) = [line for line in lines(narrow / "events.jsonl") if line["kind"] == "smaller_batch"]
     assert (event["step"], event["images"]) == (0, 2)
@@ -444,7 +445,7 @@ def test_memory_that_is_short_for_one_image_is_said(make_run: MakeRun) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to ...")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "make_batch", starved)
+        patch.setattr(objectives, "make_batch", starved)
         with pytest.raises(MemoryError):
             run_training(folder)
 

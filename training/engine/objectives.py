@@ -1,0 +1,73 @@
+"""What a run makes small: the error of each example, by the objective of its settings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from training.engine.batches import Batch, Diffusion, make_batch
+from training.engine.cache import Encoded
+from training.engine.draws import Draw
+
+# The U-Net's answer to (noisy, timesteps, text), [B, C, H, W].
+Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What draws are turned into tensors with. `reference` is the parent's denoiser, for objectives that compare with it."""
+
+    encoded: Encoded
+    diffusion: Diffusion
+    scaling_factor: float
+    reference: Denoiser | None = None
+    beta: float = 0.0
+
+
+def example_errors(
+    unet: Any, draws: Sequence[Draw], inputs: Inputs, *, sampled: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(error of each example, its weight in the loss), both [B] float32: the objective itself."""
+    if inputs.reference is None:
+        batch = make_batch(draws, inputs.encoded, inputs.diffusion, inputs.scaling_factor, sampled=sampled)
+        return denoising_errors(denoiser_of(unet), batch), batch.weights
+    chosen, rejected = (
+        make_batch(draws, inputs.encoded, inputs.diffusion, inputs.scaling_factor, sampled=sampled, rejected=side)
+        for side in (False, True)
+    )
+    return preference_errors(denoiser_of(unet), inputs.reference, chosen, rejected, inputs.beta), chosen.weights
+
+
+def denoiser_of(unet: Any) -> Denoiser:
+    """A diffusers U-Net as a function of its three inputs."""
+    return lambda noisy, timesteps, text: unet(noisy, timesteps, encoder_hidden_states=text).sample
+
+
+def denoising_errors(denoiser: Denoiser, batch: Batch) -> torch.Tensor:
+    """The mean squared error of each example, [B] (Ho et al. 2020, arXiv 2006.11239, equation 14)."""
+    predicted = denoiser(batch.noisy, batch.timesteps, batch.text)
+    return (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
+
+
+def preference_errors(
+    denoiser: Denoiser, reference: Denoiser, chosen: Batch, rejected: Batch, beta: float
+) -> torch.Tensor:
+    """The loss of each pair, [B] (Wallace et al. 2023, arXiv 2311.12908, equation 14): ln 2 for the parent itself, less
+    once the preferred image is denoised better, and the rejected one worse, than the parent does it.
+
+    Both images of a pair have the same noise, timestep and text. As in that paper's code, beta / 2 stands for the whole
+    factor before the difference.
+    """
+    both = _together(chosen, rejected)
+    errors = denoising_errors(denoiser, both)
+    with torch.no_grad():
+        before = denoising_errors(reference, both)
+    better, worse = (errors - before).chunk(2)
+    return -functional.logsigmoid(-0.5 * beta * (better - worse))
+
+
+def _together(first: Batch, second: Batch) -> Batch:
+    pairs = [(getattr(first, name), getattr(second, name)) for name in Batch.__dataclass_fields__]
+    return Batch(*(torch.cat(pair) for pair in pairs))
