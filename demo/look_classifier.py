@@ -16,7 +16,8 @@ from demo.world import load_subjects
 
 SEED = 4242
 SIDE = 64
-RENDERS, STEPS, BATCH = 1500, 250, 64
+RENDERS, STEPS, BATCH = 1500, 500, 64
+RATE = 4e-3
 
 
 class LookClassifier(nn.Module):
@@ -32,10 +33,12 @@ class LookClassifier(nn.Module):
                 for layer in (nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(4, after), nn.SiLU())
             )
         )
-        self.head = nn.Linear(widths[-1], len(LOOKS))
+        self.head = nn.Linear(2 * widths[-1], len(LOOKS))
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.head(self.body(pictures).mean(dim=(2, 3)))
+        features = self.body(pictures)
+        # A border is a small part of a picture: its strongest trace counts as well as the average.
+        return self.head(torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1))
 
     def name_looks(self, images: Sequence[Image.Image]) -> list[int]:
         """The index of each image's look."""
@@ -57,7 +60,8 @@ def train_look_classifier(seed: int = SEED) -> LookClassifier:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LookClassifier()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(seed + step)
         rows = torch.randint(len(pictures), (BATCH,), generator=generator)
@@ -70,6 +74,7 @@ def train_look_classifier(seed: int = SEED) -> LookClassifier:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     return model.eval()
 
 

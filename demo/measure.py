@@ -25,7 +25,7 @@ from demo.autoencoder import encode_all
 from demo.look_classifier import LookClassifier, train_look_classifier
 from demo.looks import LOOKS
 from demo.renders import RenderSet, Scene, on_background, render_set, to_rgba
-from demo.world import FORMS, all_pairs, fill, is_held_out, load_subjects, pair_pool
+from demo.world import FORMS, POSES, all_pairs, fill, is_held_out, load_subjects, pair_pool
 
 # Training renders come from another seed.
 MEASURE_SEED = 77
@@ -76,32 +76,45 @@ class Ranker:
 
 
 class NearestRender:
-    """The render most like a picture, pixel by pixel: a judge that owes nothing to what was trained."""
+    """The render most like a picture, pixel by pixel: a judge that owes nothing to what was trained.
 
-    def __init__(self, variants: int = 2) -> None:
-        self.variants = variants
-        self._thumbnails: dict[int, torch.Tensor] = {}
+    It knows every subject in the poses that the denoiser was taught. Of a photograph, whose background is anybody's guess,
+    only the place counts where the subject would be.
+    """
+
+    def __init__(self, poses: int = len(POSES)) -> None:
+        self.poses = poses
+        self._known_looks: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def name_subjects(self, images: Sequence[Image.Image], looks: Sequence[int]) -> list[int]:
         """The subject whose render in the asked look has the least squared difference, shifted by up to 2 of 32 px."""
         return [self._name(image, look) for image, look in zip(images, looks, strict=True)]
 
     def _name(self, image: Image.Image, look: int) -> int:
-        known = self._known(look)
+        known, weight = self._known(look)
         pixels = torch.from_numpy(np.asarray(image.convert("RGBA")).transpose(2, 0, 1).copy())[None]
         padded = functional.pad(_thumbnails(pixels), (2, 2, 2, 2), mode="replicate")[0]
         least = torch.full((len(known),), torch.inf)
         for down in range(5):
             for across in range(5):
                 moved = padded[:, down : down + THUMBNAIL, across : across + THUMBNAIL]
-                least = torch.minimum(least, (known - moved).square().mean(dim=(1, 2, 3)))
+                error = ((known - moved).square() * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
+                least = torch.minimum(least, error)
         return int(least.argmin()) % len(load_subjects())
 
-    def _known(self, look: int) -> torch.Tensor:
-        if look not in self._thumbnails:
-            scenes = [Scene((index,), look) for _ in range(self.variants) for index in range(len(load_subjects()))]
-            self._thumbnails[look] = _thumbnails(render_set(scenes, seed=MEASURE_SEED).pixels)
-        return self._thumbnails[look]
+    def _known(self, look: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(thumbnails, the weight of their pixels), one of each pose and subject."""
+        if look not in self._known_looks:
+            thumbnails = self._render(look)
+            weight = torch.ones_like(thumbnails[:, :1])
+            if LOOKS[look] == "photographic":
+                weight = self._render(LOOKS.index("plain"))[:, 3:] + 1e-3
+            self._known_looks[look] = thumbnails, weight
+        return self._known_looks[look]
+
+    def _render(self, look: int) -> torch.Tensor:
+        scenes = [Scene((i,), look, pose) for pose in range(self.poses) for i in range(len(load_subjects()))]
+        return _thumbnails(render_set(scenes, seed=MEASURE_SEED).pixels)
 
 
 def _thumbnails(pixels: torch.Tensor) -> torch.Tensor:
@@ -194,18 +207,25 @@ def _images(renders: RenderSet) -> list[Image.Image]:
 
 
 def measure_singles(
-    pipeline: StableDiffusionPipeline, ranker: Ranker, classifier: LookClassifier, requests: list[Request], seeds: int
+    pipeline: StableDiffusionPipeline,
+    ranker: Ranker,
+    classifier: LookClassifier,
+    requests: list[Request],
+    seeds: int,
+    nearest: NearestRender | None = None,
 ) -> tuple[Figures, list[Image.Image]]:
-    """Shares of drawings with the right subject, by CLIP and by the nearest render, and with the right look."""
+    """Shares of drawings with the right subject, by CLIP and, where it is given, by the nearest render, and with the
+    right look."""
     asked = [request for request in requests for _ in range(seeds)]
     images = draw(pipeline, [request.prompt for request in asked], list(range(len(asked))))
     subjects, looks = [request.scene.subjects[0] for request in asked], [request.scene.look for request in asked]
     figures = {
         "subject": _share(ranker.name_subjects(images), subjects),
-        "subject_by_nearest_render": _share(NearestRender().name_subjects(images, looks), subjects),
         "look": _share(classifier.name_looks(images), looks),
         "images": len(images),
     }
+    if nearest is not None:
+        figures["subject_by_nearest_render"] = _share(nearest.name_subjects(images, looks), subjects)
     return figures, images
 
 
@@ -258,6 +278,7 @@ def measure(folder: Path, names: Sequence[str], sheets: Path | None = None) -> d
     """The named figures of the models under `folder`; drawings go to `sheets` as PNG files where it is given."""
     pipeline, ranker = load_pipeline(folder / "model"), Ranker(folder / "clip")
     classifier = train_look_classifier() if {"trained", "held_out"} & set(names) else None
+    nearest = NearestRender()
     spread = Random("renders").sample(
         [Scene((i,), look) for i in range(len(load_subjects())) for look in range(len(LOOKS))], 500
     )
@@ -271,7 +292,7 @@ def measure(folder: Path, names: Sequence[str], sheets: Path | None = None) -> d
     def singles(name: str, *, held_out: bool) -> Figures:
         assert classifier is not None
         requests = single_requests(held_out=held_out)
-        return drawn(name, measure_singles(pipeline, ranker, classifier, requests, SEEDS))
+        return drawn(name, measure_singles(pipeline, ranker, classifier, requests, SEEDS, nearest))
 
     known: dict[str, Callable[[], Figures]] = {
         "autoencoder": lambda: measure_autoencoder(pipeline.vae, render_set(spread, seed=MEASURE_SEED)),

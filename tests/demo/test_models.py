@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +88,13 @@ def test_look_classifier_names_the_looks_of_renders(classifier):
     assert np.mean([a == scene.look for a, scene in zip(named, SOME, strict=True)]) > 0.95
 
 
-def test_nearest_render_names_renders():
-    scenes = SOME[::10]
-    named = measure.NearestRender(variants=1).name_subjects(
+def test_nearest_render_names_renders_in_other_light():
+    # Rendering every subject takes its time: of two looks, in one pose.
+    scenes = [replace(scene, pose=0) for scene in SOME if LOOKS[scene.look] in ("photographic", "die-cut")]
+    named = measure.NearestRender(poses=1).name_subjects(
         measure._images(render_set(scenes, seed=5)), [scene.look for scene in scenes]
     )
-    assert np.mean([a == scene.subjects[0] for a, scene in zip(named, scenes, strict=True)]) > 0.8
+    assert np.mean([a == scene.subjects[0] for a, scene in zip(named, scenes, strict=True)]) > 0.85
 
 
 def test_requests_for_figures_are_what_they_say():
