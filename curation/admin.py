@@ -34,7 +34,7 @@ class VerdictAdmin(ReadOnlyAdmin):
 
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
-    list_display = ["slug", "name", "rule", "created_by", "created_at"]
+    list_display = ["slug", "name", "kind", "rule", "created_by", "created_at"]
     list_select_related = ["created_by"]
 
 

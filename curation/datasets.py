@@ -1,7 +1,8 @@
 """Datasets: what a selection would contain now, and freezing it for good.
 
 A picture with its caption is in when every campaign of the dataset that has decided about it accepted it. A picture that was
-drawn twice for one caption is one entry, with the judgments of both.
+drawn twice for one caption is one entry, with the judgments of both. A dataset holds either such images or the pairs of closed
+comparisons (curation.pairs): its campaigns decide which when it is made.
 """
 
 from collections import Counter
@@ -21,14 +22,17 @@ from curation.models import (
     CampaignKind,
     Dataset,
     DatasetEntry,
+    DatasetKind,
     DatasetVersion,
     ItemSample,
     Judgment,
     Outcome,
     Verdict,
 )
+from curation.pairs import decided_by_bucket, decided_items, pair_entries, waiting_comparisons
 from curation.verdicts import MAJORITY
 
+# The campaigns that give images: each of their items is accepted or not.
 SELECTABLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
 CHUNK = 2000
 
@@ -39,7 +43,7 @@ class DatasetRefused(ValueError):
 
 @dataclass(frozen=True)
 class BucketBalance:
-    """A bucket's share: pictures accepted, of those that were decided about."""
+    """A bucket's share: pictures accepted, or pairs in, of those that were decided about."""
 
     bucket: str
     accepted: int
@@ -62,15 +66,17 @@ class Preview:
 
 
 def create_dataset(*, name: str, campaigns: Iterable[Campaign], by: User, note: str = "") -> Dataset:
-    """A named selection from campaigns about single samples. Raises DatasetRefused."""
+    """A named selection: images from campaigns about single samples, or pairs from comparisons. Raises DatasetRefused."""
     rows = list(campaigns)
     if not name.strip():
         raise DatasetRefused("A dataset needs a name.")
-    _check_campaigns(rows)
+    kind = _kind_of(rows)
+    _check_closed(rows)
     with transaction.atomic():
         dataset = Dataset.objects.create(
             slug=free_slug(name, Dataset),
             name=name.strip()[:120],
+            kind=kind,
             note=note.strip()[:300],
             rule=MAJORITY,
             created_by=by,
@@ -80,14 +86,27 @@ def create_dataset(*, name: str, campaigns: Iterable[Campaign], by: User, note: 
 
 
 def choose_campaigns(dataset: Dataset, campaigns: Iterable[Campaign]) -> None:
-    """Let the dataset select from these campaigns from now on; frozen versions stay. Raises DatasetRefused."""
+    """Let the dataset select from these campaigns from now on; frozen versions stay. Raises DatasetRefused.
+
+    A comparison that was chosen before and opened again since may stay: it counts again once it is closed.
+    """
     rows = list(campaigns)
-    _check_campaigns(rows)
+    if _kind_of(rows) != dataset.kind:
+        others = "comparisons" if dataset.kind == DatasetKind.PAIRS else "alignment and style campaigns"
+        raise DatasetRefused(f"This dataset holds {dataset.unit}s, and so it selects from {others} only.")
+    known = set(dataset.campaigns.values_list("pk", flat=True))
+    _check_closed([row for row in rows if row.pk not in known])
     dataset.campaigns.set(rows)
 
 
 def select_entries(dataset: Dataset) -> list[Entry]:
-    """What the dataset contains now, sorted by image and caption."""
+    """What the dataset contains now, sorted by image, caption and rejected image."""
+    if dataset.kind == DatasetKind.PAIRS:
+        return pair_entries(decided_items(dataset))
+    return _image_entries(dataset)
+
+
+def _image_entries(dataset: Dataset) -> list[Entry]:
     # One statement sees verdicts and judgments of one moment.
     standing = Judgment.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
     outcome = Verdict.objects.filter(item=OuterRef("item"), rule=dataset.rule).values("outcome")
@@ -108,12 +127,17 @@ def select_entries(dataset: Dataset) -> list[Entry]:
 
 def preview(dataset: Dataset) -> Preview:
     """What freezing the dataset now would give."""
-    entries = select_entries(dataset)
+    if dataset.kind == DatasetKind.PAIRS:
+        items = decided_items(dataset)
+        entries, decided = pair_entries(items), decided_by_bucket(items)
+    else:
+        entries, decided = _image_entries(dataset), _decided_by_bucket(dataset)
     previous = dataset.versions.order_by("-number").first()
     before = {}
     if previous:
         before = {
-            (row.image, row.caption): row for row in previous.entries.select_related("sample").order_by("position")
+            (row.image, row.caption, row.rejected_image): row
+            for row in previous.entries.select_related("sample", "rejected").order_by("position")
         }
     now = {entry.key for entry in entries}
     return Preview(
@@ -121,18 +145,17 @@ def preview(dataset: Dataset) -> Preview:
         added=[entry for entry in entries if entry.key not in before],
         removed=[row for key, row in before.items() if key not in now],
         previous=previous,
-        balance=_balance(dataset, entries),
+        balance=_balance(entries, decided),
     )
 
 
 def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
-    """Freeze what the dataset contains now. Raises DatasetRefused where that is nothing.
+    """Freeze what the dataset contains now. Raises DatasetRefused where that is nothing, or cannot be held.
 
     From the same facts the same version comes back: `newly_frozen` says whether this call made it.
     """
     entries = select_entries(dataset)
-    if not entries:
-        raise DatasetRefused("There is nothing to freeze: no sample of these campaigns has been accepted yet.")
+    _check_entries(dataset, entries)
     content_hash = store_manifest(canonical_manifest(dataset.slug, dataset.rule, entries))
     with transaction.atomic():
         Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
@@ -160,6 +183,8 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
                     caption=entry.caption,
                     bucket=entry.bucket,
                     judgment_ids=list(entry.judgments),
+                    rejected_id=entry.rejected_sample_id,
+                    rejected_image=entry.rejected,
                 )
                 for position, entry in enumerate(entries)
             ],
@@ -169,11 +194,41 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
     return version
 
 
-def _check_campaigns(campaigns: list[Campaign]) -> None:
+def _kind_of(campaigns: list[Campaign]) -> DatasetKind:
+    """What these campaigns give. Raises DatasetRefused where that is nothing, or not one thing."""
     if not campaigns:
         raise DatasetRefused("Choose at least one campaign to select from.")
-    if any(campaign.kind not in SELECTABLE for campaign in campaigns):
-        raise DatasetRefused("Only alignment and style campaigns accept samples; a comparison does not.")
+    kinds = {campaign.kind for campaign in campaigns}
+    if kinds <= set(SELECTABLE):
+        return DatasetKind.IMAGES
+    if kinds == {CampaignKind.COMPARE}:
+        return DatasetKind.PAIRS
+    if kinds <= {*SELECTABLE, CampaignKind.COMPARE}:
+        raise DatasetRefused(
+            "A dataset holds either images or pairs: choose alignment and style campaigns, or comparisons, but not both."
+        )
+    raise DatasetRefused("A dataset selects from alignment and style campaigns, or from comparisons, and nothing else.")
+
+
+def _check_closed(campaigns: list[Campaign]) -> None:
+    waiting = waiting_comparisons(Campaign.objects.filter(pk__in=[campaign.pk for campaign in campaigns])).first()
+    if waiting is not None:
+        raise DatasetRefused(
+            f"“{waiting}” is not closed. A comparison can be chosen once it is, because who judges in it "
+            "must not see how it stands."
+        )
+
+
+def _check_entries(dataset: Dataset, entries: list[Entry]) -> None:
+    if not entries and dataset.kind == DatasetKind.PAIRS:
+        raise DatasetRefused("There is nothing to freeze: no closed comparison of this dataset prefers one side yet.")
+    if not entries:
+        raise DatasetRefused("There is nothing to freeze: no sample of these campaigns has been accepted yet.")
+    if len({(entry.sample_id, entry.rejected_sample_id) for entry in entries}) < len(entries):
+        raise DatasetRefused(
+            "Two samples were compared under more than one caption, and a version holds them once. "
+            "Leave one of these comparisons out."
+        )
 
 
 def _item_samples(dataset: Dataset) -> QuerySet[ItemSample]:
@@ -193,8 +248,8 @@ def _entry(rows: list[Any]) -> Entry:
     )
 
 
-def _balance(dataset: Dataset, entries: list[Entry]) -> list[BucketBalance]:
-    accepted = Counter(entry.bucket for entry in entries)
+def _decided_by_bucket(dataset: Dataset) -> Counter[str]:
+    """Bucket -> how many different pictures with a caption were decided about."""
     rows = (
         _item_samples(dataset)
         .filter(item__verdicts__rule=dataset.rule)
@@ -203,8 +258,12 @@ def _balance(dataset: Dataset, entries: list[Entry]) -> list[BucketBalance]:
         .values_list("sample__prompt__bucket", "sample__image", "sample__prompt__caption", "sample__prompt__text")
         .distinct()
     )
-    decided = Counter(
+    return Counter(
         bucket for bucket, _, _ in {(bucket, image, caption or text) for bucket, image, caption, text in rows}
     )
+
+
+def _balance(entries: list[Entry], decided: Counter[str]) -> list[BucketBalance]:
+    accepted = Counter(entry.bucket for entry in entries)
     buckets = sorted(decided, key=lambda bucket: (-accepted[bucket], bucket))
     return [BucketBalance(bucket, accepted[bucket], decided[bucket]) for bucket in buckets]

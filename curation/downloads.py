@@ -19,6 +19,7 @@ def jsonl(version: DatasetVersion) -> Iterator[bytes]:
 def archive(version: DatasetVersion) -> Iterator[bytes]:
     """A ZIP with `manifest.json`, `metadata.jsonl` (file_name, text, bucket: the layout of an image folder) and `images/`.
 
+    A line about a pair has the rejected image too, as rejected_file_name, which that layout reads as a second image.
     Raises FileNotFoundError where an image is missing: a broken download is better than an incomplete one.
     """
     tray = Tray()
@@ -27,16 +28,23 @@ def archive(version: DatasetVersion) -> Iterator[bytes]:
         lines = []
         packed: set[str] = set()
         for entry in frozen_entries(version):
-            name = f"images/{entry.image}.png"
-            lines.append(json.dumps({"file_name": name, "text": entry.caption, "bucket": entry.bucket}))
-            if entry.image in packed:
-                continue
-            packed.add(entry.image)
-            with open_image(entry.image) as image:
-                put(file, name, image.read(), zipfile.ZIP_STORED)
-            yield tray.take()
+            line = {"file_name": _name(entry.image), "text": entry.caption, "bucket": entry.bucket}
+            if entry.rejected:
+                line["rejected_file_name"] = _name(entry.rejected)
+            lines.append(json.dumps(line))
+            for sha256 in filter(None, (entry.image, entry.rejected)):
+                if sha256 in packed:
+                    continue
+                packed.add(sha256)
+                with open_image(sha256) as image:
+                    put(file, _name(sha256), image.read(), zipfile.ZIP_STORED)
+                yield tray.take()
         put(file, "metadata.jsonl", ("\n".join(lines) + "\n").encode(), zipfile.ZIP_DEFLATED)
     yield tray.take()
+
+
+def _name(sha256: str) -> str:
+    return f"images/{sha256}.png"
 
 
 def manifest(version: DatasetVersion) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from curation.models import (
     AssignmentState,
     Campaign,
     DatasetEntry,
+    DatasetKind,
     DatasetVersion,
     Item,
     Judgment,
@@ -52,6 +53,10 @@ def version_problems(version: DatasetVersion) -> Iterator[str]:
         yield f"{lost} judgments behind dataset version {version} are gone."
     if other := entries.exclude(image=F("sample__image")).count():
         yield f"{other} entries of dataset version {version} show another image than their sample."
+    if other := entries.exclude(rejected=None).exclude(rejected_image=F("rejected__image")).count():
+        yield f"{other} entries of dataset version {version} show another rejected image than their sample."
+    if strays := entries.exclude(rejected__isnull=version.dataset.kind == DatasetKind.IMAGES).count():
+        yield f"{strays} entries of dataset version {version} are no {version.dataset.unit}s, which its dataset holds."
 
 
 def _lost_judgments(version: DatasetVersion) -> int:

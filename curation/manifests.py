@@ -1,7 +1,8 @@
 """Manifests: what a frozen version consists of, in one canonical form whose SHA-256 names it.
 
-The form is JSON in UTF-8 with sorted keys and without spaces; entries are sorted by image and caption. Nothing in it depends
-on when, by whom or under which number it was frozen, so that the same facts always give the same hash.
+The form is JSON in UTF-8 with sorted keys and without spaces; entries are sorted by image, caption and, where they are pairs,
+rejected image. Nothing in it depends on when, by whom or under which number it was frozen, so that the same facts always give
+the same hash.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ FORMAT = "atelier-dataset/1"
 @dataclass(frozen=True)
 class Entry:
     """One image of a selection, with the caption that it is taught under, how it was drawn, and the judgments behind it
-    (UUIDs, sorted)."""
+    (UUIDs, sorted). In a pair, which has a `rejected` image, it is the one that was preferred."""
 
     sample_id: int
     image: str
@@ -33,21 +34,26 @@ class Entry:
     bucket: str
     source: dict[str, Any]
     judgments: tuple[str, ...]
+    rejected: str = ""
+    rejected_sample_id: int | None = None
+    rejected_thumbnail: str = ""
+    rejected_source: dict[str, Any] | None = None
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What makes two entries the same: the picture and its caption."""
-        return self.image, self.caption
+    def key(self) -> tuple[str, str, str]:
+        """What makes two entries the same: the picture, its caption, and in a pair the rejected picture."""
+        return self.image, self.caption, self.rejected
 
     def as_row(self) -> dict[str, Any]:
-        """The entry in the manifest."""
+        """The entry in the manifest. Only a pair speaks of what was rejected, so that versions of images keep their hash."""
+        pair = {"rejected": self.rejected, "rejected_source": self.rejected_source} if self.rejected else {}
         return {
             "image": self.image,
             "caption": self.caption,
             "bucket": self.bucket,
             "source": self.source,
             "judgments": list(self.judgments),
-        }
+        } | pair
 
 
 def canonical_manifest(slug: str, rule: str, entries: Iterable[Entry]) -> bytes:
@@ -104,7 +110,9 @@ def source_of(sample: Sample, caption: str) -> dict[str, Any]:
 
 def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
     """The entries of a version as its rows have them, in the order of their positions."""
-    rows = DatasetEntry.objects.filter(version=version).select_related("sample__prompt", "sample__batch__model_version")
+    rows = DatasetEntry.objects.filter(version=version).select_related(
+        "sample__prompt", "sample__batch__model_version", "rejected__prompt", "rejected__batch__model_version"
+    )
     for row in rows.order_by("position").iterator(chunk_size=2000):
         yield Entry(
             sample_id=row.sample_id,
@@ -114,11 +122,16 @@ def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
             bucket=row.bucket,
             source=source_of(row.sample, row.caption),
             judgments=tuple(row.judgment_ids),
+            rejected=row.rejected_image,
+            rejected_sample_id=row.rejected_id,
+            rejected_thumbnail=row.rejected.thumbnail if row.rejected else "",
+            rejected_source=source_of(row.rejected, row.caption) if row.rejected else None,
         )
 
 
 def manifest_rows(version: DatasetVersion) -> Iterator[dict[str, Any]]:
-    """The rows of a version's manifest: image (SHA-256), caption, bucket, source, judgments."""
+    """The rows of a version's manifest: image (SHA-256), caption, bucket, source, judgments; of pairs also rejected (SHA-256)
+    and rejected_source."""
     return (entry.as_row() for entry in frozen_entries(version))
 
 

@@ -366,6 +366,11 @@ class Dataset(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("dataset", args=[self.slug])
 
+    @property
+    def unit(self) -> str:
+        """What one entry is called on a page."""
+        return "pair" if self.kind == DatasetKind.PAIRS else "image"
+
 
 class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
     def visible_to(self, user: "User") -> "DatasetVersionQuerySet":

@@ -16,6 +16,8 @@ from curation.models import Campaign, CampaignKind, Item, Judgment, Outcome, Que
 
 MAJORITY = "majority"
 RULES = {MAJORITY: "More than half of the judgments accept on every question"}
+# The same rule where two samples were compared.
+PREFERENCE_RULES = {MAJORITY: "More than half of the judgments prefer one side"}
 Tallies = dict[str, dict[str, int]]
 SIDES = (Outcome.BASELINE.value, Outcome.CANDIDATE.value)
 

@@ -31,6 +31,8 @@ from generation.models import GenerationBatch
 TEAM = [Role.CURATOR, Role.OPERATOR]
 PAGE = 25
 SPLIT_SHOWN = 60
+# What a dataset takes.
+SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
 
 
 def may_curate(user: User) -> bool:
@@ -117,7 +119,8 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "is_blind": blind,
         "may_write": may_curate(request.user),
         "may_rate": Campaign.objects.rateable_by(request.user).filter(pk=found.pk).exists(),
-        "is_selectable": found.kind in SELECTABLE,
+        "is_selectable": found.kind in SELECTABLE
+        or (found.kind == CampaignKind.COMPARE and found.state == CampaignState.CLOSED),
         "moves": _moves(found),
     }
     if not blind:
@@ -157,7 +160,7 @@ def _results(campaign: Campaign) -> dict[str, Any]:
         "questions": asked,
         "rates": rates,
         "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
-        "accepted": outcomes.get(Outcome.ACCEPTED, 0),
+        "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),
         "split": split,
         "datasets": campaign.datasets.all(),
     }

@@ -13,12 +13,12 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import downloads
-from curation.browsing import marks_of
 from curation.datasets import DatasetRefused, freeze, preview
 from curation.forms import DatasetCampaignsForm, DatasetForm, FreezeForm
 from curation.integrity import version_problems
-from curation.models import Campaign, Dataset, DatasetEntry, DatasetVersion
-from curation.verdicts import RULES
+from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
+from curation.pairs import waiting_comparisons
+from curation.verdicts import PREFERENCE_RULES, RULES
 from curation.views.campaigns import TEAM, may_curate, read_key
 from generation.images import image_matches
 
@@ -79,8 +79,10 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
     now = preview(found)
     context = {
         "dataset": found,
-        "rule": RULES[found.rule],
+        "rule": _rule(found, found.rule),
         "campaigns": found.campaigns.order_by("name"),
+        "holds_pairs": found.kind == DatasetKind.PAIRS,
+        "waiting": waiting_comparisons(found.campaigns.order_by("name")),
         "preview": now,
         "added": now.added[:WALL],
         "removed": now.removed[:WALL],
@@ -109,7 +111,7 @@ def dataset_freeze(request: HttpRequest, slug: str) -> HttpResponse:
         messages.error(request, refused.args[0])
         return redirect(found)
     if version.newly_frozen:
-        messages.success(request, f"Frozen as {version} with {version.entry_count} images.")
+        messages.success(request, f"Frozen as {version} with {version.entry_count} {found.unit}s.")
     else:
         messages.info(request, f"Nothing has changed since {version}, so it is that version again.")
     return redirect(version)
@@ -122,21 +124,20 @@ def dataset_campaigns(request: HttpRequest, slug: str) -> HttpResponse:
     assert isinstance(request.user, User)
     found = get_object_or_404(Dataset.objects.visible_to(request.user), slug=slug)
     form = DatasetCampaignsForm(request.POST, dataset=found, user=request.user)
-    if form.is_valid():
-        form.save()
+    if form.is_valid() and form.save():
         messages.success(request, "The selection was changed. Versions that are frozen stay as they are.")
-    else:
-        messages.error(request, "Choose at least one campaign to select from.")
+    for errors in form.errors.values():
+        messages.error(request, str(errors[0]))
     return redirect(found)
 
 
 @policy(read=TEAM)
 @require_safe
 def dataset_version(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """One frozen version: its images, its hash, where it is used, and how to have it. `?verify=1` checks it."""
+    """One frozen version: its images or pairs, its hash, where it is used, and how to have it. `?verify=1` checks it."""
     assert isinstance(request.user, User)
     version = _version(request.user, slug, number)
-    entries = version.entries.select_related("sample").order_by("position")
+    entries = version.entries.select_related("sample", "rejected").order_by("position")
     after = read_key(request.GET.get("after", ""))
     if after is not None:
         entries = entries.filter(position__gt=after)
@@ -145,14 +146,14 @@ def dataset_version(request: HttpRequest, slug: str, number: int) -> HttpRespons
     context = {
         "version": version,
         "entries": shown,
-        "marks": marks_of([row.sample for row in shown]),
+        "holds_pairs": version.dataset.kind == DatasetKind.PAIRS,
         "next_url": f"?after={shown[-1].position}" if len(rows) > PAGE else "",
         "first_url": reverse("dataset_version", args=[slug, number]) if after is not None else "",
         "buckets": version.entries.values_list("bucket").annotate(count=Count("pk")).order_by("-count", "bucket"),
         # Recipes point at versions from the room above; here they are only listed.
         "sources": version.recipe_sources.select_related("recipe").order_by("recipe__name"),
         "check": _verify(version) if request.GET.get("verify") else None,
-        "rule": RULES[version.rule],
+        "rule": _rule(version.dataset, version.rule),
     }
     return render(request, "curation/dataset_version.html", context)
 
@@ -177,6 +178,11 @@ def dataset_version_download(request: HttpRequest, slug: str, number: int) -> Ht
     return response
 
 
+def _rule(dataset: Dataset, name: str) -> str:
+    """The rule in words, for what the dataset holds."""
+    return (PREFERENCE_RULES if dataset.kind == DatasetKind.PAIRS else RULES)[name]
+
+
 def _version(user: User, slug: str, number: int) -> DatasetVersion:
     if number > 2**31 - 1:
         raise Http404
@@ -187,9 +193,9 @@ def _version(user: User, slug: str, number: int) -> DatasetVersion:
 def _verify(version: DatasetVersion) -> dict[str, Any]:
     """Rows and manifest are checked whole; images until the time is up, which `manage.py verify` does to the end."""
     problems = list(version_problems(version))
-    names = list(
-        DatasetEntry.objects.filter(version=version).order_by("image").values_list("image", flat=True).distinct()
-    )
+    entries = DatasetEntry.objects.filter(version=version)
+    named = {sha256 for row in entries.values_list("image", "rejected_image") for sha256 in row}
+    names = sorted(named - {""})
     checked, until = 0, time.monotonic() + VERIFY_SECONDS
     for sha256 in names:
         if time.monotonic() > until:

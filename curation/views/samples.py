@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.http import require_safe
@@ -89,8 +90,9 @@ def sample(request: HttpRequest, pk: int) -> HttpResponse:
     context = {
         "sample": found,
         "judged": [_judged(item, found, request.user) for item in items],
-        "versions": DatasetVersion.objects.filter(entries__sample=found)
+        "versions": DatasetVersion.objects.filter(Q(entries__sample=found) | Q(entries__rejected=found))
         .select_related("dataset")
+        .distinct()
         .order_by("dataset__name", "number"),
         "siblings": Sample.objects.visible_to(request.user)
         .filter(batch=found.batch, prompt=found.prompt)

@@ -8,9 +8,9 @@ from typing import Any
 
 from accounts.models import Role, User
 from curation.assignments import lease_items
-from curation.campaigns import create_campaign
+from curation.campaigns import close_campaign, create_campaign, create_compare_campaign
 from curation.judgments import record_judgments
-from curation.models import Assignment, Campaign, Dataset
+from curation.models import Assignment, Campaign, CampaignKind, Dataset, DatasetKind
 from generation.images import store_with_thumbnail
 from generation.models import GenerationBatch, ModelOrigin, ModelVersion, Prompt, PromptSet, Sample
 from jobs.models import Job, JobState
@@ -141,10 +141,42 @@ def judge_all(campaign: Campaign, rater: User, answers: dict[str, str] | None = 
     return done
 
 
+def make_comparison(
+    pairs: Sequence[tuple[Prompt, Sample, Sample]], sides: Sequence[str], *, close: bool = True
+) -> Campaign:
+    """A comparison of these (prompt, baseline, candidate) where one rater said baseline, candidate, tie or both_bad of each;
+    what is left over is not judged."""
+    rater = make_rater()
+    campaign = create_compare_campaign(f"Comparison {next(_numbers)}", pairs, by=make_curator(), raters=[rater])
+    rows = []
+    for assignment, side in zip(lease_items(campaign, rater, max(len(sides), 1)), sides, strict=True):
+        choice = {
+            ("baseline", "candidate")[slot]: where
+            for slot, where in zip(assignment.order, ("left", "right"), strict=True)
+        }
+        rows.append(make_row(assignment, {"preference": choice.get(side, side)}))
+    assert {result.status for result in record_judgments(rater, rows)} == {"stored"}
+    if close:
+        close_campaign(campaign, by=campaign.created_by)
+    return campaign
+
+
+def draw_again(sample: Sample, prompt: Prompt) -> Sample:
+    """Another sample of the batch that shows the same picture, for this prompt."""
+    again = Sample.objects.get(pk=sample.pk)
+    again.pk, again.prompt, again.index = None, prompt, next(_numbers)
+    again.save(force_insert=True)
+    return again
+
+
 def make_dataset(*campaigns: Campaign, by: User | None = None) -> Dataset:
     number = next(_numbers)
+    compares = any(campaign.kind == CampaignKind.COMPARE for campaign in campaigns)
     dataset = Dataset.objects.create(
-        slug=f"dataset-{number}", name=f"Dataset {number}", created_by=by or make_curator()
+        slug=f"dataset-{number}",
+        name=f"Dataset {number}",
+        kind=DatasetKind.PAIRS if compares else DatasetKind.IMAGES,
+        created_by=by or make_curator(),
     )
     dataset.campaigns.set(campaigns)
     return dataset

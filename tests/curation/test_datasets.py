@@ -9,7 +9,6 @@ from django.db.models import ProtectedError
 
 from curation import downloads
 from curation.assignments import lease_items
-from curation.campaigns import create_compare_campaign
 from curation.datasets import DatasetRefused, create_dataset, freeze, preview, select_entries
 from curation.integrity import problems
 from curation.judgments import record_judgments
@@ -25,7 +24,6 @@ from tests.curation.factories import (
     make_row,
 )
 from tests.curation.test_concurrency import together
-from tests.curation.test_leases import make_pairs
 
 
 @pytest.fixture
@@ -175,14 +173,12 @@ def test_picture_drawn_twice_is_one_entry_with_the_judgments_of_both(rater):
     assert len(entry.judgments) == 2
 
 
-def test_empty_selection_and_wrong_campaigns_are_refused_with_a_sentence(rater):
+def test_empty_selection_is_refused_with_a_sentence(rater):
     by = make_curator()
     with pytest.raises(DatasetRefused, match="nothing to freeze"):
         freeze(make_dataset(make_campaign(items=2, raters=[rater])), by=by)
     with pytest.raises(DatasetRefused, match="at least one campaign"):
         create_dataset(name="Nothing", campaigns=[], by=by)
-    with pytest.raises(DatasetRefused, match="Only alignment and style"):
-        create_dataset(name="Pairs", campaigns=[create_compare_campaign("c", make_pairs(1), by=by)], by=by)
     assert not DatasetVersion.objects.exists()
 
 

@@ -86,7 +86,7 @@ def recipe_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=TEAM)
 def recipe_new(request: HttpRequest) -> HttpResponse:
-    """The form of a new recipe; `?style=` and `?content=` name dataset versions to begin with, `?like=` a recipe."""
+    """The form of a new recipe; `?style=`, `?content=` and `?pairs=` name dataset versions to begin with, `?like=` a recipe."""
     form = RecipeForm(request.POST) if request.method == "POST" else RecipeForm(initial=_initial(request))
     if request.method == "POST" and form.is_valid():
         made = _create(form, member(request))
