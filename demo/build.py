@@ -173,7 +173,9 @@ def export(build: Build) -> None:
     refined = build.work / "refined"
     if refined.exists():
         pipeline.vae = AutoencoderKL.from_pretrained(refined)
-        pipeline.vae.register_to_config(_name_or_path="")
+    # Where the build kept its parts is nobody's business.
+    for part in (pipeline, pipeline.unet, pipeline.vae):
+        part.register_to_config(_name_or_path="")
     shutil.rmtree(build.out / "model", ignore_errors=True)
     save_pipeline(pipeline, build.out / "model")
     save_clip(load_checkpoint(build.work / "clip.pt"), build.out / "clip")

@@ -1,6 +1,7 @@
 """The committed weights: they load by the plain libraries, are small and safe, and draw what they are asked for."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,11 @@ def test_weights_are_fp16_safetensors_below_40_megabytes():
     for file in weights:
         with safe_open(file, "pt") as tensors:
             assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"F16"}  # noqa: SIM118
+
+
+def test_no_file_names_the_folder_in_which_it_was_made():
+    texts = [file.read_text(encoding="utf-8") for folder in FOLDERS for file in folder.rglob("*.json")]
+    assert not [text for text in texts if re.search(r'"_name_or_path": "[^"]', text)]
 
 
 def test_models_load_outside_the_project_in_five_lines(tmp_path):
