@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import campaigns as verbs
+from curation.agreement import agreement_by_bucket
 from curation.datasets import SELECTABLE
 from curation.forms import CampaignForm, RatersForm
 from curation.guidelines import guidelines_html
@@ -158,6 +159,8 @@ def _results(campaign: Campaign) -> dict[str, Any]:
     )
     return {
         "questions": asked,
+        "every_question": questions,
+        "agreement": agreement_by_bucket(campaign, questions) if campaign.overlap > 1 else [],
         "rates": rates,
         "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
         "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),

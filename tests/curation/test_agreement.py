@@ -1,0 +1,110 @@
+"""Krippendorff's alpha, against his own worked examples, and as a campaign's page shows it."""
+
+from collections import Counter
+
+import pytest
+
+from curation.agreement import Pattern, agreement_by_bucket, measure
+from curation.assignments import lease_items
+from curation.campaigns import create_compare_campaign
+from curation.judgments import record_judgments
+from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
+from tests.curation.test_leases import make_pairs
+
+# Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability", sections A and C.
+BINARY = ("0100000010", "1110010000")
+NOMINAL = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
+
+
+def patterns_of(raters: tuple[str, ...]) -> list[Pattern]:
+    """One item a column; a dot is a missing judgment."""
+    return [
+        Pattern(dict(Counter(value for value in column if value != ".")), 1) for column in zip(*raters, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("raters", "alpha"), [(BINARY, 0.095), (NOMINAL, 0.743)])
+def test_alpha_is_that_of_the_worked_examples(raters, alpha):
+    assert measure(patterns_of(raters)).alpha == pytest.approx(alpha, abs=5e-4)
+
+
+def test_perfect_agreement_is_one_and_systematic_disagreement_below_nought():
+    agreeing = measure([Pattern({"pass": 2}, 10), Pattern({"fail": 2}, 10)])
+    assert (agreeing.alpha, agreeing.items, agreeing.judgments) == (1.0, 20, 40)
+    assert agreeing.in_words == "reliable"
+    against = measure([Pattern({"pass": 1, "fail": 1}, 20)])
+    assert against.alpha is not None
+    assert against.alpha < 0
+    assert against.in_words == "weak"
+
+
+def test_one_value_alone_and_single_judgments_define_no_alpha():
+    assert measure([Pattern({"pass": 2}, 30)]).alpha is None
+    alone = measure([Pattern({"pass": 1}, 30)])
+    assert (alone.alpha, alone.items) == (None, 0)
+    assert measure([]).in_words == ""
+
+
+def test_interval_holds_alpha_narrows_with_more_items_and_repeats():
+    few, many = (measure([Pattern({"pass": 2}, 4 * n), Pattern({"fail": 2}, 3 * n), Pattern({"pass": 1, "fail": 1}, n)])
+                 for n in (3, 300))  # fmt: skip
+    assert few.alpha == pytest.approx(many.alpha, abs=0.03)
+    assert few.low < few.alpha < few.high
+    assert many.high - many.low < 0.2 * (few.high - few.low)
+    assert few == measure([Pattern({"pass": 2}, 12), Pattern({"fail": 2}, 9), Pattern({"pass": 1, "fail": 1}, 3)])
+
+
+def test_counted_patterns_are_the_same_as_single_items():
+    single = [Pattern({"a": 2}, 1)] * 5 + [Pattern({"a": 1, "b": 2}, 1)] * 4
+    counted = [Pattern({"a": 2}, 5), Pattern({"a": 1, "b": 2}, 4)]
+    assert measure(single).alpha == measure(counted).alpha
+
+
+def answer_in_turn(campaign, rater, answers):
+    """The rater gives these answers to the items in their order."""
+    leased = sorted(lease_items(campaign, rater, 50), key=lambda assignment: assignment.item.position)
+    rows = [make_row(assignment, {"alignment": value}) for assignment, value in zip(leased, answers, strict=True)]
+    assert {result.status for result in record_judgments(rater, rows)} == {"stored"}
+
+
+@pytest.mark.django_db
+class TestCampaign:
+    def make(self):
+        raters = [make_rater(), make_rater()]
+        campaign = make_campaign(items=10, raters=raters, overlap=2)
+        for rater, answers in zip(raters, BINARY, strict=True):
+            answer_in_turn(campaign, rater, ["pass" if answer == "1" else "fail" for answer in answers])
+        return campaign
+
+    def test_figures_are_those_of_the_judgments(self):
+        campaign = self.make()
+        *buckets, (everything, (of_all,)) = agreement_by_bucket(campaign, list(campaign.questions.all()))
+        assert everything == "all"
+        assert of_all.alpha == pytest.approx(0.095, abs=5e-4)
+        assert (of_all.items, of_all.judgments) == (10, 20)
+        names = [name for name, _ in buckets]
+        assert names == sorted(names)
+        assert sum(measures[0].items for _, measures in buckets) == 10
+
+    def test_page_shows_it_and_a_campaign_of_single_judgments_has_none(self, client):
+        client.force_login(make_curator())
+        page = client.get(self.make().get_absolute_url()).content.decode()
+        assert "Agreement beyond chance" in page
+        assert "0.10 <span" in page
+        assert "weak" in page
+        alone = make_campaign(items=3, raters=[rater := make_rater()])
+        judge_all(alone, rater)
+        assert "Agreement beyond chance" not in client.get(alone.get_absolute_url()).content.decode()
+
+    def test_who_judges_blind_sees_none_of_it(self, client):
+        rater = make_rater()
+        rater.roles = ["rater", "curator"]
+        rater.save()
+        other = make_rater()
+        campaign = create_compare_campaign("Blind", make_pairs(4), by=make_curator(), raters=[rater, other], overlap=2)
+        for person in (rater, other):
+            judge_all(campaign, person, {"preference": "left"})
+        client.force_login(rater)
+        assert "Agreement beyond chance" not in client.get(campaign.get_absolute_url()).content.decode()
+        client.force_login(make_curator())
+        assert "Agreement beyond chance" in client.get(campaign.get_absolute_url()).content.decode()
