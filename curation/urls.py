@@ -1,6 +1,6 @@
 from django.urls import path
 
-from curation.views import campaigns, datasets, rating, samples
+from curation.views import campaigns, datasets, rating, reliability, samples
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("campaigns/<slug:slug>/pause/", campaigns.campaign_pause, name="campaign_pause"),
     path("campaigns/<slug:slug>/close/", campaigns.campaign_close, name="campaign_close"),
     path("campaigns/<slug:slug>/raters/", campaigns.campaign_raters, name="campaign_raters"),
+    path("campaigns/<slug:slug>/reliability/", reliability.reliability, name="campaign_reliability"),
     path("samples/", samples.samples, name="samples"),
     path("samples/<int:pk>/", samples.sample, name="sample"),
     path("datasets/", datasets.datasets, name="datasets"),

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+from django.urls import reverse
 
 from curation.agreement import Pattern, agreement_by_bucket, measure
 from curation.assignments import lease_items
@@ -108,3 +109,54 @@ class TestCampaign:
         assert "Agreement beyond chance" not in client.get(campaign.get_absolute_url()).content.decode()
         client.force_login(make_curator())
         assert "Agreement beyond chance" in client.get(campaign.get_absolute_url()).content.decode()
+
+
+@pytest.mark.django_db
+class TestReliability:
+    def page(self, client, campaign):
+        client.force_login(make_curator())
+        return client.get(reverse("campaign_reliability", args=[campaign.slug]))
+
+    def test_the_rater_whom_nobody_follows_comes_last_with_what_they_say(self, client):
+        raters = [make_rater() for _ in range(4)]
+        campaign = make_campaign(items=12, raters=raters, overlap=4)
+        for rater in raters[:3]:
+            answer_in_turn(campaign, rater, ["pass"] * 6 + ["fail"] * 6)
+        answer_in_turn(campaign, raters[3], ["pass"] * 12)
+        (table,) = self.page(client, campaign).context["tables"]
+        assert table.labels == ["Pass", "Fail"]
+        assert table.shares == [pytest.approx(50, abs=1), pytest.approx(50, abs=1)]
+        assert [each.rater for each in table.raters][-1] == raters[3]
+        last = table.raters[-1]
+        assert (last.judgments, round(last.accuracy)) == (12, 50)
+        (_, of_passes), (_, of_fails) = last.rows
+        assert of_passes[0] > 95
+        assert of_fails[0] > 95
+        assert "Beside each other" in client.get(campaign.get_absolute_url()).content.decode()
+
+    def test_comparison_names_sides_by_what_they_were(self, client):
+        raters = [make_rater(), make_rater()]
+        campaign = create_compare_campaign("Old or new", make_pairs(4), by=make_curator(), raters=raters, overlap=2)
+        for rater in raters:
+            leased = lease_items(campaign, rater, 50)
+            # Whoever was shown the candidate on the left, says left: both always prefer the candidate.
+            rows = [make_row(each, {"preference": "left" if each.order[0] == 1 else "right"}) for each in leased]
+            assert {result.status for result in record_judgments(rater, rows)} == {"stored"}
+        (table,) = self.page(client, campaign).context["tables"]
+        assert table.labels == ["Baseline", "Candidate"]
+        assert table.shares[1] > 99
+
+    def test_empty_single_and_blind_campaigns_say_so(self, client):
+        assert "Nobody has judged here yet" in self.page(client, make_campaign(items=2)).content.decode()
+        alone = make_campaign(items=3, raters=[rater := make_rater()])
+        judge_all(alone, rater)
+        assert "nothing says who is right" in self.page(client, alone).content.decode()
+        both = make_rater()
+        both.roles = ["rater", "curator"]
+        both.save()
+        blind = create_compare_campaign("Blind", make_pairs(2), by=make_curator(), raters=[both])
+        judge_all(blind, both, {"preference": "left"})
+        client.force_login(both)
+        page = client.get(reverse("campaign_reliability", args=[blind.slug])).content.decode()
+        assert "hidden from you" in page
+        assert "says Candidate" not in page

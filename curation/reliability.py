@@ -1,0 +1,98 @@
+"""Raters beside each other: each one's table of answers by estimated truth, for every question of a campaign."""
+
+from dataclasses import dataclass
+
+from accounts.models import User
+from curation.dawid_skene import estimate
+from curation.models import Campaign, CampaignKind, Judgment, Question
+from curation.verdicts import SIDES, preferred
+
+# The newest so many judgments are looked at: half a second of arithmetic for one question.
+MOST_JUDGMENTS = 100_000
+
+
+@dataclass(frozen=True)
+class RaterTable:
+    """`rows`: (label of the estimated truth, what the rater said of it in percent, in the order of the choices).
+
+    `accuracy` in percent, over items as they come; `judgments` of this rater.
+    """
+
+    rater: User
+    rows: list[tuple[str, list[float]]]
+    accuracy: float
+    judgments: int
+
+
+@dataclass(frozen=True)
+class QuestionTables:
+    """One question: the labels of its choices, their estimated shares of the truth in percent, and a table a rater, the most
+    accurate first. No raters where no two of them judged the same items."""
+
+    question: Question
+    labels: list[str]
+    shares: list[float]
+    raters: list[RaterTable]
+    items: int
+
+
+def reliability_of(campaign: Campaign) -> tuple[list[QuestionTables], int]:
+    """(the tables of each question, how many judgments they rest on)."""
+    standing = Judgment.objects.standing().filter(item__campaign=campaign).order_by("-received_at", "-pk")
+    rows = list(standing.values_list("item_id", "rater_id", "answers", "order")[:MOST_JUDGMENTS])
+    people = {user.pk: user for user in User.objects.filter(pk__in={rater for _, rater, _, _ in rows})}
+    tables = [_tables(campaign, question, rows, people) for question in campaign.questions.all()]
+    return tables, len(rows)
+
+
+def _tables(
+    campaign: Campaign,
+    question: Question,
+    rows: list[tuple[int, int, dict[str, str], list[int]]],
+    people: dict[int, User],
+) -> QuestionTables:
+    choices = _choices(campaign, question)
+    labels = list(choices.values())
+    place = {value: index for index, value in enumerate(choices)}
+    said = [
+        (item, rater, place[value])
+        for item, rater, answers, order in rows
+        if question.name in answers and (value := _value(campaign, answers[question.name], order)) in place
+    ]
+    items = {pk: index for index, pk in enumerate(sorted({item for item, _, _ in said}))}
+    raters = {pk: index for index, pk in enumerate(sorted({rater for _, rater, _ in said}))}
+    if len(said) == len(items):
+        # Nobody judged what somebody else did: nothing says who is right.
+        return QuestionTables(question, labels, [], [], len(items))
+    found = estimate(
+        [items[item] for item, _, _ in said], [raters[rater] for _, rater, _ in said], [value for _, _, value in said]
+    )
+    # Choices that nobody took have no column.
+    kinds = found.shares.size
+    counts = dict.fromkeys(raters, 0)
+    for _, rater, _ in said:
+        counts[rater] += 1
+    tables = [
+        RaterTable(
+            people[pk],
+            [(labels[k], [100 * float(share) for share in found.tables[index, k]]) for k in range(kinds)],
+            100 * found.accuracy(index),
+            counts[pk],
+        )
+        for pk, index in raters.items()
+    ]
+    tables.sort(key=lambda table: -table.accuracy)
+    return QuestionTables(question, labels[:kinds], [100 * float(share) for share in found.shares], tables, len(items))
+
+
+def _choices(campaign: Campaign, question: Question) -> dict[str, str]:
+    """Value -> label; in a comparison the sides are named by what they were, not by where they stood."""
+    named = {choice["value"]: choice["label"] for choice in question.choices}
+    if campaign.kind != CampaignKind.COMPARE:
+        return named
+    sides = dict(zip(SIDES, ("Baseline", "Candidate"), strict=True))
+    return sides | {value: label for value, label in named.items() if value not in ("left", "right")}
+
+
+def _value(campaign: Campaign, value: str, order: list[int]) -> str:
+    return preferred(value, order) if campaign.kind == CampaignKind.COMPARE else value

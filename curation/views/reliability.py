@@ -1,0 +1,30 @@
+"""The page that puts a campaign's raters beside each other."""
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.views.decorators.http import require_safe
+
+from accounts.models import User
+from accounts.policies import policy
+from curation.campaigns import is_blind_for
+from curation.models import Campaign
+from curation.reliability import MOST_JUDGMENTS, reliability_of
+from curation.views.campaigns import TEAM
+
+
+@policy(read=TEAM)
+@require_safe
+def reliability(request: HttpRequest, slug: str) -> HttpResponse:
+    """What each rater makes of each kind of item, as far as the judgments themselves tell."""
+    assert isinstance(request.user, User)
+    campaign = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
+    blind = is_blind_for(campaign, request.user)
+    tables, judgments = ([], 0) if blind else reliability_of(campaign)
+    context = {
+        "campaign": campaign,
+        "is_blind": blind,
+        "tables": tables,
+        "judgments": judgments,
+        "is_cut": judgments == MOST_JUDGMENTS,
+    }
+    return render(request, "curation/reliability.html", context)
