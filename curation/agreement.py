@@ -2,8 +2,7 @@
 
 Alpha is 1 - (disagreement seen) / (disagreement expected by chance): 1 where all agree, 0 where they agree as dice would,
 below 0 where less. It takes any number of raters and missing judgments (Krippendorff 2011, "Computing Krippendorff's
-Alpha-Reliability"). Image preferences of people commonly agree in two of three cases, so an alpha of 0.4 may be as good as
-a question allows.
+Alpha-Reliability").
 """
 
 import json

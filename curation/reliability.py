@@ -7,7 +7,7 @@ from curation.dawid_skene import estimate
 from curation.models import Campaign, CampaignKind, Judgment, Question
 from curation.verdicts import SIDES, preferred
 
-# The newest so many judgments are looked at: half a second of arithmetic for one question.
+# The newest so many judgments are looked at, so that a page is never late for the sake of old ones.
 MOST_JUDGMENTS = 100_000
 
 

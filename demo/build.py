@@ -209,8 +209,8 @@ def load_reader(work: Path) -> CaptionReader:
 
 
 _STAGES: dict[str, Callable[[Build], None]] = {
-    "renders": make_renders, "text": teach_text, "vae": teach_vae, "routing": teach_routing, "unet": teach_denoiser, "decoder": refine_decoder,
-    "clip": teach_clip, "export": export, "card": make_card,
+    "renders": make_renders, "text": teach_text, "vae": teach_vae, "routing": teach_routing, "unet": teach_denoiser,
+    "decoder": refine_decoder, "clip": teach_clip, "export": export, "card": make_card,
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ A U-Net whose only lesson is the noise takes tens of thousands of steps until it
 of the picture what the text says of that place. Here linear heads on three inner feature maps must say the rough picture
 that the text spells out (see `text_encoder`), beside the usual loss, so that the attention is taught directly
 (deep supervision: Lee et al. 2015, arXiv 1409.5185). The heads are thrown away. On two cores, 300 steps of 16 at
-timesteps over 800 brought the loss to 0.33 with the heads and to 0.37 without.
+timesteps over 800 brought the loss to 0.33 with the heads; without them a U-Net 192 wide at its lowest level came to 0.37.
 """
 
 from pathlib import Path

@@ -155,7 +155,7 @@ class RecipeForm(forms.Form):
     gradient_checkpointing = forms.BooleanField(
         required=False,
         label="Save memory by computing twice",
-        help_text="Gradient checkpointing: a step takes about a third longer and holds much less.",
+        help_text="Gradient checkpointing: a step takes longer and holds fewer activations.",
     )
     holdout = forms.FloatField(
         min_value=0,

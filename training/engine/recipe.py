@@ -85,7 +85,7 @@ class RunSettings:
     objective: str = "denoise"
     # How strongly dpo holds on to the parent: the more, the less the result may differ from it.
     dpo_beta: float = 2000.0
-    # Compute the activations of a pass again on the way back: less memory, about a third more time.
+    # Compute the activations of a pass again on the way back: less memory, more time.
     gradient_checkpointing: bool = False
     steps: int = 300
     # Images of one forward pass; a step sees batch_size x gradient_accumulation images.
