@@ -1,0 +1,61 @@
+"""What people think of the images: campaigns, leases, judgments, verdicts, and the datasets frozen from them."""
+
+from curation.models.campaigns import (
+    Campaign,
+    CampaignEvent,
+    CampaignKind,
+    CampaignQuerySet,
+    CampaignRater,
+    CampaignState,
+    GuidelineExample,
+    Question,
+)
+from curation.models.datasets import (
+    Dataset,
+    DatasetEntry,
+    DatasetKind,
+    DatasetQuerySet,
+    DatasetVersion,
+    DatasetVersionQuerySet,
+)
+from curation.models.judging import (
+    Assignment,
+    AssignmentQuerySet,
+    AssignmentState,
+    Item,
+    ItemQuerySet,
+    ItemSample,
+    Judgment,
+    JudgmentAction,
+    JudgmentQuerySet,
+    Outcome,
+    Verdict,
+)
+
+__all__ = [
+    "Assignment",
+    "AssignmentQuerySet",
+    "AssignmentState",
+    "Campaign",
+    "CampaignEvent",
+    "CampaignKind",
+    "CampaignQuerySet",
+    "CampaignRater",
+    "CampaignState",
+    "Dataset",
+    "DatasetEntry",
+    "DatasetKind",
+    "DatasetQuerySet",
+    "DatasetVersion",
+    "DatasetVersionQuerySet",
+    "GuidelineExample",
+    "Item",
+    "ItemQuerySet",
+    "ItemSample",
+    "Judgment",
+    "JudgmentAction",
+    "JudgmentQuerySet",
+    "Outcome",
+    "Question",
+    "Verdict",
+]

@@ -1,0 +1,149 @@
+"""A campaign: what is asked, of whom, with which guidelines."""
+
+from typing import TYPE_CHECKING, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.urls import reverse
+
+from generation.models import Sample
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+
+class CampaignKind(models.TextChoices):
+    ALIGNMENT = "alignment", "Alignment"
+    STYLE = "style", "Style"
+    PICK = "pick", "Pick"
+    COMPARE = "compare", "Compare"
+
+
+class CampaignState(models.TextChoices):
+    DRAFT = "draft", "Draft"
+    OPEN = "open", "Open"
+    PAUSED = "paused", "Paused"
+    CLOSED = "closed", "Closed"
+
+
+class CampaignQuerySet(models.QuerySet["Campaign"]):
+    def visible_to(self, user: "User") -> "CampaignQuerySet":
+        """The team sees all campaigns; a rater those that they were put on."""
+        if user.is_superuser or user.has_role("curator", "operator", "auditor"):
+            return self
+        return self.filter(memberships__rater=user, memberships__removed_at=None).exclude(state=CampaignState.DRAFT)
+
+    def rateable_by(self, user: "User") -> "CampaignQuerySet":
+        """Open campaigns whose rater this person is; without the role nobody rates, whatever they were put on."""
+        return self.with_rater(user).filter(state=CampaignState.OPEN)
+
+    def with_rater(self, user: "User") -> "CampaignQuerySet":
+        """Campaigns that were opened at least once and that this person, who has the role, was put on."""
+        if not (user.is_superuser or user.has_role("rater")):
+            return self.none()
+        return self.filter(memberships__rater=user, memberships__removed_at=None).exclude(state=CampaignState.DRAFT)
+
+
+class Campaign(models.Model):
+    """A rating task: what is judged, by whom, by which questions, how often."""
+
+    slug = models.SlugField(max_length=80, unique=True)
+    name = models.CharField(max_length=120)
+    kind = models.CharField(max_length=16, choices=CampaignKind.choices)
+    state = models.CharField(max_length=16, choices=CampaignState.choices, default=CampaignState.DRAFT)
+    overlap = models.PositiveSmallIntegerField(default=1, help_text="Judgments wanted for each item.")
+    lease_seconds = models.PositiveIntegerField(default=1800)
+    guidelines = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    opened_at = models.DateTimeField(null=True, blank=True)
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    objects: ClassVar = CampaignQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(condition=Q(overlap__gte=1, overlap__lte=25), name="campaign_overlap_in_range"),
+            models.CheckConstraint(condition=Q(lease_seconds__gte=10), name="campaign_lease_long_enough"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("campaign", args=[self.slug])
+
+
+class CampaignEvent(models.Model):
+    """What happened to a campaign, in order; rows are only added."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+    detail = models.JSONField(default=dict)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.campaign_id}"
+
+
+class CampaignRater(models.Model):
+    """A person's place among a campaign's raters; leaving keeps the row."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="memberships")
+    rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="memberships")
+    joined_at = models.DateTimeField(db_default=Now())
+    removed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["campaign", "rater"], name="campaign_rater_once")]
+
+    def __str__(self) -> str:
+        return f"{self.rater_id} in {self.campaign_id}"
+
+
+class Question(models.Model):
+    """One question of a campaign's rubric. `choices`: [{"value", "label", "key", "accepts"}], keys single characters or
+    names such as ArrowLeft; a choice that accepts counts towards a pass."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="questions")
+    position = models.PositiveSmallIntegerField()
+    name = models.SlugField(max_length=60)
+    text = models.CharField(max_length=200)
+    choices = models.JSONField()
+    required = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["campaign", "position"]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "name"], name="question_name_once"),
+            models.UniqueConstraint(fields=["campaign", "position"], name="question_position_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def values(self) -> list[str]:
+        return [choice["value"] for choice in self.choices]
+
+
+class GuidelineExample(models.Model):
+    """A sticker that shows what to accept or to refuse."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="examples")
+    sample = models.ForeignKey(Sample, on_delete=models.PROTECT, related_name="+")
+    is_good = models.BooleanField()
+    note = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        ordering = ["campaign", "-is_good", "id"]
+
+    def __str__(self) -> str:
+        return self.note

@@ -1,0 +1,193 @@
+"""A campaign's work: items, the leases on them, the judgments, and the verdicts that those add up to."""
+
+import uuid
+from typing import TYPE_CHECKING, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Exists, F, OuterRef, Q
+from django.db.models.functions import Coalesce, Now
+
+from curation.models.campaigns import Campaign
+from generation.models import Prompt, Sample
+
+if TYPE_CHECKING:
+    from accounts.models import User
+
+
+class ItemQuerySet(models.QuerySet["Item"]):
+    def free_for(self, rater: "User", overlap: int) -> "ItemQuerySet":
+        """Open items that this rater has not seen and that are short of judgments, live leases of others counted in."""
+        seen = Assignment.objects.filter(item=OuterRef("pk"), rater=rater).exclude(
+            state=AssignmentState.LEASED, expires_at__lte=Now()
+        )
+        others = (
+            Assignment.objects.live()
+            .filter(item=OuterRef("pk"))
+            .exclude(rater=rater)
+            .order_by()
+            .values("item")
+            .annotate(count=models.Count("pk"))
+            .values("count")
+        )
+        return (
+            self.filter(~Exists(seen), is_open=True)
+            .alias(leased=Coalesce(models.Subquery(others), 0))
+            .filter(judged__lt=overlap - F("leased"))
+        )
+
+
+class Item(models.Model):
+    """What is judged at once: one sample (alignment, style), two (compare) or k candidates (pick)."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
+    position = models.PositiveIntegerField(help_text="The order in which items are handed out.")
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
+    bucket = models.CharField(max_length=60, blank=True)
+    judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer.")
+    is_open = models.BooleanField(default=True, help_text="Whether judgments are still wanted.")
+
+    objects: ClassVar = ItemQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["campaign", "position"]
+        indexes = [models.Index(fields=["campaign", "position"], name="item_open", condition=Q(is_open=True))]
+        constraints = [models.UniqueConstraint(fields=["campaign", "position"], name="item_position_once")]
+
+    def __str__(self) -> str:
+        return f"Item {self.position} of {self.campaign_id}"
+
+
+class ItemSample(models.Model):
+    """A sample in its slot. In a comparison slot 0 is the baseline and slot 1 the candidate; raters see neither."""
+
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="item_samples")
+    slot = models.PositiveSmallIntegerField()
+    sample = models.ForeignKey(Sample, on_delete=models.PROTECT, related_name="item_samples")
+
+    class Meta:
+        ordering = ["item", "slot"]
+        constraints = [models.UniqueConstraint(fields=["item", "slot"], name="item_slot_once")]
+
+    def __str__(self) -> str:
+        return f"Slot {self.slot} of {self.item_id}"
+
+
+class AssignmentState(models.TextChoices):
+    LEASED = "leased", "Leased"
+    JUDGED = "judged", "Judged"
+    RELEASED = "released", "Released"
+
+
+class AssignmentQuerySet(models.QuerySet["Assignment"]):
+    def live(self) -> "AssignmentQuerySet":
+        """Leased, and the lease has not run out."""
+        return self.filter(state=AssignmentState.LEASED, expires_at__gt=Now())
+
+
+class Assignment(models.Model):
+    """A lease on an item for one rater, and the order in which that rater sees its samples."""
+
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="assignments")
+    rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="assignments")
+    state = models.CharField(max_length=16, choices=AssignmentState.choices, default=AssignmentState.LEASED)
+    order = models.JSONField(default=list, help_text="Slots from left to right, as shown.")
+    leased_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField()
+
+    objects: ClassVar = AssignmentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [
+            models.Index(fields=["item", "expires_at"], name="assignment_live", condition=Q(state="leased")),
+            models.Index(fields=["rater", "expires_at"], name="assignment_held", condition=Q(state="leased")),
+        ]
+        constraints = [models.UniqueConstraint(fields=["item", "rater"], name="assignment_once_a_rater")]
+
+    def __str__(self) -> str:
+        return f"Assignment {self.pk}"
+
+
+class JudgmentAction(models.TextChoices):
+    ANSWER = "answer", "Answer"
+    SKIP = "skip", "Skip"
+    FLAG = "flag", "Flag"
+    UNDO = "undo", "Undo"
+
+
+class JudgmentQuerySet(models.QuerySet["Judgment"]):
+    def standing(self) -> "JudgmentQuerySet":
+        """Answers that nothing has superseded: what counts."""
+        return self.filter(action=JudgmentAction.ANSWER, superseded_by__isnull=True)
+
+
+class Judgment(models.Model):
+    """One rater's answers, append-only: undo and correction are new rows that supersede. The id is the client's UUID."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    assignment = models.ForeignKey(Assignment, on_delete=models.PROTECT, related_name="judgments")
+    item = models.ForeignKey(Item, on_delete=models.PROTECT, related_name="judgments")
+    rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="judgments")
+    action = models.CharField(max_length=8, choices=JudgmentAction.choices, default=JudgmentAction.ANSWER)
+    answers = models.JSONField(default=dict, help_text="Question name -> choice value.")
+    reason = models.CharField(max_length=300, blank=True)
+    order = models.JSONField(default=list, help_text="Slots as they were shown, from left to right.")
+    shown_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")
+    decided_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")
+    received_at = models.DateTimeField(db_default=Now())
+    late = models.BooleanField(
+        default=False, help_text="Arrived after its lease had run out, or when the item had enough."
+    )
+    supersedes = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
+    )
+
+    objects: ClassVar = JudgmentQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["received_at", "id"]
+        indexes = [
+            models.Index(fields=["item", "rater"], name="judgment_of_item"),
+            models.Index(fields=["rater", "-received_at"], name="judgment_of_rater"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["assignment"], condition=Q(supersedes__isnull=True), name="judgment_first_once"
+            ),
+            models.CheckConstraint(
+                condition=~Q(action="undo") | Q(supersedes__isnull=False), name="judgment_undo_supersedes"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Judgment {self.pk}"
+
+
+class Outcome(models.TextChoices):
+    ACCEPTED = "accepted", "Accepted"
+    REJECTED = "rejected", "Rejected"
+    SPLIT = "split", "Split"
+    PENDING = "pending", "Pending"
+    # Of a comparison: which slot won.
+    BASELINE = "baseline", "Baseline preferred"
+    CANDIDATE = "candidate", "Candidate preferred"
+    TIE = "tie", "Tie"
+
+
+class Verdict(models.Model):
+    """What the standing judgments of an item add up to, by a named rule."""
+
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="verdicts")
+    rule = models.CharField(max_length=32, default="majority")
+    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    tallies = models.JSONField(default=dict, help_text="Question name -> choice value -> count.")
+    judgments = models.PositiveSmallIntegerField()
+    updated_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["item", "rule"], name="verdict_once_a_rule")]
+        indexes = [models.Index(fields=["outcome"], name="verdict_outcome")]
+
+    def __str__(self) -> str:
+        return f"{self.outcome} for {self.item_id}"
