@@ -98,7 +98,7 @@ def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
     where = _write_run(folder / "run", manifest, folder / "cache")
     run = trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
     trainer.resume(run)
-    run.learner.unet.train()
+    run.learner.network.train()
     cold = time.perf_counter() - started
     started = time.perf_counter()
     trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
@@ -275,7 +275,7 @@ def _compare_first_loss(run: Any) -> dict[str, Any]:
     with torch.no_grad():
         theirs = pipe.unet(schedule.add_noise(clean, eps, times), times, batch.text).sample
         their_loss = torch.nn.functional.mse_loss(theirs, _target(schedule, clean, eps, times)).item()
-        ours = run.learner.unet(batch.noisy, batch.timesteps, batch.text).sample
+        ours = run.learner.network(batch.noisy, batch.timesteps, batch.text).sample
         our_loss = (ours - batch.target).square().mean().item()
     return {"value": our_loss, "peer_value": their_loss, "difference": abs(our_loss - their_loss)}
 

@@ -20,13 +20,13 @@ LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 @dataclass
 class Learner:
-    """A U-Net in float32 with the parameters that are trained, by name; `step` counts finished updates.
+    """A network in float32 with the parameters that are trained, by name; `step` counts finished updates.
 
     `rollbacks` counts how often it went back to a checkpoint because losses were not finite: each halves the rate.
     `micro_batch` is how many images, or pairs, one forward pass takes, at most the settings' batch size: less where memory was short.
     """
 
-    unet: Any
+    network: Any
     parameters: dict[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     ema: Tensors | None
@@ -150,11 +150,11 @@ def weights_for_use(learner: Learner) -> Iterator[Any]:
     if learner.ema is not None:
         live = {name: each.detach().clone() for name, each in learner.parameters.items()}
         _copy_into(learner, learner.ema)
-    learner.unet.eval()
+    learner.network.eval()
     try:
-        yield learner.unet
+        yield learner.network
     finally:
-        learner.unet.train()
+        learner.network.train()
         if live is not None:
             _copy_into(learner, live)
 

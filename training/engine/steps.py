@@ -57,7 +57,7 @@ def _pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tens
     for start in range(0, len(mine), learner.micro_batch):
         part = mine[start : start + learner.micro_batch]
         with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=half_precision(run)):
-            error, weights = example_errors(learner.unet, part, run.inputs)
+            error, weights = example_errors(learner.network, part, run.inputs)
         loss = (error * weights).sum() / settings.images_per_step
         loss.backward()
         errors.append(error.detach())

@@ -234,7 +234,7 @@ def resume(run: Run) -> None:
 
 def _loop(run: Run) -> None:
     settings = run.settings
-    run.learner.unet.train()
+    run.learner.network.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
         if run.group.is_main:
@@ -294,7 +294,7 @@ def _roll_back(run: Run) -> None:
         run.pipeline.pipe.to("cpu")
         run.pipeline = load_pipeline(run.folder / run.settings.parent, run.settings.device, "float32")
         run.learner = make_learner(run.pipeline.pipe.unet, run.settings)
-        run.learner.unet.train()
+        run.learner.network.train()
     else:
         run.learner = _relearn(run, checkpoint)
     run.learner.rollbacks = rollbacks

@@ -41,7 +41,7 @@ def test_losses_of_a_seeded_model_are_the_golden_ones(
     object.__setattr__(run.diffusion, "prediction_type", prediction_type)
     draws = [Draw(t, source, 2, False, 1000 + t) for t, source in ((0, 1), (450, 1), (900, 1), (901, 0), (999, 0))]
     with torch.no_grad():
-        errors, weights = example_errors(run.learner.unet.eval(), draws, run.inputs)
+        errors, weights = example_errors(run.learner.network.eval(), draws, run.inputs)
     assert errors.tolist() == pytest.approx(golden, rel=1e-4)
     assert weights.tolist() == [1.0] * 5
 
