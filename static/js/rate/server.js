@@ -37,8 +37,8 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
 
   return {
     /** -> {ok, status, questions?, items?}; items carry expiresAt in ms of this computer's clock. */
-    async lease(count) {
-      const response = await postSigned(config.lease_url, { count });
+    async lease(count, options = {}) {
+      const response = await postSigned(config.lease_url, { count, ...options });
       const data = await response.json().catch(() => null);
       if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data) };
       const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());

@@ -1,0 +1,233 @@
+// One visit to a campaign, whatever the screen shows of it: the outbox, the leases, the figures, and the life of the page.
+import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
+import { createBrowserStore, createTabLock } from "./storage.js";
+
+/**
+ * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
+ * wanted() -> the items whose pictures are to be decoded, the first ones first. showHistory(): after each judgment.
+ * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
+ */
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, dropExpired = queue.dropExpired, leaseOptions = () => ({}) }) {
+  const user = String(config.user_id);
+  const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
+  const decisions = []; // Moments of the last answers, in ms, for the pace.
+
+  let leasing = false;
+  let leaseFailures = 0;
+  let nextLeaseAt = 0;
+  let exhausted = false;
+  let onlyPending = false; // The last lease held nothing but what is on its way to the server.
+  let gone = false; // The campaign is closed, or no longer this person's.
+  let afterPaint = null;
+
+  const outbox = createOutbox({
+    user,
+    store: globalThis.indexedDB ? createBrowserStore() : createMemoryStore(),
+    send: (judgments) => server.sendJudgments(judgments),
+    lock: createTabLock(`atelier-outbox-${user}`),
+    onChange: () => settleAfterPaint(),
+    onSettled(row, result) {
+      if (result.status !== "rejected") return;
+      queue.forget(row.judgment);
+      showHistory();
+    },
+  });
+
+  // Tabs of one person are handed the same leases: what one has judged, the others need not show.
+  const siblings = globalThis.BroadcastChannel ? new BroadcastChannel(`atelier-rate-${user}`) : null;
+  siblings?.addEventListener("message", ({ data }) => {
+    if (!queue.dropElsewhere(data)) return;
+    show();
+    settleAfterPaint();
+  });
+
+  /** On the key path: keeps a record and counts it. */
+  function keep(record, about) {
+    outbox.add(record, about);
+    if (record.action === "undo") {
+      count(-1);
+      return;
+    }
+    siblings?.postMessage(record.assignment);
+    count(1);
+    decisions.push(Date.now());
+    if (decisions.length > 60) decisions.shift();
+  }
+
+  function count(step) {
+    progress.done += step;
+    progress.left = Math.max(0, progress.left - step);
+  }
+
+  // ---- what waits for the paint ----
+  /** `words`: what was judged, for those who do not see it. */
+  function settleAfterPaint(words) {
+    if (afterPaint) {
+      afterPaint.words = words ?? afterPaint.words;
+      return;
+    }
+    afterPaint = { words };
+    // The timer carries the work of a tab in the background, where no frame is painted.
+    const fallback = setTimeout(settle, 250);
+    requestAnimationFrame(() => setTimeout(() => {
+      clearTimeout(fallback);
+      settle();
+    }));
+  }
+
+  function settle() {
+    if (!afterPaint) return;
+    const { words } = afterPaint;
+    afterPaint = null;
+    if (words !== undefined) {
+      showHistory();
+      view.announce(words);
+    }
+    view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: readPace() });
+    view.showOutbox(outbox.snapshot());
+    if (onlyPending && !outbox.snapshot().waiting) {
+      onlyPending = false;
+      nextLeaseAt = 0;
+    }
+    prefetchAhead();
+    refill();
+  }
+
+  /** Answers a minute over the last minutes; breaks of more than a minute do not count. */
+  function readPace() {
+    let spent = 0;
+    let steps = 0;
+    for (let index = 1; index < decisions.length; index += 1) {
+      const step = decisions[index] - decisions[index - 1];
+      if (step > 60000) continue;
+      spent += step;
+      steps += 1;
+    }
+    return steps < 4 ? 0 : Math.max(1, Math.round(steps / (spent / 60000)));
+  }
+
+  function prefetchAhead() {
+    if (queue.current()) prefetch.want(wanted());
+  }
+
+  // ---- leases ----
+  async function refill() {
+    if (leasing || gone || !queue.needsMore() || Date.now() < nextLeaseAt || (exhausted && queue.length())) return;
+    leasing = true;
+    try {
+      dropExpired();
+      // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
+      const unsent = outbox.pendingAssignments();
+      const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), leaseOptions());
+      if (answer.ok) takeLease(answer, unsent);
+      else refuseLease(answer.status, answer.reason);
+    } catch {
+      refuseLease(0);
+    } finally {
+      leasing = false;
+    }
+    if (!queue.current() && !gone) setTimeout(refill, Math.max(0, nextLeaseAt - Date.now()) + 20);
+  }
+
+  function takeLease(answer, unsent) {
+    leaseFailures = 0;
+    const { waiting } = outbox.snapshot();
+    const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
+    exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size);
+    onlyPending = added === 0 && !exhausted;
+    // What was on its way has arrived meanwhile: the next answer knows of it.
+    const arrived = !waiting && unsent.size > 0;
+    nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? 60000 : 3000);
+    prefetchAhead();
+    if (!isShown()) show();
+  }
+
+  function refuseLease(status, reason) {
+    leaseFailures += 1;
+    nextLeaseAt = Date.now() + backOff(leaseFailures);
+    gone = [404, 409, 410].includes(status);
+    exhausted = false;
+    if (!queue.current()) showNothing(status, reason);
+  }
+
+  /** Why there is nothing to judge: the campaign is over, the server is away, or the first items are on their way. */
+  function showNothing(status, reason) {
+    const home = { label: "To the start", href: "/", primary: true };
+    const again = { label: "Look again", run: lookAgain };
+    if (gone) {
+      view.showMessage("over", "This campaign is not open to you", reason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home]);
+    } else if (status === 401 || status === 403) {
+      view.showMessage("error", "You are signed out", "Sign in again in another tab, then go on here. Nothing is lost.", [{ label: "Go on", run: lookAgain, primary: true }]);
+    } else if (status !== undefined && leaseFailures > 0) {
+      view.showMessage("error", "The server cannot be reached", "It is tried again every few seconds. Your judgments are kept in this browser.", [{ label: "Try now", run: lookAgain, primary: true }]);
+    } else if (exhausted) {
+      progress.left = 0;
+      view.showMessage("over", "Nothing is left for you here", "Thank you. Everything that this campaign had for you is judged.", [home, again]);
+    } else {
+      view.showLoading(null);
+    }
+  }
+
+  function lookAgain() {
+    nextLeaseAt = 0;
+    exhausted = false;
+    view.showLoading(null);
+    outbox.retry();
+    refill();
+  }
+
+  // ---- the life of the page ----
+  function lookAgainKeeping() {
+    if (queue.current()) outbox.retry();
+    else lookAgain();
+  }
+
+  function wire() {
+    addEventListener("online", () => {
+      nextLeaseAt = 0;
+      outbox.retry();
+      refill();
+    });
+    document.addEventListener("visibilitychange", () => {
+      if (document.visibilityState === "hidden") {
+        outbox.flush();
+        return;
+      }
+      outbox.retry(); // Perhaps somebody has signed in again in another tab.
+      const before = queue.current();
+      dropExpired(Object.keys(queue.draft()).length === 0);
+      if (queue.current() !== before) show();
+      refill();
+    });
+    addEventListener("beforeunload", (event) => {
+      const { waiting, kept } = outbox.snapshot();
+      if (waiting && kept === "tab") event.preventDefault();
+    });
+    for (const button of document.querySelectorAll("[data-retry]")) button.addEventListener("click", lookAgainKeeping);
+    setInterval(() => !queue.current() && document.visibilityState === "visible" && refill(), 15000);
+  }
+
+  return {
+    keep,
+    settleAfterPaint,
+    prefetchAhead,
+    refill,
+    showNothing,
+    isExhausted: () => exhausted,
+    dismiss: (id) => outbox.dismiss(id),
+    /** Reads what earlier visits left, sends it, and asks for items. */
+    async start() {
+      wire();
+      await outbox.open();
+      outbox.flush();
+      settleAfterPaint();
+    },
+  };
+}
+
+/** Whether a text field or a dialog has the keyboard. */
+export function isBusy(event) {
+  if (document.querySelector("dialog[open]")) return true;
+  const target = event.target;
+  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+}
