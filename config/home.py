@@ -12,7 +12,9 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import signed_in
+from curation.adjudications import waiting_in
 from curation.assignments import left_for
+from curation.campaigns import is_blind_for
 from curation.models import Campaign, CampaignState, DatasetVersion, Item, Judgment, JudgmentAction, Outcome, Verdict
 from generation.models import ModelVersion, PromptSet, Sample
 from jobs.models import Job, JobState, Queue, Worker
@@ -32,10 +34,11 @@ def home(request: HttpRequest) -> HttpResponse:
         context["stations"] = stations()
         context["moving"] = Job.objects.open().select_related("created_by").order_by("-state", "-created_at")[:6]
         context["workers"] = Worker.objects.filter(seen_at__gt=timezone.now() - timedelta(minutes=1))
-        context["campaigns"] = campaigns()
+        context["campaigns"] = campaigns(user)
         context["last_evaluation"] = Evaluation.objects.select_related("baseline", "candidate", "job").first()
         context["promoted"] = ModelVersion.objects.promoted()
         context["next_step"] = next_step(user)
+        context["may_curate"] = user.is_superuser or user.has_role(Role.CURATOR)
     return render(request, "home.html", context)
 
 
@@ -83,8 +86,9 @@ def _moving(count: int, verb: str) -> str:
     return f"{count} {verb} now" if count else "nothing moves"
 
 
-def campaigns() -> list[dict[str, Any]]:
-    """The open campaigns with how far they are."""
+def campaigns(user: User) -> list[dict[str, Any]]:
+    """The open campaigns with how far they are, and what waits there for a curator; of a comparison in which this person
+    judges, not that."""
     rows = Campaign.objects.filter(state__in=[CampaignState.OPEN, CampaignState.PAUSED]).order_by("-id")[:8]
     counts = {
         row["pk"]: row
@@ -93,10 +97,10 @@ def campaigns() -> list[dict[str, Any]]:
         .annotate(
             total=Count("items", distinct=True),
             done=Count("items", filter=Q(items__judged__gte=F("overlap")), distinct=True),
-            split=Count("items", filter=Q(items__verdicts__outcome=Outcome.SPLIT), distinct=True),
         )
     }
-    return [{"campaign": campaign, **counts[campaign.pk]} for campaign in rows]
+    waiting = waiting_in([campaign for campaign in rows if not is_blind_for(campaign, user)])
+    return [{"campaign": campaign, "waiting": waiting.get(campaign.pk), **counts[campaign.pk]} for campaign in rows]
 
 
 def next_step(user: User) -> dict[str, str] | None:

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from curation.models import Campaign, CampaignEvent, Dataset, DatasetVersion, Judgment, Verdict
+from curation.models import Adjudication, Campaign, CampaignEvent, Dataset, DatasetVersion, Judgment, Verdict
 from generation.admin import ReadOnlyAdmin
 
 
@@ -24,6 +24,13 @@ class JudgmentAdmin(ReadOnlyAdmin):
     list_display = ["id", "item_id", "rater", "action", "answers", "late", "received_at"]
     list_select_related = ["rater"]
     raw_id_fields = ["assignment", "item", "supersedes"]
+
+
+@admin.register(Adjudication)
+class AdjudicationAdmin(ReadOnlyAdmin):
+    list_display = ["id", "item_id", "by", "action", "answers", "at"]
+    list_select_related = ["by"]
+    raw_id_fields = ["item", "supersedes"]
 
 
 @admin.register(Verdict)

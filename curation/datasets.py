@@ -18,6 +18,7 @@ from accounts.models import User
 from curation.campaigns import free_slug
 from curation.manifests import Entry, canonical_manifest, source_of, store_manifest
 from curation.models import (
+    Adjudication,
     Campaign,
     CampaignKind,
     Dataset,
@@ -109,13 +110,14 @@ def select_entries(dataset: Dataset) -> list[Entry]:
 def _image_entries(dataset: Dataset) -> list[Entry]:
     # One statement sees verdicts and judgments of one moment.
     standing = Judgment.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
+    decided = Adjudication.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
     outcome = Verdict.objects.filter(item=OuterRef("item"), rule=dataset.rule).values("outcome")
     rows = (
         _item_samples(dataset)
         .filter(item__verdicts__rule=dataset.rule)
         .exclude(item__verdicts__outcome=Outcome.PENDING)
         .select_related("sample__prompt", "sample__batch__model_version")
-        .annotate(outcome=outcome[:1], judgment_ids=ArraySubquery(standing))
+        .annotate(outcome=outcome[:1], judgment_ids=ArraySubquery(standing), adjudication_ids=ArraySubquery(decided))
         .order_by("sample_id", "item_id")
     )
     groups: dict[tuple[str, str], list[ItemSample]] = {}
@@ -183,6 +185,7 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
                     caption=entry.caption,
                     bucket=entry.bucket,
                     judgment_ids=list(entry.judgments),
+                    adjudication_ids=list(entry.adjudications),
                     rejected_id=entry.rejected_sample_id,
                     rejected_image=entry.rejected,
                 )
@@ -245,6 +248,7 @@ def _entry(rows: list[Any]) -> Entry:
         bucket=first.prompt.bucket,
         source=source_of(first, first.prompt.taught_as),
         judgments=tuple(sorted({str(pk) for row in rows for pk in row.judgment_ids})),
+        adjudications=tuple(sorted({str(pk) for row in rows for pk in row.adjudication_ids})),
     )
 
 

@@ -8,6 +8,8 @@ from django.db.models import Count, F, Q
 
 from curation.manifests import manifest_of, read_manifest
 from curation.models import (
+    Adjudication,
+    AdjudicationAction,
     Assignment,
     AssignmentState,
     Campaign,
@@ -17,9 +19,10 @@ from curation.models import (
     Item,
     Judgment,
     JudgmentAction,
+    Question,
     Verdict,
 )
-from curation.verdicts import MAJORITY, decide, standing_answers, tally
+from curation.verdicts import MAJORITY, Answer, decide, decide_alone, is_contested, standing_answers, tally
 
 CHUNK = 500
 
@@ -51,6 +54,8 @@ def version_problems(version: DatasetVersion) -> Iterator[str]:
         yield f"Dataset version {version} has {count} of its {version.entry_count} entries."
     if lost := _lost_judgments(version):
         yield f"{lost} judgments behind dataset version {version} are gone."
+    if lost := _lost_adjudications(version):
+        yield f"{lost} decisions of curators behind dataset version {version} are gone."
     if other := entries.exclude(image=F("sample__image")).count():
         yield f"{other} entries of dataset version {version} show another image than their sample."
     if other := entries.exclude(rejected=None).exclude(rejected_image=F("rejected__image")).count():
@@ -61,16 +66,32 @@ def version_problems(version: DatasetVersion) -> Iterator[str]:
 
 def _lost_judgments(version: DatasetVersion) -> int:
     """How many of the judgments that the entries name exist no more. Their ids are kept as JSON, which no key guards."""
+    return _lost(
+        """
+        SELECT count(DISTINCT named.id)
+        FROM curation_datasetentry entry, LATERAL jsonb_array_elements_text(entry.judgment_ids) AS named(id)
+        WHERE entry.version_id = %s
+          AND NOT EXISTS (SELECT 1 FROM curation_judgment judgment WHERE judgment.id::text = named.id)
+        """,
+        version,
+    )
+
+
+def _lost_adjudications(version: DatasetVersion) -> int:
+    return _lost(
+        """
+        SELECT count(DISTINCT named.id)
+        FROM curation_datasetentry entry, LATERAL jsonb_array_elements_text(entry.adjudication_ids) AS named(id)
+        WHERE entry.version_id = %s
+          AND NOT EXISTS (SELECT 1 FROM curation_adjudication decision WHERE decision.id::text = named.id)
+        """,
+        version,
+    )
+
+
+def _lost(statement: str, version: DatasetVersion) -> int:
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT count(DISTINCT named.id)
-            FROM curation_datasetentry entry, LATERAL jsonb_array_elements_text(entry.judgment_ids) AS named(id)
-            WHERE entry.version_id = %s
-              AND NOT EXISTS (SELECT 1 FROM curation_judgment judgment WHERE judgment.id::text = named.id)
-            """,
-            [version.pk],
-        )
+        cursor.execute(statement, [version.pk])
         return int(cursor.fetchone()[0])
 
 
@@ -80,6 +101,12 @@ def _chain_problems() -> Iterator[str]:
         yield f"{crossed} judgments supersede one of another assignment."
     if foreign := Judgment.objects.exclude(item=F("assignment__item"), rater=F("assignment__rater")).count():
         yield f"{foreign} judgments do not fit their assignment."
+    crossed = Adjudication.objects.exclude(supersedes=None).exclude(supersedes__item=F("item")).count()
+    if crossed:
+        yield f"{crossed} decisions of curators supersede one of another item."
+    loose = Adjudication.objects.filter(action=AdjudicationAction.UNDO, supersedes__action=AdjudicationAction.UNDO)
+    if count := loose.count():
+        yield f"{count} decisions of curators were undone twice."
     ends = Count("judgments", filter=Q(judgments__superseded_by__isnull=True))
     for assignment in Assignment.objects.annotate(ends=ends).exclude(judgments=None).exclude(ends=1).order_by("pk"):
         yield f"The judgments of assignment {assignment.pk} do not form one chain."
@@ -110,27 +137,37 @@ def _item_problems(campaign: Campaign) -> Iterator[str]:
             last = items[-1].pk
             standing = standing_answers(items)
             verdicts = {row.item_id: row for row in Verdict.objects.filter(item__in=items, rule=MAJORITY)}
+            decided = {row.item_id: row for row in Adjudication.objects.standing().filter(item__in=items)}
             for item in items:
-                answers = standing[item.pk]
-                tallies = tally(campaign.kind, questions, answers)
-                outcome = decide(campaign.kind, questions, tallies, len(answers), campaign.overlap)
-                found += _differences(campaign, item, verdicts.get(item.pk), (len(answers), outcome, tallies))
+                row = decided.get(item.pk)
+                adjudicated = decide_alone(campaign.kind, questions, row.answers, row.order) if row else ""
+                if item.adjudicated != adjudicated:
+                    found.append(f"What a curator decided on {_name(campaign, item)} is not what the item says.")
+                found += _differences(campaign, item, verdicts.get(item.pk), questions, standing[item.pk])
             found += _overlap_problems(campaign, items)
         yield from found
 
 
 def _differences(
-    campaign: Campaign, item: Item, verdict: Verdict | None, expected: tuple[int, str, dict[str, dict[str, int]]]
+    campaign: Campaign, item: Item, verdict: Verdict | None, questions: list[Question], answers: list[Answer]
 ) -> Iterator[str]:
-    count, outcome, tallies = expected
-    name = f"item {item.position} of campaign “{campaign}”"
-    if item.judged != count or item.is_open != (count < campaign.overlap):
+    count, tallies = len(answers), tally(campaign.kind, questions, answers)
+    by_rule = decide(campaign.kind, questions, tallies, count, campaign.overlap)
+    name = _name(campaign, item)
+    if item.judged != count or item.is_open != (count < campaign.overlap and not item.adjudicated):
         yield f"The count of {name} says {item.judged}, but it has {count} judgments."
     if verdict is None:
-        if count:
+        if count or item.adjudicated:
             yield f"The {name} has judgments but no verdict."
-    elif (verdict.judgments, verdict.outcome, verdict.tallies) != (count, outcome, tallies):
+        return
+    contested = is_contested(campaign.kind, questions, tallies, by_rule)
+    expected = (count, item.adjudicated or by_rule, by_rule, contested, tallies)
+    if (verdict.judgments, verdict.outcome, verdict.by_rule, verdict.contested, verdict.tallies) != expected:
         yield f"The verdict on {name} is not what its judgments add up to."
+
+
+def _name(campaign: Campaign, item: Item) -> str:
+    return f"item {item.position} of campaign “{campaign}”"
 
 
 def _overlap_problems(campaign: Campaign, items: list[Item]) -> Iterator[str]:

@@ -24,8 +24,8 @@ FORMAT = "atelier-dataset/1"
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a selection, with the caption that it is taught under, how it was drawn, and the judgments behind it
-    (UUIDs, sorted). In a pair, which has a `rejected` image, it is the one that was preferred."""
+    """One image of a selection, with the caption that it is taught under, how it was drawn, and the judgments and decisions
+    of curators behind it (UUIDs, sorted). In a pair, which has a `rejected` image, it is the one that was preferred."""
 
     sample_id: int
     image: str
@@ -34,6 +34,7 @@ class Entry:
     bucket: str
     source: dict[str, Any]
     judgments: tuple[str, ...]
+    adjudications: tuple[str, ...] = ()
     rejected: str = ""
     rejected_sample_id: int | None = None
     rejected_thumbnail: str = ""
@@ -45,7 +46,9 @@ class Entry:
         return self.image, self.caption, self.rejected
 
     def as_row(self) -> dict[str, Any]:
-        """The entry in the manifest. Only a pair speaks of what was rejected, so that versions of images keep their hash."""
+        """The entry in the manifest. Only a pair speaks of what was rejected, and only an entry that a curator decided on of
+        that, so that other versions keep their hash."""
+        decided = {"adjudications": list(self.adjudications)} if self.adjudications else {}
         pair = {"rejected": self.rejected, "rejected_source": self.rejected_source} if self.rejected else {}
         return {
             "image": self.image,
@@ -53,7 +56,9 @@ class Entry:
             "bucket": self.bucket,
             "source": self.source,
             "judgments": list(self.judgments),
-        } | pair
+            **decided,
+            **pair,
+        }
 
 
 def canonical_manifest(slug: str, rule: str, entries: Iterable[Entry]) -> bytes:
@@ -122,6 +127,7 @@ def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
             bucket=row.bucket,
             source=source_of(row.sample, row.caption),
             judgments=tuple(row.judgment_ids),
+            adjudications=tuple(row.adjudication_ids),
             rejected=row.rejected_image,
             rejected_sample_id=row.rejected_id,
             rejected_thumbnail=row.rejected.thumbnail if row.rejected else "",
@@ -130,8 +136,8 @@ def frozen_entries(version: DatasetVersion) -> Iterator[Entry]:
 
 
 def manifest_rows(version: DatasetVersion) -> Iterator[dict[str, Any]]:
-    """The rows of a version's manifest: image (SHA-256), caption, bucket, source, judgments; of pairs also rejected (SHA-256)
-    and rejected_source."""
+    """The rows of a version's manifest: image (SHA-256), caption, bucket, source, judgments; where a curator decided also
+    adjudications; of pairs also rejected (SHA-256) and rejected_source."""
     return (entry.as_row() for entry in frozen_entries(version))
 
 

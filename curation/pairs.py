@@ -14,6 +14,7 @@ from django.db.models import OuterRef, Prefetch, QuerySet
 
 from curation.manifests import Entry, source_of
 from curation.models import (
+    Adjudication,
     Campaign,
     CampaignKind,
     CampaignState,
@@ -40,11 +41,12 @@ def decided_items(dataset: Dataset) -> list[Any]:
     closed = dataset.campaigns.filter(kind=CampaignKind.COMPARE, state=CampaignState.CLOSED)
     # One statement sees states, verdicts and judgments of one moment; which samples an item has never changes.
     standing = Judgment.objects.standing().filter(item=OuterRef("pk")).order_by().values("pk")
+    decided = Adjudication.objects.standing().filter(item=OuterRef("pk")).order_by().values("pk")
     outcome = Verdict.objects.filter(item=OuterRef("pk"), rule=dataset.rule).values("outcome")
     samples = ItemSample.objects.select_related("sample__prompt", "sample__batch__model_version").order_by("slot")
     return list(
         Item.objects.filter(campaign__in=closed)
-        .annotate(outcome=outcome[:1], judgment_ids=ArraySubquery(standing))
+        .annotate(outcome=outcome[:1], judgment_ids=ArraySubquery(standing), adjudication_ids=ArraySubquery(decided))
         .filter(outcome__in=DECIDED)
         .select_related("prompt")
         .prefetch_related(Prefetch("item_samples", samples))
@@ -95,6 +97,7 @@ def _entry(rows: list[tuple[Any, Sample, Sample]]) -> Entry:
         bucket=item.prompt.bucket,
         source=source_of(chosen, caption),
         judgments=tuple(sorted({str(pk) for item, _, _ in rows for pk in item.judgment_ids})),
+        adjudications=tuple(sorted({str(pk) for item, _, _ in rows for pk in item.adjudication_ids})),
         rejected=rejected.image,
         rejected_sample_id=rejected.pk,
         rejected_thumbnail=rejected.thumbnail,

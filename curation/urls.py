@@ -1,6 +1,6 @@
 from django.urls import path
 
-from curation.views import campaigns, datasets, rating, reliability, samples
+from curation.views import adjudication, campaigns, datasets, rating, reliability, samples
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
@@ -13,6 +13,11 @@ urlpatterns = [
     path("campaigns/<slug:slug>/close/", campaigns.campaign_close, name="campaign_close"),
     path("campaigns/<slug:slug>/raters/", campaigns.campaign_raters, name="campaign_raters"),
     path("campaigns/<slug:slug>/reliability/", reliability.reliability, name="campaign_reliability"),
+    path("campaigns/<slug:slug>/adjudicate/", adjudication.campaign_adjudicate, name="campaign_adjudicate"),
+    path(
+        "campaigns/<slug:slug>/adjudicate/undo/", adjudication.campaign_adjudicate_undo, name="campaign_adjudicate_undo"
+    ),
+    path("campaigns/<slug:slug>/flagged/", adjudication.campaign_flagged, name="campaign_flagged"),
     path("samples/", samples.samples, name="samples"),
     path("samples/<int:pk>/", samples.sample, name="sample"),
     path("datasets/", datasets.datasets, name="datasets"),

@@ -4,6 +4,8 @@ Alignment and style: an item is accepted when more than half of its judgments ac
 when more than half refuse on any, and split otherwise. A comparison goes to the side that more than half preferred, by its
 first question, and is a tie otherwise. An item with fewer judgments than its campaign wants is pending. Judgments that were
 superseded or undone, skips and flags do not count.
+
+What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
 """
 
 from collections import Counter, defaultdict
@@ -48,12 +50,19 @@ def refresh_verdicts(campaign: Campaign, items: Collection[Item]) -> None:
     for item in items:
         answers = standing[item.pk]
         item.judged = len(answers)
-        item.is_open = len(answers) < campaign.overlap
+        item.is_open = len(answers) < campaign.overlap and not item.adjudicated
         tallies = tally(campaign.kind, questions, answers)
         outcome = decide(campaign.kind, questions, tallies, len(answers), campaign.overlap)
         verdicts.append(
             Verdict(
-                item=item, rule=MAJORITY, outcome=outcome, tallies=tallies, judgments=len(answers), updated_at=Now()
+                item=item,
+                rule=MAJORITY,
+                outcome=item.adjudicated or outcome,
+                by_rule=outcome,
+                contested=is_contested(campaign.kind, questions, tallies, outcome),
+                tallies=tallies,
+                judgments=len(answers),
+                updated_at=Now(),
             )
         )
     Item.objects.bulk_update(items, ["judged", "is_open"])
@@ -61,7 +70,7 @@ def refresh_verdicts(campaign: Campaign, items: Collection[Item]) -> None:
         verdicts,
         update_conflicts=True,
         unique_fields=["item", "rule"],
-        update_fields=["outcome", "tallies", "judgments", "updated_at"],
+        update_fields=["outcome", "by_rule", "contested", "tallies", "judgments", "updated_at"],
     )
 
 
@@ -115,6 +124,22 @@ def decide(kind: str, questions: Sequence[Question], tallies: Tallies, judgments
             return Outcome.REJECTED
         passed.append(2 * yes > total)
     return Outcome.ACCEPTED if all(passed) else Outcome.SPLIT
+
+
+def decide_alone(kind: str, questions: Sequence[Question], answers: Mapping[str, str], order: Sequence[int]) -> Outcome:
+    """The outcome where one person decides."""
+    return decide(kind, questions, tally(kind, questions, [Answer(answers, order)]), 1, 1)
+
+
+def is_contested(kind: str, questions: Sequence[Question], tallies: Tallies, outcome: Outcome) -> bool:
+    """Whether the judgments of an item that has enough of them contradict each other, so that a curator should decide.
+
+    A tie of a comparison is a result, and no contradiction, unless as many raters prefer the one side as the other.
+    """
+    if outcome == Outcome.TIE:
+        baseline, candidate = (tallies[questions[0].name].get(side, 0) for side in SIDES)
+        return baseline == candidate > 0
+    return outcome == Outcome.SPLIT
 
 
 def accepting(question: Question) -> set[str]:

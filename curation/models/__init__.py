@@ -19,6 +19,9 @@ from curation.models.datasets import (
     DatasetVersionQuerySet,
 )
 from curation.models.judging import (
+    Adjudication,
+    AdjudicationAction,
+    AdjudicationQuerySet,
     Assignment,
     AssignmentQuerySet,
     AssignmentState,
@@ -33,6 +36,9 @@ from curation.models.judging import (
 )
 
 __all__ = [
+    "Adjudication",
+    "AdjudicationAction",
+    "AdjudicationQuerySet",
     "Assignment",
     "AssignmentQuerySet",
     "AssignmentState",

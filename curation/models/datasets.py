@@ -105,6 +105,9 @@ class DatasetEntry(models.Model):
     caption = models.CharField(max_length=1000)
     bucket = models.CharField(max_length=60, blank=True)
     judgment_ids = models.JSONField(default=list, help_text="The judgments behind it, sorted.")
+    adjudication_ids = models.JSONField(
+        default=list, help_text="The decisions of curators behind it, sorted; empty where judgments alone decided."
+    )
     rejected = models.ForeignKey(Sample, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     rejected_image = models.CharField(
         max_length=64, blank=True, default="", help_text="SHA-256 of the PNG file of a pair's rejected sample."

@@ -46,6 +46,13 @@ class Item(models.Model):
     bucket = models.CharField(max_length=60, blank=True)
     judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer.")
     is_open = models.BooleanField(default=True, help_text="Whether judgments are still wanted.")
+    adjudicated = models.CharField(
+        max_length=16,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The outcome that a curator decided on, which stands above what the rule says; empty where nobody did.",
+    )
 
     objects: ClassVar = ItemQuerySet.as_manager()
 
@@ -150,6 +157,7 @@ class Judgment(models.Model):
         indexes = [
             models.Index(fields=["item", "rater"], name="judgment_of_item"),
             models.Index(fields=["rater", "-received_at"], name="judgment_of_rater"),
+            models.Index(fields=["item"], name="judgment_flag", condition=Q(action="flag")),
         ]
         constraints = [
             models.UniqueConstraint(
@@ -176,18 +184,71 @@ class Outcome(models.TextChoices):
 
 
 class Verdict(models.Model):
-    """What the standing judgments of an item add up to, by a named rule."""
+    """What the standing judgments of an item add up to, by a named rule, or what a curator decided over them."""
 
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="verdicts")
     rule = models.CharField(max_length=32, default="majority")
-    outcome = models.CharField(max_length=16, choices=Outcome.choices)
+    outcome = models.CharField(max_length=16, choices=Outcome.choices, help_text="What stands.")
+    by_rule = models.CharField(
+        max_length=16, choices=Outcome.choices, blank=True, default="", help_text="What the rule alone says."
+    )
+    contested = models.BooleanField(
+        default=False, db_default=False, help_text="The item has its judgments, and they contradict each other."
+    )
     tallies = models.JSONField(default=dict, help_text="Question name -> choice value -> count.")
     judgments = models.PositiveSmallIntegerField()
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["item", "rule"], name="verdict_once_a_rule")]
-        indexes = [models.Index(fields=["outcome"], name="verdict_outcome")]
+        indexes = [
+            models.Index(fields=["outcome"], name="verdict_outcome"),
+            models.Index(fields=["item"], name="verdict_contested", condition=Q(contested=True)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.outcome} for {self.item_id}"
+
+
+class AdjudicationAction(models.TextChoices):
+    DECIDE = "decide", "Decided"
+    UNDO = "undo", "Undone"
+
+
+class AdjudicationQuerySet(models.QuerySet["Adjudication"]):
+    def standing(self) -> "AdjudicationQuerySet":
+        """Decisions that nothing has superseded: what counts."""
+        return self.filter(action=AdjudicationAction.DECIDE, superseded_by__isnull=True)
+
+
+class Adjudication(models.Model):
+    """A curator's decision on an item, which stands above its judgments; append-only. An undo and another decision are new
+    rows that supersede the one before."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    item = models.ForeignKey(Item, on_delete=models.PROTECT, related_name="adjudications")
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="adjudications")
+    action = models.CharField(max_length=8, choices=AdjudicationAction.choices, default=AdjudicationAction.DECIDE)
+    answers = models.JSONField(default=dict, help_text="Question name -> choice value.")
+    order = models.JSONField(default=list, help_text="Slots as they were shown, from left to right.")
+    reason = models.CharField(max_length=300, blank=True)
+    at = models.DateTimeField(db_default=Now())
+    supersedes = models.OneToOneField(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="superseded_by"
+    )
+
+    objects: ClassVar = AdjudicationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["at", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["item"], condition=Q(supersedes__isnull=True), name="adjudication_first_once"
+            ),
+            models.CheckConstraint(
+                condition=~Q(action="undo") | Q(supersedes__isnull=False), name="adjudication_undo_supersedes"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Adjudication {self.pk}"

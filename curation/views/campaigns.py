@@ -13,11 +13,12 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import campaigns as verbs
+from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.datasets import SELECTABLE
 from curation.forms import CampaignForm, RatersForm
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignKind, CampaignState, Item, ItemSample, Outcome
+from curation.models import Campaign, CampaignKind, CampaignState, ItemSample, Outcome
 from curation.rubrics import GUIDELINES
 from curation.statistics import (
     judgments_curve,
@@ -151,12 +152,7 @@ def _results(campaign: Campaign) -> dict[str, Any]:
     asked, rates = pass_rates(campaign, questions)
     outcomes = outcomes_of(campaign)
     samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
-    split = (
-        Item.objects.filter(campaign=campaign, verdicts__outcome=Outcome.SPLIT)
-        .select_related("prompt")
-        .prefetch_related(samples, "verdicts")
-        .order_by("position")[:SPLIT_SHOWN]
-    )
+    split = split_items(campaign).select_related("prompt").prefetch_related(samples)[:SPLIT_SHOWN]
     return {
         "questions": asked,
         "every_question": questions,
@@ -165,6 +161,7 @@ def _results(campaign: Campaign) -> dict[str, Any]:
         "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
         "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),
         "split": split,
+        "waiting": waiting_in([campaign])[campaign.pk],
         "datasets": campaign.datasets.all(),
     }
 

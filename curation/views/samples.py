@@ -12,7 +12,7 @@ from accounts.policies import policy
 from curation.browsing import find_samples, marks_of
 from curation.campaigns import is_blind_for
 from curation.forms import SampleFilterForm
-from curation.models import DatasetVersion, Item, Judgment, Outcome
+from curation.models import Adjudication, DatasetVersion, Item, Judgment, Outcome
 from curation.verdicts import preferred
 from curation.views.campaigns import TEAM, read_key
 from generation.models import Sample
@@ -110,16 +110,18 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         return {"campaign": item.campaign, "is_blind": True}
     slot = next(row.slot for row in item.item_samples.all() if row.sample_id == sample.pk)
     rows = Judgment.objects.filter(item=item).select_related("rater", "superseded_by").order_by("received_at")
+    decisions = item.adjudications.select_related("by", "superseded_by").order_by("at")
     sides = ("baseline", "candidate")
     return {
         "campaign": item.campaign,
         "side": sides[slot] if item.campaign.kind == "compare" else "",
         "verdict": next(iter(item.verdicts.all()), None),
-        "judgments": [(row, _words(item, row), hasattr(row, "superseded_by")) for row in rows],
+        "judgments": [(row, _words(row), hasattr(row, "superseded_by")) for row in rows],
+        "decisions": [(row, _words(row), hasattr(row, "superseded_by")) for row in decisions],
     }
 
 
-def _words(item: Item, judgment: Judgment) -> list[tuple[str, str]]:
+def _words(judgment: Judgment | Adjudication) -> list[tuple[str, str]]:
     """(question, answer) as a person reads them; the sides of a comparison by what they were."""
     return [
         (name.replace("_", " "), preferred(value, judgment.order).replace("_", " "))
