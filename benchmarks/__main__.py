@@ -4,7 +4,7 @@ import json
 import sys
 from importlib import import_module
 
-NAMES = ["drawing", "training"]
+NAMES = ["drawing", "rating", "training"]
 
 
 def main(names: list[str]) -> None:

@@ -1,0 +1,187 @@
+"""A workspace of any size for the rating benchmark, written in SQL: samples, campaigns, and judgments of the last 30 days."""
+
+from typing import Any
+
+from django.db import connection, transaction
+
+from accounts.api import create_token
+from accounts.models import Role, Scope, User
+from curation.campaigns import set_raters
+from curation.models import Campaign, CampaignKind, CampaignState, Question
+from curation.rubrics import GUIDELINES, default_questions
+from generation.models import GenerationBatch, ModelOrigin, ModelVersion, Prompt, PromptSet
+from jobs.models import Job, JobState
+
+PROMPTS = 1000
+BUCKETS = ("action", "animals", "composition", "emotion", "scene")
+OVERLAP = 3
+TABLES = (
+    "generation_sample",
+    "curation_item",
+    "curation_itemsample",
+    "curation_assignment",
+    "curation_judgment",
+    "curation_verdict",
+)
+
+
+def make_people(count: int) -> tuple[User, list[User]]:
+    """(a curator, so many raters), made at the first call and found again at later ones."""
+    curator = _person("curator@bench.example", [Role.CURATOR])
+    return curator, [_person(f"rater-{number}@bench.example", [Role.RATER]) for number in range(count)]
+
+
+def make_tokens(people: list[User]) -> list[str]:
+    """An API token for each."""
+    return [create_token(person, scopes=[Scope.RATE], name="benchmark") for person in people]
+
+
+def make_campaign(slug: str, *, items: int, judgments: int, by: User, raters: list[User]) -> Campaign:
+    """An open campaign of that many items, of which the first `judgments` / 3 have their three judgments already.
+
+    Each item has a sample of its own; their files do not exist, since nobody looks. Found again where it was made before.
+    """
+    if found := Campaign.objects.filter(slug=slug).first():
+        return found
+    with transaction.atomic():
+        campaign = Campaign.objects.create(
+            slug=slug,
+            name=f"{items:,} items",
+            kind=CampaignKind.ALIGNMENT,
+            state=CampaignState.OPEN,
+            overlap=OVERLAP,
+            guidelines=GUIDELINES[CampaignKind.ALIGNMENT],
+            created_by=by,
+        )
+        for position, spec in enumerate(default_questions(CampaignKind.ALIGNMENT)):
+            Question.objects.create(
+                campaign=campaign, position=position, name=spec["name"], text=spec["text"], choices=spec["choices"]
+            )
+        set_raters(campaign, raters, by=by)
+        batch = _make_batch(slug, items, by)
+        with connection.cursor() as cursor:
+            # Rows are made consistent by construction: keys and guards would be looked at row by row.
+            cursor.execute("SET LOCAL session_replication_role = replica")
+            for statement in STATEMENTS:
+                cursor.execute(
+                    statement,
+                    {
+                        "campaign": campaign.pk,
+                        "batch": batch.pk,
+                        "prompts": PROMPTS,
+                        "items": items,
+                        "judged": min(items, judgments // OVERLAP),
+                        "overlap": OVERLAP,
+                        "question": campaign.questions.get().name,
+                        "raters": [rater.pk for rater in raters],
+                    },
+                )
+    with connection.cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"VACUUM ANALYZE {table}")
+    return campaign
+
+
+STATEMENTS = [
+    """
+    INSERT INTO generation_sample (batch_id, prompt_id, index, seed, image, thumbnail, width, height, code_version)
+    SELECT %(batch)s, p.id, n / %(prompts)s, n, md5(n::text) || md5(n::text), md5(n::text) || md5(n::text), 512, 512, ''
+    FROM generate_series(0, %(items)s - 1) n
+    JOIN generation_prompt p ON p.position = n %% %(prompts)s
+     AND p.prompt_set_id = (SELECT prompt_set_id FROM generation_generationbatch WHERE id = %(batch)s)
+    ORDER BY n
+    """,
+    """
+    INSERT INTO curation_item (campaign_id, position, prompt_id, bucket, judged, is_open)
+    SELECT %(campaign)s, s.seed, s.prompt_id, p.bucket,
+           CASE WHEN s.seed < %(judged)s THEN %(overlap)s ELSE 0 END, s.seed >= %(judged)s
+    FROM generation_sample s JOIN generation_prompt p ON p.id = s.prompt_id WHERE s.batch_id = %(batch)s ORDER BY s.seed
+    """,
+    """
+    INSERT INTO curation_itemsample (item_id, slot, sample_id)
+    SELECT i.id, 0, s.id FROM curation_item i
+    JOIN generation_sample s ON s.batch_id = %(batch)s AND s.seed = i.position WHERE i.campaign_id = %(campaign)s
+    """,
+    # Raters take turns, as those do who lease in the campaign's order.
+    """
+    INSERT INTO curation_assignment (item_id, rater_id, state, "order", leased_at, expires_at)
+    SELECT i.id, (%(raters)s::bigint[])[1 + (i.position + turn) %% cardinality(%(raters)s::bigint[])], 'judged', '[0]', at, at + interval '30 min'
+    FROM curation_item i, generate_series(0, %(overlap)s - 1) turn,
+         LATERAL (SELECT now() - interval '30 days' * (1 - i.position::float8 / %(judged)s) AS at) moment
+    WHERE i.campaign_id = %(campaign)s AND i.position < %(judged)s
+    """,
+    """
+    INSERT INTO curation_judgment (id, assignment_id, item_id, rater_id, action, answers, reason, "order",
+                                   shown_at, decided_at, received_at, late)
+    SELECT gen_random_uuid(), a.id, a.item_id, a.rater_id, 'answer',
+           jsonb_build_object(%(question)s::text, CASE WHEN random() < 0.8 THEN 'pass' ELSE 'fail' END), '', '[0]',
+           a.leased_at, a.leased_at + random() * interval '6 s', a.leased_at + interval '10 s', false
+    FROM curation_assignment a JOIN curation_item i ON i.id = a.item_id WHERE i.campaign_id = %(campaign)s
+    """,
+    """
+    INSERT INTO curation_verdict (item_id, rule, outcome, tallies, judgments)
+    SELECT item_id, 'majority', CASE WHEN 2 * passes > n THEN 'accepted' ELSE 'rejected' END,
+           jsonb_build_object(%(question)s::text, jsonb_strip_nulls(jsonb_build_object(
+               'fail', nullif(n - passes, 0), 'pass', nullif(passes, 0)))), n
+    FROM (SELECT j.item_id, count(*) AS n, count(*) FILTER (WHERE j.answers ->> %(question)s::text = 'pass') AS passes
+          FROM curation_judgment j JOIN curation_item i ON i.id = j.item_id WHERE i.campaign_id = %(campaign)s
+          GROUP BY j.item_id) judged
+    """,
+]
+
+
+def violations() -> dict[str, int]:
+    """What must never be: items with more judgments in time than wanted, raters who judged an item twice, counts that are wrong."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            WITH standing AS (
+                SELECT j.item_id, j.rater_id, j.late FROM curation_judgment j WHERE j.action = 'answer'
+                AND NOT EXISTS (SELECT 1 FROM curation_judgment later WHERE later.supersedes_id = j.id)),
+            counted AS (
+                SELECT i.id, i.judged, c.overlap, count(s.item_id) AS n, count(s.item_id) FILTER (WHERE NOT s.late) AS in_time,
+                       count(DISTINCT s.rater_id) AS people
+                FROM curation_item i JOIN curation_campaign c ON c.id = i.campaign_id
+                LEFT JOIN standing s ON s.item_id = i.id GROUP BY i.id, c.overlap)
+            SELECT count(*) FILTER (WHERE in_time > overlap), count(*) FILTER (WHERE people < n),
+                   count(*) FILTER (WHERE judged <> n) FROM counted
+            """
+        )
+        return dict(zip(("over_overlap", "judged_twice", "miscounted"), cursor.fetchone(), strict=True))
+
+
+def _person(email: str, roles: list[str]) -> User:
+    return User.objects.filter(email=email).first() or User.objects.create_user(email, roles=roles)
+
+
+def _make_batch(slug: str, items: int, by: User) -> GenerationBatch:
+    prompt_set = PromptSet.objects.create(
+        slug=slug, name=slug, content_hash=f"{items:064x}", prompt_count=PROMPTS, created_by=by
+    )
+    Prompt.objects.bulk_create(
+        Prompt(prompt_set=prompt_set, position=n, text=f"a sticker of thing {n}", bucket=BUCKETS[n % len(BUCKETS)])
+        for n in range(PROMPTS)
+    )
+    model: Any = ModelVersion.objects.first() or ModelVersion.objects.create(
+        number=1,
+        name="none",
+        origin=ModelOrigin.IMPORTED,
+        content_hash="0" * 64,
+        manifest={},
+        image_size=512,
+        created_by=by,
+    )
+    job = Job.objects.create(
+        kind="generation.draw_batch", queue="generate", state=JobState.SUCCEEDED, finished_at="2026-01-01T00:00:00Z"
+    )
+    return GenerationBatch.objects.create(
+        name=slug,
+        model_version=model,
+        prompt_set=prompt_set,
+        images_per_prompt=-(-items // PROMPTS),
+        width=512,
+        height=512,
+        sample_count=items,
+        job=job,
+        created_by=by,
+    )
