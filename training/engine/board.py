@@ -31,13 +31,15 @@ class Board:
         step = int(line["step"])
         for tag in ("loss", "lr", "grad_norm", "images_per_second"):
             self._scalar(f"train/{tag}", line.get(tag), step)
-        for group in ("loss_by_source", "loss_by_band"):
+        for group in ("loss_by_source", "loss_by_band", "loss_by_part"):
             for label, value in (line.get(group) or {}).items():
                 self._scalar(f"{group}/{label}", value, step)
 
     def validation(self, step: int, losses: Mapping[str, Any]) -> None:
         """The losses of a validation, as in events.jsonl."""
         self._scalar("validation/loss", losses.get("loss"), step)
+        for tag in ("alpha_iou", "psnr_on_white"):
+            self._scalar(f"validation/{tag}", losses.get(tag), step)
         for group in ("by_source", "by_band"):
             for label, value in (losses.get(group) or {}).items():
                 self._scalar(f"validation_{group}/{label}", value, step)

@@ -90,9 +90,11 @@ def encode_sources(
     sources: Sequence[Sequence[Item]],
     cache_dir: Path,
     report: Report = lambda done, total: None,
+    *,
+    with_captions: bool = True,
 ) -> Encoded:
-    """Make sure that every image and caption is in the cache. `report(done, total)` is called after each new entry and
-    may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
+    """Make sure that every image and caption is in the cache; a decoder needs no captions. `report(done, total)` is
+    called after each new entry and may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
     vae_hash = _part_hash(parent_manifest, "vae/")
     text_hash = _part_hash(parent_manifest, "text_encoder/", "tokenizer/")
     latents = ShardStore(cache_dir / "latents")
@@ -100,7 +102,8 @@ def encode_sources(
     size = pipeline.resolution
     losers = [[item.loser for item in items if item.rejected is not None] for items in sources]
     images = {_latent_key(item.sha256, size, vae_hash): item for items in (*sources, *losers) for item in items}
-    captions = {_text_key(caption, text_hash): caption for caption in ["", *_captions(sources)]}
+    texts_wanted = ["", *_captions(sources)] if with_captions else []
+    captions = {_text_key(caption, text_hash): caption for caption in texts_wanted}
     missing_images = [key for key in images if key not in latents]
     missing_captions = [key for key in captions if key not in texts]
     total = len(missing_images) + len(missing_captions)
@@ -120,19 +123,40 @@ def encode_sources(
 
 def read_pixels(item: Item, size: int) -> torch.Tensor:
     """[3, size, size] in -1..1: composited on white, shorter side resized to `size`, centre cut out."""
+    return _fit(_open(item, on_white), size) / 127.5 - 1.0
+
+
+def read_rgba(item: Item, size: int) -> torch.Tensor:
+    """[4, size, size] in 0..1: the same part of the image with its alpha, which is 1 where the file has none.
+
+    Resizing multiplies colours with alpha first, so hidden colours do not bleed into the edge.
+    """
+    return _fit(_open(item, lambda image: image.convert("RGBA")), size) / 255.0
+
+
+def is_opaque(item: Item) -> bool:
+    """Whether the image is transparent nowhere."""
+    return _open(item, lambda image: image.convert("RGBA")).getchannel("A").getextrema() == (255, 255)
+
+
+def _open(item: Item, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
         content = item.image.read_bytes()
         if hashlib.sha256(content).hexdigest() != item.sha256:
             raise RunRefused(f"The image {item.image.name} is not the one that was frozen: its hash differs.")
-        image = on_white(Image.open(io.BytesIO(content)))
+        return convert(Image.open(io.BytesIO(content)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RunRefused(f"The image {item.image.name} cannot be read.") from None
+
+
+def _fit(image: Image.Image, size: int) -> torch.Tensor:
+    """[channels, size, size] float32 in 0..255: the shorter side resized to `size`, the centre cut out."""
     if image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
         left, top = (width - size) // 2, (height - size) // 2
         image = image.resize((width, height), Image.Resampling.LANCZOS).crop((left, top, left + size, top + size))
-    return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1.0
+    return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
 
 
 def encode_image(pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, 
 from training.engine.draws import key_words
 from training.engine.objectives import Denoiser, denoiser_of
 from training.engine.recipe import RunRefused, RunSettings
+from training.engine.transparency import DECODER_PARTS, decoder_weights
 
 # The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
 LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -40,16 +41,18 @@ class Learner:
     reference: Denoiser | None = None
 
 
-def make_learner(unet: Any, settings: RunSettings) -> Learner:
-    """Prepare a frozen float32 U-Net, the parent's, for full training, LoRA or DoRA, by `settings.method`."""
-    reference = _make_reference(unet, settings) if settings.objective == "dpo" else None
+def make_learner(network: Any, settings: RunSettings) -> Learner:
+    """Prepare a frozen float32 network of the parent's for training: its U-Net in full, with LoRA or with DoRA, by
+    `settings.method`, or its VAE's decoder."""
+    reference = _make_reference(network, settings) if settings.objective == "dpo" else None
     if settings.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        network.enable_gradient_checkpointing()
     if settings.is_low_rank:
-        _add_lora(unet, settings)
+        _add_lora(network, settings)
     else:
-        unet.requires_grad_(True)
-    parameters = {name: each for name, each in unet.named_parameters() if each.requires_grad}
+        for name, each in network.named_parameters():
+            each.requires_grad_(not settings.trains_decoder or name.startswith(DECODER_PARTS))
+    parameters = {name: each for name, each in network.named_parameters() if each.requires_grad}
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
@@ -57,7 +60,7 @@ def make_learner(unet: Any, settings: RunSettings) -> Learner:
     if settings.ema_decay is not None:
         # Always float32: a half-precision average never moves.
         ema = {name: each.detach().clone().float() for name, each in parameters.items()}
-    return Learner(unet, parameters, optimizer, ema, settings, micro_batch=settings.batch_size, reference=reference)
+    return Learner(network, parameters, optimizer, ema, settings, micro_batch=settings.batch_size, reference=reference)
 
 
 def _make_reference(unet: Any, settings: RunSettings) -> Denoiser:
@@ -145,7 +148,7 @@ def _update_average(learner: Learner) -> None:
 
 @contextmanager
 def weights_for_use(learner: Learner) -> Iterator[Any]:
-    """The U-Net as it would be published: in eval mode, and with the moving average where the run keeps one."""
+    """The network as it would be published: in eval mode, and with the moving average where the run keeps one."""
     live = None
     if learner.ema is not None:
         live = {name: each.detach().clone() for name, each in learner.parameters.items()}
@@ -213,12 +216,13 @@ def low_rank_weights(learner: Learner) -> Tensors | None:
 
 
 def merged_weights(learner: Learner) -> Tensors:
-    """The published U-Net's weights by name, on the CPU, with LoRA merged in. The learner cannot train afterwards."""
-    with weights_for_use(learner) as unet:
+    """The published weights by name, on the CPU: the U-Net's, with LoRA merged in, or those of the decoder. The learner
+    cannot train afterwards."""
+    with weights_for_use(learner) as network:
         if learner.settings.is_low_rank:
-            unet.fuse_lora()
-            unet.unload_lora()
-        weights = {name: each.detach().cpu().clone() for name, each in unet.state_dict().items()}
+            network.fuse_lora()
+            network.unload_lora()
+        weights = {name: each.detach().cpu().clone() for name, each in network.state_dict().items()}
         if learner.settings.is_low_rank:
             learner.ema = None
-    return weights
+    return decoder_weights(weights) if learner.settings.trains_decoder else weights

@@ -10,6 +10,7 @@ from torch.nn import functional
 from training.engine.batches import Batch, Diffusion, make_batch
 from training.engine.cache import Encoded
 from training.engine.draws import Draw
+from training.engine.transparency import DecoderInputs, decoding_errors
 
 # The U-Net's answer to (noisy, timesteps, text), [B, C, H, W].
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -27,17 +28,20 @@ class Inputs:
 
 
 def example_errors(
-    unet: Any, draws: Sequence[Draw], inputs: Inputs, *, sampled: bool = True
+    network: Any, draws: Sequence[Draw], inputs: Inputs | DecoderInputs, *, sampled: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(error of each example, its weight in the loss), both [B] float32: the objective itself."""
+    """(error of each example, its weight in the loss, [B]), float32: the objective itself. Errors are [B] of a denoiser;
+    of a decoder they are [B, 2], and their sum is the error."""
+    if isinstance(inputs, DecoderInputs):
+        return decoding_errors(network, draws, inputs, sampled=sampled)
     if inputs.reference is None:
         batch = make_batch(draws, inputs.encoded, inputs.diffusion, inputs.scaling_factor, sampled=sampled)
-        return denoising_errors(denoiser_of(unet), batch), batch.weights
+        return denoising_errors(denoiser_of(network), batch), batch.weights
     chosen, rejected = (
         make_batch(draws, inputs.encoded, inputs.diffusion, inputs.scaling_factor, sampled=sampled, rejected=side)
         for side in (False, True)
     )
-    return preference_errors(denoiser_of(unet), inputs.reference, chosen, rejected, inputs.beta), chosen.weights
+    return preference_errors(denoiser_of(network), inputs.reference, chosen, rejected, inputs.beta), chosen.weights
 
 
 def denoiser_of(unet: Any) -> Denoiser:

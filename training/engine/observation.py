@@ -12,7 +12,8 @@ from training.engine.checkpoints import checkpoint_name
 from training.engine.learner import weights_for_use
 from training.engine.run import Run
 from training.engine.run_files import write_bytes
-from training.engine.validation import validate
+from training.engine.transparency import DecoderInputs
+from training.engine.validation import validate, validate_decoder
 
 # Validations in a row that lie above the best one by so much before a run is said to overfit.
 OVERFIT_VALIDATIONS, OVERFIT_SHARE = 3, 1.05
@@ -33,7 +34,11 @@ def observe(run: Run) -> None:
     if _is_due(run, "validation", settings.validate_every):
         run.files.progress(phase="validating", step=step)
         rows = settings.sources
-        losses = validate(run.learner, run.grid, rows, run.inputs)
+        inputs = run.inputs
+        if isinstance(inputs, DecoderInputs):
+            losses = validate_decoder(run.learner, run.grid, rows, inputs)
+        else:
+            losses = validate(run.learner, run.grid, rows, inputs)
         run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
         run.board.validation(step, losses)
         _warn_of_overfitting(run)
@@ -96,7 +101,12 @@ def _diversity(images: list[Image.Image]) -> float:
 
 
 def _warn_of_collapse(run: Run, diversity: float) -> None:
-    """One event where drawings of different prompts have become much more alike than the parent's."""
+    """One event where drawings of different prompts have become much more alike than the parent's.
+
+    Not while alpha is learned: what the U-Net draws stays the same, and at first it is seen through a wrong alpha.
+    """
+    if run.settings.trains_decoder:
+        return
     first = next((line for line in run.files.events("samples") if line["step"] == 0), None)
     before = first.get("diversity") if first else None
     if not before or len(run.settings.sample_prompts) < 3 or run.files.events("collapse"):

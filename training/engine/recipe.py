@@ -27,7 +27,7 @@ from training.engine.bands import FULL_BAND, Band
 
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
-OBJECTIVES = ("denoise", "dpo")
+OBJECTIVES = ("denoise", "dpo", "alpha")
 OPTIMIZERS = ("adamw",)
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -81,10 +81,16 @@ class RunSettings:
     method: str = "full"
     lora_rank: int = 16
     # denoise: the loss of the noise; dpo: prefer each pair's image to its rejected one, more than the parent does
-    # (Diffusion-DPO: Wallace et al. 2023, arXiv 2311.12908).
+    # (Diffusion-DPO: Wallace et al. 2023, arXiv 2311.12908); alpha: teach the VAE's decoder transparency, and leave the
+    # U-Net and the encoder alone.
     objective: str = "denoise"
     # How strongly dpo holds on to the parent: the more, the less the result may differ from it.
     dpo_beta: float = 2000.0
+    # The weights of colour and alpha in the loss of a decoder, and on how many colours drawn at random, besides white,
+    # each of its images is compared.
+    colour_weight: float = 1.0
+    alpha_weight: float = 1.0
+    backgrounds: int = 1
     # Compute the activations of a pass again on the way back: less memory, more time.
     gradient_checkpointing: bool = False
     steps: int = 300
@@ -130,6 +136,11 @@ class RunSettings:
         return self.batch_size * self.gradient_accumulation
 
     @property
+    def trains_decoder(self) -> bool:
+        """Whether the VAE's decoder is trained, and not the denoiser."""
+        return self.objective == "alpha"
+
+    @property
     def is_low_rank(self) -> bool:
         return self.method in ("lora", "dora")
 
@@ -161,6 +172,7 @@ _WHOLE_NUMBERS = {
     "sample_every": (0, 10_000_000),
     "sample_steps": (1, 1000),
     "num_threads": (1, 1024),
+    "backgrounds": (0, 16),
 }
 _NUMBERS = {
     "learning_rate": (1e-9, 1.0),
@@ -169,6 +181,8 @@ _NUMBERS = {
     "ema_decay": (0.0, 0.999999),
     "min_snr_gamma": (1e-3, 1e3),
     "dpo_beta": (1e-3, 1e6),
+    "colour_weight": (0.0, 1000.0),
+    "alpha_weight": (1e-3, 1000.0),
     "caption_dropout": (0.0, 1.0),
     "noise_offset": (0.0, 1.0),
     "holdout": (0.0, 0.5),
@@ -199,7 +213,20 @@ def parse_run(data: Any) -> RunSettings:
         raise RunRefused("Importance weights need the mixture “shares”.", field="importance_weights")
     if settings.objective == "dpo" and settings.min_snr_gamma is not None:
         raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
+    if settings.trains_decoder:
+        _check_decoder(settings)
     return settings
+
+
+def _check_decoder(settings: RunSettings) -> None:
+    """Refuse what says something of noise, or of attention: a decoder has neither."""
+    if settings.is_low_rank:
+        raise RunRefused("The transparency decoder is trained with all its weights.", field="method")
+    for name in ("min_snr_gamma", "noise_offset"):
+        if getattr(settings, name):
+            raise RunRefused(f"{_label(name)} is of the loss of the noise; a decoder has none.", field=name)
+    if any(source.band != FULL_BAND for source in settings.sources):
+        raise RunRefused("A decoder learns at no noise level: its sources have no bands.", field="sources")
 
 
 def load_run(path: Path) -> RunSettings:

@@ -12,9 +12,11 @@ from training.engine.cache import Encoded
 from training.engine.draws import Mixture
 from training.engine.group import Group
 from training.engine.learner import Learner
+from training.engine.manifests import Item
 from training.engine.objectives import Inputs
 from training.engine.recipe import RunSettings
 from training.engine.run_files import RunFiles
+from training.engine.transparency import DecoderInputs
 from training.engine.validation import Cell
 
 
@@ -30,6 +32,7 @@ class Run:
     pipeline: Pipeline
     schedule: NoiseSchedule
     encoded: Encoded
+    items: tuple[tuple[Item, ...], ...]
     mixture: Mixture
     diffusion: Diffusion
     regions: list[range]
@@ -40,10 +43,21 @@ class Run:
     group: Group
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Inputs | DecoderInputs:
         """What an example's error is computed from."""
+        settings = self.settings
+        if settings.trains_decoder:
+            return DecoderInputs(
+                encoded=self.encoded,
+                items=self.items,
+                size=self.pipeline.resolution,
+                device=self.pipeline.device,
+                colour_weight=settings.colour_weight,
+                alpha_weight=settings.alpha_weight,
+                backgrounds=settings.backgrounds,
+            )
         reference = self.learner.reference
-        return Inputs(self.encoded, self.diffusion, self.scaling_factor, reference, self.settings.dpo_beta)
+        return Inputs(self.encoded, self.diffusion, self.scaling_factor, reference, settings.dpo_beta)
 
     @property
     def scaling_factor(self) -> float:

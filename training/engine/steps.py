@@ -12,6 +12,7 @@ from training.engine.draws import Draw, key_words
 from training.engine.learner import apply_gradients, learning_rate_of
 from training.engine.objectives import example_errors
 from training.engine.run import Run
+from training.engine.transparency import LOSS_PARTS
 
 
 def train_step(run: Run) -> dict[str, Any]:
@@ -48,7 +49,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward and backward for this process's share of the step: (error of each example, its share of the loss)."""
+    """Forward and backward for this process's share of the step: (the errors of each example, its share of the loss).
+
+    Errors are [B, 1], or [B, 2] of a decoder, whose loss has two parts.
+    """
     settings, learner, group = run.settings, run.learner, run.group
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
@@ -58,7 +62,8 @@ def _pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tens
         part = mine[start : start + learner.micro_batch]
         with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=half_precision(run)):
             error, weights = example_errors(learner.network, part, run.inputs)
-        loss = (error * weights).sum() / settings.images_per_step
+        error = error.reshape(len(part), -1)
+        loss = (error.sum(dim=1) * weights).sum() / settings.images_per_step
         loss.backward()
         errors.append(error.detach())
         losses.append(loss.detach())
@@ -71,9 +76,10 @@ def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tenso
     group.sum_gradients(learner.parameters)
     # One transfer a step: each would make a GPU wait.
     parts = group.gather((errors.tolist(), float(loss)))
-    example_losses = [0.0] * settings.images_per_step
+    example_parts: list[list[float]] = [[]] * settings.images_per_step
     for rank, (values, _) in enumerate(parts):
-        example_losses[rank :: group.size] = values
+        example_parts[rank :: group.size] = values
+    example_losses = [sum(each) for each in example_parts]
     total = sum(part for _, part in parts)
     rate = learning_rate_of(learner)
     norm, updated = apply_gradients(learner, total)
@@ -87,7 +93,7 @@ def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tenso
         **(agreed if settings.objective == "dpo" else {}),
         "loss": total if updated else None,
         "loss_by_source": _means(names, example_losses),
-        "loss_by_band": _means([_region_of(run, each.timestep) for each in draws], example_losses),
+        **(_by_part(example_parts) if settings.trains_decoder else _by_band(run, draws, example_losses)),
         "lr": rate,
         "grad_norm": norm if math.isfinite(norm) else None,
         "skipped": not updated,
@@ -97,6 +103,15 @@ def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tenso
 def half_precision(run: Run) -> bool:
     """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
     return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
+
+
+def _by_band(run: Run, draws: list[Draw], losses: list[float]) -> dict[str, Any]:
+    return {"loss_by_band": _means([_region_of(run, each.timestep) for each in draws], losses)}
+
+
+def _by_part(losses: list[list[float]]) -> dict[str, Any]:
+    labels = [label for _ in losses for label in LOSS_PARTS]
+    return {"loss_by_part": _means(labels, [value for each in losses for value in each])}
 
 
 def _region_of(run: Run, timestep: int) -> str:

@@ -11,13 +11,14 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from generation.engine.folders import hash_folder
-from generation.engine.pipeline import load_pipeline
+from generation.engine.pipeline import Pipeline, load_pipeline
 from training.engine.bands import NoiseSchedule, report_regions
 from training.engine.batches import Diffusion
 from training.engine.board import Board
@@ -49,7 +50,8 @@ from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
 from training.engine.steps import peak_memory, train_step
-from training.engine.validation import make_grid
+from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
+from training.engine.validation import make_decoder_grid, make_grid
 
 # Steps in a row without a finite loss, and times of going back to a checkpoint, before a run counts as diverged.
 MAX_SKIPPED = 5
@@ -76,6 +78,9 @@ LATER_SETTINGS = {
     "objective": "denoise",
     "dpo_beta": 2000.0,
     "gradient_checkpointing": False,
+    "colour_weight": 1.0,
+    "alpha_weight": 1.0,
+    "backgrounds": 1,
 }
 
 
@@ -123,7 +128,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     if parent_hash != settings.parent_hash:
         raise RunRefused("The parent's files are not those of its content hash.", field="parent_hash")
     try:
-        pipeline = load_pipeline(parent, settings.device, "float32")
+        pipeline = load_parent(folder, settings)
     except ValueError as error:
         raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
     if settings.num_threads is not None:
@@ -139,17 +144,25 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         caption_dropout=settings.caption_dropout,
     )
 
-    def report(done: int, total: int) -> None:
-        files.progress(phase="caching", done=done, total=total)
+    def report(done: int, total: int, phase: str = "caching") -> None:
+        files.progress(phase=phase, done=done, total=total)
         if stop():
             files.event("stopped", 0)
             raise Stopped
 
-    learner = make_learner(pipeline.pipe.unet, settings)
+    learner = make_learner(trained_network(pipeline, settings), settings)
     check_disk(folder, settings, learner)
+    if settings.trains_decoder:
+        check_alpha(settings.sources, sources, lambda done, total: report(done, total, "checking"))
     encoded = encode_sources(
-        pipeline, parent_manifest, [split.items for split in splits], folder / settings.cache_dir, report
+        pipeline,
+        parent_manifest,
+        [split.items for split in splits],
+        folder / settings.cache_dir,
+        report,
+        with_captions=not settings.trains_decoder,
     )
+    make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
         folder=folder,
         settings=settings,
@@ -158,15 +171,30 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         pipeline=pipeline,
         schedule=schedule,
         encoded=encoded,
+        items=tuple(split.items for split in splits),
         mixture=mixture,
         diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma, settings.noise_offset),
         regions=report_regions(schedule, settings.sources),
-        grid=make_grid(schedule, settings.sources, splits),
+        grid=make(schedule, settings.sources, splits),
         learner=learner,
         digest=digest_of(settings, sources),
         board=Board(folder),
         group=group,
     )
+
+
+def load_parent(folder: Path, settings: RunSettings) -> Pipeline:
+    """The parent in float32, with a fourth channel in its decoder where that is what the run trains."""
+    pipeline = load_pipeline(folder / settings.parent, settings.device, "float32")
+    if not settings.trains_decoder:
+        return pipeline
+    grow_alpha(pipeline.pipe.vae)
+    return replace(pipeline, report=replace(pipeline.report, has_alpha=True))
+
+
+def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
+    """The part of the parent that the run trains."""
+    return pipeline.pipe.vae if settings.trains_decoder else pipeline.pipe.unet
 
 
 def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
@@ -292,8 +320,8 @@ def _roll_back(run: Run) -> None:
         # room for them first.
         learner.optimizer.state.clear()
         run.pipeline.pipe.to("cpu")
-        run.pipeline = load_pipeline(run.folder / run.settings.parent, run.settings.device, "float32")
-        run.learner = make_learner(run.pipeline.pipe.unet, run.settings)
+        run.pipeline = load_parent(run.folder, run.settings)
+        run.learner = make_learner(trained_network(run.pipeline, run.settings), run.settings)
         run.learner.network.train()
     else:
         run.learner = _relearn(run, checkpoint)
@@ -342,7 +370,11 @@ def _finish(run: Run, started: float) -> None:
     files.progress(phase="publishing", step=learner.step, now=True)
     validations = files.events("validation")
     low_rank = low_rank_weights(learner)  # Merging takes them apart.
-    content_hash = publish_result(run.folder, run.folder / run.settings.parent, merged_weights(learner), low_rank)
+    weights, parent = merged_weights(learner), run.folder / run.settings.parent
+    if run.settings.trains_decoder:
+        content_hash = publish_result(run.folder, parent, weights, part="vae", kept=ENCODER_PARTS, has_alpha=True)
+    else:
+        content_hash = publish_result(run.folder, parent, weights, low_rank)
     if not files.happened("finished", learner.step):
         files.event("finished", learner.step, content_hash=content_hash)
     files.progress(phase="done", step=learner.step, eta_seconds=0, now=True)

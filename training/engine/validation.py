@@ -18,8 +18,17 @@ from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
 from training.engine.objectives import Inputs, example_errors
 from training.engine.recipe import Source
+from training.engine.transparency import (
+    DecoderInputs,
+    alpha_overlap,
+    decode_draws,
+    psnr_on_white,
+    true_images,
+    weighted_errors,
+)
 
 IMAGES = 8
+DECODER_IMAGES = 16
 POINTS = 4
 BATCH = 16
 
@@ -50,6 +59,70 @@ def make_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence
             )
             cells.append(Cell(source, region, shares[source], draws, split.held > 0))
     return cells
+
+
+def make_decoder_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
+    """One cell a source: a decoder knows no noise, so that each image is measured once, at its clean latent."""
+    total = sum(row.weight for row in rows)
+    return [
+        Cell(
+            source,
+            range(schedule.num_timesteps),
+            row.weight / total,
+            tuple(
+                Draw(0, source, image, True, key_words("validation", split.items[image].sha256, 0)[0] >> 1)
+                for image in _chosen(split, DECODER_IMAGES)
+            ),
+            split.held > 0,
+        )
+        for source, (row, split) in enumerate(zip(rows, sources, strict=True))
+    ]
+
+
+def validate_decoder(
+    learner: Learner, grid: Sequence[Cell], rows: Sequence[Source], inputs: DecoderInputs
+) -> dict[str, Any]:
+    """{"loss", "by_source", "alpha_iou", "iou_by_source", "psnr_on_white", "psnr_by_source", "cells", "seconds"}.
+
+    The loss is the objective itself on images that never change; "alpha_iou" is the overlap of the decoded shape with the
+    true one at an alpha of one half, 0 to 1, and "psnr_on_white" in dB. Means over images, sources by their share.
+    """
+    started = time.monotonic()
+    with weights_for_use(learner) as vae, torch.inference_mode():
+        measured = [_decoder_figures(vae, cell, inputs) for cell in grid]
+    names = [rows[cell.source].name for cell in grid]
+    errors, overlaps, ratios = ([figures[i] for figures in measured] for i in range(3))
+
+    def mean(values: Sequence[float]) -> float:
+        return _mean([(value, cell.share) for value, cell in zip(values, grid, strict=True)])
+
+    return {
+        "loss": mean(errors),
+        "by_source": dict(zip(names, errors, strict=True)),
+        "alpha_iou": mean(overlaps),
+        "iou_by_source": dict(zip(names, overlaps, strict=True)),
+        "psnr_on_white": mean(ratios),
+        "psnr_by_source": dict(zip(names, ratios, strict=True)),
+        "cells": [
+            {"source": name, "mse": error, "share": cell.share, "points": len(cell.draws), "held_out": cell.held_out}
+            for name, error, cell in zip(names, errors, grid, strict=True)
+        ],
+        "seconds": time.monotonic() - started,
+    }
+
+
+def _decoder_figures(vae: Any, cell: Cell, inputs: DecoderInputs) -> tuple[float, float, float]:
+    """(loss, IoU of alpha at one half, PSNR on white), the means over the cell's images."""
+    totals = torch.zeros(3)
+    for start in range(0, len(cell.draws), BATCH):
+        draws = cell.draws[start : start + BATCH]
+        true = true_images(draws, inputs)
+        decoded, grounds = decode_draws(vae, draws, inputs, sampled=False)
+        errors = weighted_errors(decoded, true, grounds, inputs).sum(dim=1)
+        figures = torch.stack([errors, alpha_overlap(decoded, true), psnr_on_white(decoded, true)])
+        totals += figures.sum(dim=1).cpu()
+    loss, overlap, ratio = (totals / len(cell.draws)).tolist()
+    return loss, overlap, ratio
 
 
 def validate(
@@ -103,13 +176,13 @@ def _cell_error(unet: Any, cell: Cell, inputs: Inputs) -> float:
     return total / len(cell.draws)
 
 
-def _chosen(split: Split) -> list[int]:
-    """Up to `IMAGES` indices, by a hash of each image: the same whatever the order of the manifest."""
+def _chosen(split: Split, most: int = IMAGES) -> list[int]:
+    """Up to `most` indices, by a hash of each image: the same whatever the order of the manifest."""
     items = split.items
     ranked = sorted(
         split.for_validation, key=lambda i: key_words("validation image", items[i].sha256, items[i].caption)
     )
-    return ranked[:IMAGES]
+    return ranked[:most]
 
 
 def _spread(region: range) -> list[int]:
