@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from accounts.api import callers
 from accounts.models import Scope, User
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
+from curation.details import prompt_words
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.models import Assignment, Campaign
 from generation.images import image_url
@@ -63,12 +64,20 @@ class QuestionOut(Schema):
     text: str
     choices: list[ChoiceOut]
     required: bool
+    reasons: list[str] = Field(
+        [], description="What may be given as the reason of a fail, in the order of their digits."
+    )
+    needs_reason: bool = Field(False, description="A fail without a reason is refused.")
+    marks: str = Field(
+        "", description="What of a fail may be marked: words (of the prompt), point (in the picture), or nothing."
+    )
 
 
 class ItemOut(Schema):
     assignment: int
     item: int
     prompt: str = Field(description="What the images are judged by: the prompt's caption, or the prompt that has none.")
+    words: list[str] = Field(description="The prompt's words; `words` of a judgment's details are their places here.")
     bucket: str
     images: list[ImageOut] = Field(description="From left to right.")
     expires_at: datetime
@@ -84,7 +93,8 @@ class JudgmentsIn(BaseModel):
     judgments: list[Any] = Field(
         description=(
             "At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
-            "action: answer | skip | flag | undo, reason}. Each is judged on its own: a malformed one is rejected with its reason."
+            "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}}. "
+            "Details may be left out. Each row is judged on its own: a malformed one is rejected with its reason."
         )
     )
 
@@ -160,7 +170,15 @@ def judge(request: HttpRequest, batch: JudgmentsIn) -> dict[str, Any]:
 def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
     """The rubric as the rating screen wants it."""
     return [
-        {"name": row.name, "text": row.text, "choices": row.choices, "required": row.required}
+        {
+            "name": row.name,
+            "text": row.text,
+            "choices": row.choices,
+            "required": row.required,
+            "reasons": row.reasons,
+            "needs_reason": row.needs_reason,
+            "marks": row.marks,
+        }
         for row in campaign.questions.all()
     ]
 
@@ -172,6 +190,7 @@ def _item(assignment: Assignment, user: User, seconds: int) -> dict[str, Any]:
         "assignment": assignment.pk,
         "item": assignment.item_id,
         "prompt": assignment.item.prompt.taught_as,
+        "words": prompt_words(assignment.item.prompt),
         "bucket": assignment.item.bucket,
         "images": [
             {

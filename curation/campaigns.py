@@ -185,6 +185,9 @@ def _create(
             text=spec["text"],
             choices=spec["choices"],
             required=spec.get("required", True),
+            reasons=spec.get("reasons", []),
+            needs_reason=spec.get("needs_reason", False),
+            marks=spec.get("marks", ""),
         )
         for position, spec in enumerate(rubric)
     )

@@ -9,7 +9,7 @@ from accounts.models import Role, User
 from curation.campaigns import CampaignRefused, create_campaign, set_raters
 from curation.datasets import SELECTABLE, DatasetRefused, choose_campaigns, create_dataset
 from curation.models import Campaign, CampaignKind, CampaignState, Dataset, DatasetKind, Outcome
-from curation.rubrics import GUIDELINES
+from curation.rubrics import GUIDELINES, QuestionSpec, default_questions
 from generation.models import GenerationBatch, ModelVersion, Prompt
 
 KINDS = [
@@ -71,7 +71,7 @@ class CampaignForm(forms.Form):
             raise forms.ValidationError(f"Still drawing: {', '.join(drawing)}. Wait until it is done, or cancel it.")
         return batches
 
-    def create(self, by: User) -> Campaign | None:
+    def create(self, by: User, questions: list[QuestionSpec] | None = None) -> Campaign | None:
         """The campaign; None with an error on the form where it was refused."""
         asked = self.cleaned_data
         try:
@@ -83,11 +83,51 @@ class CampaignForm(forms.Form):
                 overlap=asked["overlap"],
                 raters=asked["raters"],
                 guidelines=asked["guidelines"].strip() or GUIDELINES[asked["kind"]],
+                questions=questions,
                 open_now=asked["open_now"],
             )
         except CampaignRefused as refused:
             self.add_error(None, refused.args[0])
             return None
+
+
+class ReasonsForm(forms.Form):
+    """What raters of a new campaign may give as the reason of a fail: a field of plain lines for each question of each kind."""
+
+    needs_reason = forms.BooleanField(
+        required=False, label="Ask for a reason with every fail", help_text="A fail without one is then not taken."
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for kind, _ in KINDS:
+            for question in default_questions(kind):
+                self.fields[f"reasons_{kind}_{question['name']}"] = forms.CharField(
+                    required=False,
+                    max_length=1000,
+                    label=question["text"],
+                    initial="\n".join(question.get("reasons", [])),
+                    widget=forms.Textarea(attrs={"rows": 6 if kind == CampaignKind.ALIGNMENT else 4}),
+                    strip=False,
+                )
+
+    def groups(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """(kind, its fields)."""
+        return [
+            (kind, [self[name] for name in self.fields if name.startswith(f"reasons_{kind}_")]) for kind, _ in KINDS
+        ]
+
+    def rubric(self, kind: str) -> list[QuestionSpec]:
+        """The usual questions of the kind with these reasons; a question without any asks for none."""
+        rubric = []
+        for question in default_questions(kind):
+            name = f"reasons_{kind}_{question['name']}"
+            reasons = question.get("reasons", [])
+            if name in self.data:
+                reasons = [" ".join(line.split()) for line in self.cleaned_data[name].splitlines() if line.strip()]
+            asks = bool(reasons) and self.cleaned_data["needs_reason"]
+            rubric.append(QuestionSpec(**{**question, "reasons": reasons, "needs_reason": asks}))
+        return rubric
 
 
 class RatersForm(forms.Form):

@@ -11,8 +11,10 @@ from django.db.models import BooleanField, Case, Value, When
 from django.db.models.functions import Now
 
 from accounts.models import User
+from curation.details import check_details, prompt_words
+from curation.malformed import Malformed
 from curation.models import Assignment, AssignmentState, Item, Judgment, JudgmentAction, Question
-from curation.submissions import Malformed, Submission, check_answers, echo_id, read_submission, slots_shown
+from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
 from curation.verdicts import refresh_verdicts
 
 MAX_ROWS = 200
@@ -82,7 +84,7 @@ def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
         item.pk: item
         for item in Item.objects.select_for_update(of=("self",), no_key=True)
         .filter(pk__in=mine.values_list("item_id", flat=True))
-        .select_related("campaign")
+        .select_related("campaign", "prompt")
         .order_by("pk")
     }
     in_time = Case(When(expires_at__gt=Now(), then=Value(True)), default=Value(False), output_field=BooleanField())
@@ -128,6 +130,7 @@ def _says_the_same(known: Judgment, submission: Submission, rater: User) -> bool
         and known.assignment_id == submission.assignment
         and known.action == submission.action
         and known.answers == submission.answers
+        and known.details == submission.details
         and known.reason == submission.reason
     )
 
@@ -140,7 +143,9 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
     latest = desk.latest.get(assignment.pk)
     order = slots_shown(submission.order, assignment)
     if submission.action == JudgmentAction.ANSWER:
-        check_answers(submission.answers, desk.questions[assignment.item.campaign_id])
+        questions = desk.questions[assignment.item.campaign_id]
+        check_answers(submission.answers, questions)
+        check_details(submission.details, submission.answers, questions, words=prompt_words(assignment.item.prompt))
     if submission.action == JudgmentAction.UNDO:
         _check_undo(submission, latest)
     elif submission.supersedes is not None:
@@ -152,6 +157,7 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         rater=desk.rater,
         action=submission.action,
         answers=submission.answers,
+        details=submission.details,
         reason=submission.reason,
         order=order,
         shown_at=submission.shown_at,

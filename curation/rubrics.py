@@ -3,7 +3,11 @@
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
-from curation.models import CampaignKind
+from curation.models import CampaignKind, Mark
+
+# One digit for each.
+MAX_REASONS = 9
+MAX_REASON_LENGTH = 40
 
 
 class Choice(TypedDict):
@@ -16,12 +20,15 @@ class Choice(TypedDict):
 
 
 class QuestionSpec(TypedDict):
-    """One question: the first choice is the one for the left hand."""
+    """One question: the first choice is the one for the left hand. `reasons` and `marks` say why it was failed (a Mark)."""
 
     name: str
     text: str
     choices: list[Choice]
     required: NotRequired[bool]
+    reasons: NotRequired[list[str]]
+    needs_reason: NotRequired[bool]
+    marks: NotRequired[str]
 
 
 class RubricRefused(ValueError):
@@ -43,12 +50,38 @@ RUBRICS: dict[str, list[QuestionSpec]] = {
             "name": "alignment",
             "text": "Does the sticker show what the prompt says?",
             "choices": _pass_or_fail("F", "J"),
+            "reasons": [
+                "Wrong subject",
+                "Wrong emotion",
+                "Wrong action",
+                "Missing part",
+                "Something extra",
+                "Text in it",
+            ],
+            "marks": Mark.WORDS,
         }
     ],
     CampaignKind.STYLE: [
-        {"name": "visual_quality", "text": "Is it drawn well?", "choices": _pass_or_fail("E", "I")},
-        {"name": "prompt_alignment", "text": "Does it show what the prompt says?", "choices": _pass_or_fail("D", "K")},
-        {"name": "style_alignment", "text": "Is it in the house style?", "choices": _pass_or_fail("C", "M")},
+        {
+            "name": "visual_quality",
+            "text": "Is it drawn well?",
+            "choices": _pass_or_fail("E", "I"),
+            "reasons": ["Artefact", "Cut off", "Text in it"],
+            "marks": Mark.POINT,
+        },
+        {
+            "name": "prompt_alignment",
+            "text": "Does it show what the prompt says?",
+            "choices": _pass_or_fail("D", "K"),
+            "reasons": ["Wrong subject", "Wrong emotion", "Missing part"],
+            "marks": Mark.WORDS,
+        },
+        {
+            "name": "style_alignment",
+            "text": "Is it in the house style?",
+            "choices": _pass_or_fail("C", "M"),
+            "reasons": ["Off style", "Bad edge", "Background"],
+        },
     ],
     CampaignKind.COMPARE: [
         {
@@ -125,3 +158,18 @@ def check_questions(kind: str, questions: Sequence[QuestionSpec]) -> None:
         keys += [choice["key"] for choice in question["choices"] if choice["key"]]
     if len(set(keys)) != len(keys):
         raise RubricRefused("Two choices share a key.")
+    _check_reasons(questions)
+
+
+def _check_reasons(questions: Sequence[QuestionSpec]) -> None:
+    for question in questions:
+        reasons = question.get("reasons", [])
+        if len({reason.casefold() for reason in reasons}) != len(reasons):
+            raise RubricRefused(f"Two reasons of the question “{question['text']}” are the same.")
+        if any(not reason.strip() or len(reason) > MAX_REASON_LENGTH for reason in reasons):
+            raise RubricRefused(f"A reason has between 1 and {MAX_REASON_LENGTH} characters.")
+        if question.get("needs_reason") and not reasons:
+            raise RubricRefused(f"A fail of “{question['text']}” cannot ask for a reason: there are none to give.")
+    count = sum(len(question.get("reasons", [])) for question in questions)
+    if count > MAX_REASONS:
+        raise RubricRefused(f"There are {count} reasons for a fail, but only {MAX_REASONS} digits to give them by.")

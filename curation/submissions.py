@@ -1,22 +1,18 @@
 """Submissions: a judgment as a client sends it, read without trust. What is wrong with one row is said of that row."""
 
-import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from curation.details import Details, read_details
+from curation.malformed import UNSTORABLE, Malformed, quote, storable
 from curation.models import Assignment, JudgmentAction, Question
 
 MAX_REASON = 300
 MAX_ID = 2**63 - 1
 # Clocks may be wrong by days; a year beyond these is no clock, and could not be stored and shown everywhere.
 YEARS = range(2000, 2101)
-UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-
-
-class Malformed(ValueError):
-    """A row that cannot be read; the message is for a person."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +23,7 @@ class Submission:
     assignment: int
     action: str
     answers: dict[str, str]
+    details: Details
     reason: str
     order: list[int] | None
     shown_at: datetime | None
@@ -49,6 +46,7 @@ def read_submission(row: object) -> Submission:
         assignment=_read_assignment(row.get("assignment")),
         action=action,
         answers=_read_answers(row.get("answers"), needed=action == JudgmentAction.ANSWER),
+        details=read_details(row.get("details")) if action == JudgmentAction.ANSWER else {},
         reason=_read_reason(row.get("reason")),
         order=_read_order(row.get("order")),
         shown_at=_read_moment(row.get("shown_at"), "shown_at"),
@@ -62,9 +60,9 @@ def check_answers(answers: dict[str, str], questions: list[Question]) -> None:
     known = {question.name: question for question in questions}
     for name, value in answers.items():
         if name not in known:
-            raise Malformed(f"This campaign has no question {_quote(name)}.")
+            raise Malformed(f"This campaign has no question {quote(name)}.")
         if value not in known[name].values:
-            raise Malformed(f"{_quote(value)} is no choice of the question {name}.")
+            raise Malformed(f"{quote(value)} is no choice of the question {name}.")
     missing = [question.name for question in questions if question.required and question.name not in answers]
     if missing:
         raise Malformed(f"No answer to {', '.join(missing)}.")
@@ -112,7 +110,7 @@ def _read_answers(value: object, *, needed: bool) -> dict[str, str]:
         return {}
     for name, answer in value.items():
         if not isinstance(answer, str) or UNSTORABLE.search(answer) or UNSTORABLE.search(name):
-            raise Malformed(f"The answer to {_quote(name)} must be a plain text value.")
+            raise Malformed(f"The answer to {quote(name)} must be a plain text value.")
     return value
 
 
@@ -121,7 +119,7 @@ def _read_reason(value: object) -> str:
         return ""
     if not isinstance(value, str):
         raise Malformed("The reason must be text.")
-    return _storable(value).strip()[:MAX_REASON]
+    return storable(value).strip()[:MAX_REASON]
 
 
 def _read_order(value: object) -> list[int] | None:
@@ -150,12 +148,3 @@ def _read_moment(value: object, field: str) -> datetime | None:
         raise Malformed(f"The {field} lies in the year {moment.year}: the clock of this device cannot be right.")
     # The database refuses offsets of 16 hours and more, which ISO 8601 allows; in UTC every moment can be stored.
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _quote(text: str) -> str:
-    """Somebody's text within a sentence: short, and storable."""
-    return f"“{_storable(text)[:40]}”"
-
-
-def _storable(text: str) -> str:
-    return UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -8,6 +8,7 @@ from curation.models.campaigns import (
     CampaignRater,
     CampaignState,
     GuidelineExample,
+    Mark,
     Question,
 )
 from curation.models.datasets import (
@@ -61,6 +62,7 @@ __all__ = [
     "Judgment",
     "JudgmentAction",
     "JudgmentQuerySet",
+    "Mark",
     "Outcome",
     "Question",
     "Verdict",

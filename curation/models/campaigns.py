@@ -108,9 +108,18 @@ class CampaignRater(models.Model):
         return f"{self.rater_id} in {self.campaign_id}"
 
 
+class Mark(models.TextChoices):
+    """What a rater may mark to show where a fail lies."""
+
+    NOTHING = "", "Nothing"
+    WORDS = "words", "Words of the prompt"
+    POINT = "point", "A place in the picture"
+
+
 class Question(models.Model):
     """One question of a campaign's rubric. `choices`: [{"value", "label", "key", "accepts"}], keys single characters or
-    names such as ArrowLeft; a choice that accepts counts towards a pass."""
+    names such as ArrowLeft; a choice that accepts counts towards a pass. `reasons`: what may be given as the reason of a
+    choice that does not, in the order of the digits that name them."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="questions")
     position = models.PositiveSmallIntegerField()
@@ -118,6 +127,9 @@ class Question(models.Model):
     text = models.CharField(max_length=200)
     choices = models.JSONField()
     required = models.BooleanField(default=True)
+    reasons = models.JSONField(default=list, blank=True)
+    needs_reason = models.BooleanField(default=False, help_text="Whether a fail without a reason is refused.")
+    marks = models.CharField(max_length=8, choices=Mark.choices, default=Mark.NOTHING, blank=True)
 
     class Meta:
         ordering = ["campaign", "position"]
@@ -132,6 +144,11 @@ class Question(models.Model):
     @property
     def values(self) -> list[str]:
         return [choice["value"] for choice in self.choices]
+
+    def is_fail(self, value: str) -> bool:
+        """Whether this choice speaks against the item; where no choice accepts, none does."""
+        accepts = {choice["value"] for choice in self.choices if choice["accepts"]}
+        return bool(accepts) and value not in accepts
 
 
 class GuidelineExample(models.Model):

@@ -138,6 +138,11 @@ class Judgment(models.Model):
     rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="judgments")
     action = models.CharField(max_length=8, choices=JudgmentAction.choices, default=JudgmentAction.ANSWER)
     answers = models.JSONField(default=dict, help_text="Question name -> choice value.")
+    details = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="Why a question was failed: question name -> reasons, words (places in the prompt), point (x, y; 0 to 1).",
+    )
     reason = models.CharField(max_length=300, blank=True)
     order = models.JSONField(default=list, help_text="Slots as they were shown, from left to right.")
     shown_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")

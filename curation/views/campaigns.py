@@ -16,9 +16,10 @@ from curation import campaigns as verbs
 from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.datasets import SELECTABLE
-from curation.forms import CampaignForm, RatersForm
+from curation.fails import marked_words, reason_tables
+from curation.forms import CampaignForm, RatersForm, ReasonsForm
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignKind, CampaignState, ItemSample, Outcome
+from curation.models import Campaign, CampaignKind, CampaignState, ItemSample, Mark, Outcome
 from curation.rubrics import GUIDELINES
 from curation.statistics import (
     judgments_curve,
@@ -75,8 +76,9 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
     """Set up a campaign; `?batch=` chooses what is judged."""
     assert isinstance(request.user, User)
     if request.method == "POST":
-        form = CampaignForm(request.POST, user=request.user)
-        if form.is_valid() and (campaign := form.create(request.user)):
+        form, reasons = CampaignForm(request.POST, user=request.user), ReasonsForm(request.POST)
+        are_valid = reasons.is_valid() and form.is_valid()
+        if are_valid and (campaign := form.create(request.user, reasons.rubric(form.cleaned_data["kind"]))):
             items = campaign.items.count()
             messages.success(request, f"“{campaign}” is set up with {items} item{pluralize(items)}.")
             return redirect(campaign)
@@ -86,7 +88,7 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
             GenerationBatch.objects.visible_to(request.user).filter(pk=batch).first() if batch is not None else None
         )
         initial: dict[str, Any] = {"batches": [chosen.pk], "name": chosen.name} if chosen else {}
-        form = CampaignForm(initial=initial, user=request.user)
+        form, reasons = CampaignForm(initial=initial, user=request.user), ReasonsForm()
     usual = [
         (CampaignKind(kind).label, guidelines_html(text)) for kind, text in GUIDELINES.items() if kind in SELECTABLE
     ]
@@ -94,7 +96,13 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "curation/campaign_new.html",
-        {"form": form, "has_batches": has_batches, "usual": usual, "may_write": may_curate(request.user)},
+        {
+            "form": form,
+            "reasons": reasons,
+            "has_batches": has_batches,
+            "usual": usual,
+            "may_write": may_curate(request.user),
+        },
     )
 
 
@@ -158,6 +166,8 @@ def _results(campaign: Campaign) -> dict[str, Any]:
         "every_question": questions,
         "agreement": agreement_by_bucket(campaign, questions) if campaign.overlap > 1 else [],
         "rates": rates,
+        "reason_tables": reason_tables(campaign, questions),
+        "marked_words": marked_words(campaign) if any(row.marks == Mark.WORDS for row in questions) else [],
         "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
         "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),
         "split": split,

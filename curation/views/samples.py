@@ -11,6 +11,7 @@ from accounts.models import User
 from accounts.policies import policy
 from curation.browsing import find_samples, marks_of
 from curation.campaigns import is_blind_for
+from curation.details import prompt_words
 from curation.forms import SampleFilterForm
 from curation.models import Adjudication, DatasetVersion, Item, Judgment, Outcome
 from curation.verdicts import preferred
@@ -83,13 +84,15 @@ def sample(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(visible, pk=pk)
     items = list(
         Item.objects.filter(item_samples__sample=found)
-        .select_related("campaign")
+        .select_related("campaign", "prompt")
         .prefetch_related("verdicts", "item_samples")
         .order_by("campaign_id")
     )
+    judged = [_judged(item, found, request.user) for item in items]
     context = {
         "sample": found,
-        "judged": [_judged(item, found, request.user) for item in items],
+        "judged": judged,
+        "points": _points(judged),
         "versions": DatasetVersion.objects.filter(Q(entries__sample=found) | Q(entries__rejected=found))
         .select_related("dataset")
         .distinct()
@@ -116,12 +119,44 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "campaign": item.campaign,
         "side": sides[slot] if item.campaign.kind == "compare" else "",
         "verdict": next(iter(item.verdicts.all()), None),
+<<<<<<< HEAD
         "judgments": [(row, _words(row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row), hasattr(row, "superseded_by")) for row in decisions],
     }
 
 
 def _words(judgment: Judgment | Adjudication) -> list[tuple[str, str]]:
+=======
+        "judgments": [(row, _words(item, row), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
+    }
+
+
+def _points(judged: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Where raters saw a fault, in percent of the picture's width and height; what was replaced does not count."""
+    return [
+        (100 * detail["point"][0], 100 * detail["point"][1])
+        for part in judged
+        for judgment, _, _, is_superseded in part.get("judgments", [])
+        if not is_superseded
+        for detail in judgment.details.values()
+        if "point" in detail
+    ]
+
+
+def _details(item: Item, judgment: Judgment) -> list[str]:
+    """Why questions were failed, as a person reads it."""
+    said = []
+    words = prompt_words(item.prompt)
+    for detail in judgment.details.values():
+        said += [reason.lower() for reason in detail.get("reasons", [])]
+        said += [f"“{words[place]}” is wrong or missing" for place in detail.get("words", []) if place < len(words)]
+        if "point" in detail:
+            said.append("a place marked in the picture")
+    return said
+
+
+def _words(item: Item, judgment: Judgment) -> list[tuple[str, str]]:
+>>>>>>> 6f3952e (Keep with a judgment why it failed: reasons, marked words, a point in the picture)
     """(question, answer) as a person reads them; the sides of a comparison by what they were."""
     return [
         (name.replace("_", " "), preferred(value, judgment.order).replace("_", " "))
