@@ -5,6 +5,7 @@ import time
 import pytest
 
 from curation.models import Judgment
+from curation.rubrics import RUBRICS
 from tests.curation.factories import make_campaign, make_rater
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -178,3 +179,46 @@ def test_screen_fits_a_small_one(sign_in, rater):
     boxes = [button.bounding_box() for button in buttons]
     assert len(boxes) == 7
     assert all(box["y"] + box["height"] <= 740 and box["height"] >= 40 for box in boxes)
+
+
+def test_reasons_and_words_go_with_the_fail_in_one_press(sign_in, rater):
+    campaign = make_campaign(items=3, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, "1", "4")
+    assert page.locator(".reason[aria-pressed=true]").all_inner_texts() == ["1\nWrong subject", "4\nMissing part"]
+    page.locator(".word").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    press(page, "j")
+    assert page.locator("[aria-pressed=true]").count() == 0
+    press(page, "2", "f")
+    page.locator(".reason").nth(1).click()
+    press(page, "j")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(3) == 3
+    assert [row.details for row in Judgment.objects.order_by("item__position")] == [
+        {"alignment": {"reasons": ["Wrong subject", "Missing part"], "words": [1]}},
+        {},
+        {"alignment": {"reasons": ["Wrong emotion"]}},
+    ]
+    assert page.faults == []
+
+
+def test_fail_that_needs_a_reason_asks_for_it_and_a_click_marks_the_place(sign_in, rater):
+    questions = [{**question, "needs_reason": question["name"] == "visual_quality"} for question in RUBRICS["style"]]
+    campaign = make_campaign("style", items=2, raters=[rater], questions=questions)
+    page = open_screen(sign_in(rater), campaign)
+    box = page.locator("#rate-stage img").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2)
+    press(page, "i", "d", "c")
+    assert page.locator(".reasons__group[data-asked]").count() == 1
+    press(page, "2", "p")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(2) == 2
+    first = Judgment.objects.order_by("item__position").first()
+    x, y = first.details["visual_quality"].pop("point")
+    assert first.details == {"visual_quality": {"reasons": ["Cut off"]}}
+    assert (round(x, 1), round(y, 1)) in {(0.2, 0.5), (0.3, 0.5)}
+    assert page.faults == []

@@ -47,7 +47,8 @@ function isAccepting(choice) {
 /**
  * The bindings of one campaign. A question's keys win over a command's; a command whose keys are all taken has none.
  * The action of a key that several questions share has `options` instead of question and value.
- * Returns {bindings: Map(key -> action), choiceKeys: Map("question\0value" -> key), commandKeys: Map(name -> key), passAll: key or null}.
+ * Returns {bindings: Map(key -> action), choiceKeys: Map("question\0value" -> key), reasonKeys: Map("question\0reason" -> digit),
+ * commandKeys: Map(name -> key), passAll: key or null}. The digits of reasons run on from one question to the next.
  */
 export function buildKeymap({ kind, questions }) {
   const inTurn = asksInTurn({ kind, questions });
@@ -76,6 +77,12 @@ export function buildKeymap({ kind, questions }) {
     });
   });
 
+  const reasonKeys = new Map();
+  const reasons = questions.flatMap((question) => (question.reasons ?? []).map((reason) => ({ type: "reason", question: question.name, reason })));
+  reasons.slice(0, 9).forEach((action, index) => {
+    if (bind(String(index + 1), action)) reasonKeys.set(`${action.question}\0${action.reason}`, String(index + 1));
+  });
+
   let passAll = null;
   const required = questions.filter((question) => question.required !== false);
   if (required.length > 1 && required.every((question) => question.choices.some(isAccepting))) {
@@ -88,7 +95,7 @@ export function buildKeymap({ kind, questions }) {
       if (bind(key, { type: command.name }) && !commandKeys.has(command.name)) commandKeys.set(command.name, key);
     }
   }
-  return { bindings, choiceKeys, commandKeys, passAll };
+  return { bindings, choiceKeys, reasonKeys, commandKeys, passAll };
 }
 
 /**
@@ -99,6 +106,8 @@ export function readKey(keymap, event, busy = false) {
   if (busy || event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return null;
   let key = normaliseKey(event.key);
   if (!keymap.bindings.has(key) && /^Key[A-Z]$/.test(event.code ?? "") && !/^[a-z]$/.test(key)) key = event.code[3].toLowerCase();
+  // Keyboards such as the French one give digits with Shift; their row answers without it.
+  if (!keymap.bindings.has(key) && /^Digit[1-9]$/.test(event.code ?? "")) key = event.code[5];
   const action = keymap.bindings.get(key) ?? null;
   if (action && event.repeat && action.type !== "zoom") return null;
   return action;

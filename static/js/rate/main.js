@@ -40,7 +40,7 @@ function showCurrent() {
   const pictures = item && prefetch.pictures(item);
   ready = Boolean(pictures);
   if (pictures) {
-    view.show(item, pictures, queue.draft());
+    view.show(item, pictures, queue.draft(), queue.marks());
     requestAnimationFrame(() => queue.current() === item && queue.markShown());
   } else if (item) {
     awaitPictures(item);
@@ -61,12 +61,18 @@ function decide(action) {
     case "answer": {
       if (!ready) return null;
       const { question, value } = pickOption(action, queue.draft());
-      const record = queue.answer(question, value);
-      if (!record) view.setPressed(queue.draft());
-      return record;
+      return showUnless(queue.answer(question, value));
     }
     case "answer-all":
-      return ready ? queue.answerAll(action.answers) : null;
+      return ready ? showUnless(queue.answerAll(action.answers)) : null;
+    case "reason":
+      return ready ? showUnless(queue.toggleReason(action.question, action.reason)) : null;
+    case "word":
+      if (ready) queue.toggleWord(action.place);
+      return showUnless(null);
+    case "point":
+      if (ready) queue.setPoint(action.point);
+      return showUnless(null);
     case "skip":
       return ready ? queue.skip() : null;
     case "flag":
@@ -75,10 +81,7 @@ function decide(action) {
       view.openDialog("rate-flag");
       return null;
     case "undo":
-      if (asksInTurn(config) && action.assignment === undefined && queue.clearDraft()) {
-        view.setPressed({});
-        return null;
-      }
+      if ((asksInTurn(config) || queue.asked()) && action.assignment === undefined && queue.clearDraft()) return showUnless(null);
       return queue.undo(action.assignment);
     case "background":
       view.nextGround();
@@ -98,6 +101,12 @@ function decide(action) {
     default:
       return null;
   }
+}
+
+/** What an item has so far stays on the screen, unless it is finished. */
+function showUnless(record) {
+  if (!record) view.showSoFar(queue.draft(), queue.marks(), queue.asked());
+  return record;
 }
 
 function awaitPictures(item) {

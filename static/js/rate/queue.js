@@ -1,3 +1,5 @@
+import { createMarks } from "./marks.js";
+
 // What is to be judged, what was, and the rows that say so. Pure: no DOM, no network, no clock of its own.
 
 /**
@@ -12,6 +14,7 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
   const refused = new Set(); // Assignments of which the server has refused a row.
   const required = questions.filter((question) => question.required !== false).map((question) => question.name);
   const drafts = new Map(); // Assignment -> answers so far.
+  const marks = createMarks({ questions }); // Why it will fail, if it does.
   let shownAt = null;
 
   const current = () => items[0] ?? null;
@@ -38,6 +41,7 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
   function leave(record) {
     const item = items.shift();
     drafts.delete(item.assignment);
+    marks.clear(item.assignment);
     closed.add(item.assignment);
     judged.unshift({ item, record });
     if (judged.length > history) judged.length = history;
@@ -45,9 +49,22 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
     return record;
   }
 
+  /** The finished record, once all required questions are answered and every fail has the reason that it needs; else null. */
+  function finish() {
+    const { assignment } = items[0];
+    const answers = draft();
+    if (!required.every((name) => name in answers) || marks.missing(assignment, answers)) return null;
+    const details = marks.details(assignment, answers);
+    return leave(buildRecord("answer", Object.keys(details).length ? { answers, details } : { answers }));
+  }
+
   return {
     current,
     draft,
+    /** Why the current item will fail, if it does: what was marked so far. */
+    marks: () => marks.of(items[0]?.assignment),
+    /** The question that was failed and waits for its reason, or null. */
+    asked: () => (items.length && required.every((name) => name in draft()) ? marks.missing(items[0].assignment, draft()) : null),
     length: () => items.length,
     upcoming: (count) => items.slice(1, 1 + count),
     history: () => judged.slice(),
@@ -88,13 +105,24 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
       else answers[question] = value;
       drafts.set(items[0].assignment, answers);
       if (optional && required.length) return null;
-      return required.every((name) => name in answers) ? leave(buildRecord("answer", { answers })) : null;
+      return finish();
     },
 
     answerAll(answers) {
       if (!items.length) return null;
-      return leave(buildRecord("answer", { answers: { ...draft(), ...answers } }));
+      drafts.set(items[0].assignment, { ...draft(), ...answers });
+      return finish();
     },
+
+    /** Gives or takes back a reason. Returns the finished record where only this reason was missing, else null. */
+    toggleReason(question, reason) {
+      if (!items.length) return null;
+      const waits = this.asked() !== null;
+      marks.toggleReason(items[0].assignment, question, reason);
+      return waits ? finish() : null;
+    },
+    toggleWord: (place) => items.length && marks.toggleWord(items[0].assignment, place),
+    setPoint: (point) => items.length && marks.setPoint(items[0].assignment, point),
 
     /** Starts the current item's answers afresh. Returns whether there were any. */
     clearDraft: () => items.length > 0 && drafts.delete(items[0].assignment),
@@ -152,6 +180,7 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
       if (index < 0) return false;
       items.splice(index, 1);
       drafts.delete(assignment);
+      marks.clear(assignment);
       if (index === 0) shownAt = null;
       return index === 0;
     },

@@ -1,5 +1,6 @@
 // The only module of the rater that knows the DOM.
 import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
+import { createMarksView } from "./view-marks.js";
 
 const GROUNDS = ["checker", "white", "black", "chat"];
 const GROUND_NAMES = { checker: "checkerboard", white: "white", black: "black", chat: "a chat" };
@@ -45,7 +46,11 @@ function describeAnswers(record, questions) {
   if (record.action === "flag") return "reported";
   return questions
     .filter((question) => question.name in record.answers)
-    .map((question) => question.choices.find((choice) => choice.value === record.answers[question.name])?.label ?? record.answers[question.name])
+    .map((question) => {
+      const label = question.choices.find((choice) => choice.value === record.answers[question.name])?.label ?? record.answers[question.name];
+      const reasons = record.details?.[question.name]?.reasons;
+      return reasons ? `${label} (${reasons.join(", ").toLowerCase()})` : label;
+    })
     .join(", ");
 }
 
@@ -56,6 +61,7 @@ export function createView({ config, keymap, act }) {
   const choices = find("rate-choices");
   const buttons = []; // {button, question, value}
   const inTurn = asksInTurn(config);
+  const marksView = createMarksView({ config, act, buildKey, keys: () => keymap.reasonKeys });
   let scale = 1;
 
   // ---- what is there from the start ----
@@ -109,13 +115,14 @@ export function createView({ config, keymap, act }) {
       }
     }
     if (keymap.passAll) add(keymap.passAll, "Pass all questions");
+    if (keymap.reasonKeys.size) list.append(buildRow(["1", String(keymap.reasonKeys.size)], "Give a reason, before you fail it"));
     for (const command of COMMANDS) if (keymap.commandKeys.has(command.name)) add(keymap.commandKeys.get(command.name), command.label);
   }
 
   function buildRow(key, label) {
     const row = build("div", "keys__row");
     const term = build("dt");
-    term.append(buildKey(key));
+    term.append(...[key].flat().flatMap((each, index) => (index ? ["–", buildKey(each)] : [buildKey(each)])));
     row.append(term, build("dd", "", label));
     return row;
   }
@@ -178,7 +185,13 @@ export function createView({ config, keymap, act }) {
     for (const { button } of buttons) button.setAttribute("aria-disabled", String(state !== "ready"));
   }
 
-  function show(item, pictures, draft) {
+  function showSoFar(draft, marks, asked) {
+    setPressed(draft);
+    marksView.setMarks(marks, asked);
+    if (asked) announce("Why does it fail? Press the digit of a reason.");
+  }
+
+  function show(item, pictures, draft, marks) {
     const count = String(pictures.length);
     if (stage.dataset.count !== count) {
       stage.dataset.count = count;
@@ -192,9 +205,10 @@ export function createView({ config, keymap, act }) {
       if (pictures.length > 2) frame.append(build("span", "rate__number", String(index + 1)));
       return frame;
     }));
-    find("rate-prompt").textContent = item.prompt;
+    marksView.showPrompt(item);
     find("rate-bucket").textContent = item.bucket ?? "";
     setPressed(draft);
+    marksView.setMarks(marks);
     setState("ready");
   }
 
@@ -210,7 +224,7 @@ export function createView({ config, keymap, act }) {
     }
     box.append(row);
     stage.replaceChildren();
-    find("rate-prompt").textContent = "";
+    marksView.showPrompt(null);
     find("rate-bucket").textContent = "";
     setState(state);
     announce(`${title}. ${text}`);
@@ -218,9 +232,10 @@ export function createView({ config, keymap, act }) {
 
   function showLoading(item) {
     stage.replaceChildren();
-    find("rate-prompt").textContent = item?.prompt ?? "";
+    marksView.showPrompt(item);
     find("rate-bucket").textContent = item?.bucket ?? "";
     setPressed({});
+    marksView.setMarks({ reasons: new Map(), words: [], point: null });
     setState("loading");
   }
 
@@ -388,5 +403,5 @@ export function createView({ config, keymap, act }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, announce, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, showSoFar, announce, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }
