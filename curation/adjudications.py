@@ -15,6 +15,7 @@ from django.utils.crypto import salted_hmac
 
 from accounts.models import User
 from curation.campaigns import is_blind_for
+from curation.malformed import Malformed
 from curation.models import (
     Adjudication,
     AdjudicationAction,
@@ -26,7 +27,7 @@ from curation.models import (
     JudgmentAction,
     Verdict,
 )
-from curation.submissions import Malformed, check_answers
+from curation.submissions import check_answers
 from curation.verdicts import decide_alone, refresh_verdicts
 
 MAX_REASON = 300

@@ -119,15 +119,8 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "campaign": item.campaign,
         "side": sides[slot] if item.campaign.kind == "compare" else "",
         "verdict": next(iter(item.verdicts.all()), None),
-<<<<<<< HEAD
-        "judgments": [(row, _words(row), hasattr(row, "superseded_by")) for row in rows],
+        "judgments": [(row, _words(row), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row), hasattr(row, "superseded_by")) for row in decisions],
-    }
-
-
-def _words(judgment: Judgment | Adjudication) -> list[tuple[str, str]]:
-=======
-        "judgments": [(row, _words(item, row), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
     }
 
 
@@ -155,8 +148,7 @@ def _details(item: Item, judgment: Judgment) -> list[str]:
     return said
 
 
-def _words(item: Item, judgment: Judgment) -> list[tuple[str, str]]:
->>>>>>> 6f3952e (Keep with a judgment why it failed: reasons, marked words, a point in the picture)
+def _words(judgment: Judgment | Adjudication) -> list[tuple[str, str]]:
     """(question, answer) as a person reads them; the sides of a comparison by what they were."""
     return [
         (name.replace("_", " "), preferred(value, judgment.order).replace("_", " "))

@@ -53,7 +53,7 @@ def test_lease_has_the_contracts_shape(rater, campaign):
     keys = [choice["key"] for question in answer["questions"] for choice in question["choices"]]
     assert keys == ["E", "I", "D", "K", "C", "M"]
     item = answer["items"][0]
-    assert set(item) == {"assignment", "item", "prompt", "bucket", "images", "expires_at", "supersedes"}
+    assert set(item) == {"assignment", "item", "prompt", "words", "bucket", "images", "expires_at", "supersedes"}
     assert [set(image) for image in item["images"]] == [{"url", "width", "height", "slot"}]
 
 
