@@ -4,7 +4,8 @@ All three have the same weights, data, batch, precision (float32) and updates (A
 and take turns in one process, so that the machine's mood hits all; figures are medians, ratios above 1 mean that ours is
 faster. The re-stated step does what diffusers' example script does on every step: it reads and transforms the images,
 encodes them with the VAE and the captions with the text encoder, and asks for the loss as a number. It is a re-statement
-and not that script: no accelerate, no data workers.
+and not that script: no accelerate, no data workers. The script itself is measured too where DIFFUSERS_TRAIN_SCRIPT names
+it: see `beside_diffusers`.
 
 Besides: seconds from a cold start to the first step, and again after a SIGKILL; seconds to build the cache, and after how
 many steps it has paid for itself; how long a checkpoint holds the training up; and how far the two first losses are apart
@@ -24,6 +25,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.beside_diffusers import measure_beside_script
+
 ROOT = Path(__file__).resolve().parents[1]
 PARENT = ROOT / "demo" / "model"
 IMAGES, BATCH = 64, 16
@@ -39,8 +42,14 @@ def measure() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = _draw_images(folder / "data")
-        yield from _throughput(folder, manifest)
+        run, cache_seconds = _prepare(folder, manifest)
+        yield from _throughput(run, cache_seconds, manifest)
         yield from _starts(folder, manifest)
+
+        def make_run(name: str, cache: Path, **changes: Any) -> Path:
+            return _write_run(folder / name, manifest, cache, **changes)
+
+        yield from measure_beside_script(folder, manifest, make_run, BATCH, cache_seconds)
 
 
 def _draw_images(folder: Path) -> Path:
@@ -89,8 +98,9 @@ def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Pat
     return folder
 
 
-def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
-    from training.engine import steps, trainer
+def _prepare(folder: Path, manifest: Path) -> tuple[Any, float]:
+    """(a run that is ready for its first step, seconds that its cache took)."""
+    from training.engine import trainer
     from training.engine.group import Group
     from training.engine.recipe import load_run
 
@@ -102,7 +112,11 @@ def _throughput(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
     cold = time.perf_counter() - started
     started = time.perf_counter()
     trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
-    cache_seconds = cold - (time.perf_counter() - started)
+    return run, cold - (time.perf_counter() - started)
+
+
+def _throughput(run: Any, cache_seconds: float, manifest: Path) -> Iterator[dict[str, Any]]:
+    from training.engine import steps
 
     def ours() -> None:
         line = steps.train_step(run)
