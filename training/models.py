@@ -208,6 +208,11 @@ class RunEvent(models.Model):
                 f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether they still show "
                 "their prompts."
             ),
+            "tracked": f"{self.detail.get('tracker')} has this run's curves.",
+            "tracker_failed": (
+                f"{self.detail.get('tracker')} no longer gets this run's curves: {self.detail.get('why')}. "
+                "The training goes on; its log may say more."
+            ),
             "stopped": f"Stopped at step {self.step}, with all progress saved.",
             "finished": f"Finished after {self.step} steps.",
             "failed": "The trainer gave up.",

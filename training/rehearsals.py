@@ -105,6 +105,7 @@ def rehearse(context: JobContext) -> dict[str, Any]:
             [sys.executable, "-m", "training.engine", str(folder)],
             log_path=folder / "trainer.log",
             cwd=settings.BASE_DIR,
+            env={"ATELIER_TRACKERS": "off"},
             on_tick=lambda: _tell(folder, context),
             grace_seconds=10.0,
         )

@@ -69,6 +69,7 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
             [sys.executable, "-m", "training.engine", str(folder)],
             log_path=folder / TRAINER_LOG,
             cwd=settings.BASE_DIR,
+            env={"ATELIER_RUN_NAME": f"{run.name} (run {run.pk})"},
             on_tick=recorder.tick,
             grace_seconds=GRACE_SECONDS,
         )

@@ -380,6 +380,22 @@ class TestRuns:
         ):
             assert words in page, words
 
+    def test_a_run_links_to_its_trackers_pages_and_to_nothing_else(self, client, sign_in):
+        sign_in("curator")
+        run = make_run()
+        told = [
+            ("tracked", {"tracker": "MLflow", "url": "https://mlflow.example.org/#/runs/1"}),
+            ("tracked", {"tracker": "Weights & Biases", "url": "javascript:alert(1)"}),
+            ("tracker_failed", {"tracker": "MLflow", "why": "it is too slow for this run"}),
+        ]
+        for position, (kind, detail) in enumerate(told):
+            run.events.create(position=position, kind=kind, step=3, detail=detail)
+        page = client.get(run.get_absolute_url()).content.decode()
+        assert '<a href="https://mlflow.example.org/#/runs/1" rel="noopener noreferrer">MLflow</a>' in page
+        assert "Weights &amp; Biases, which has no page for it" in page
+        assert "javascript:" not in page
+        assert "MLflow no longer gets this run&#x27;s curves: it is too slow for this run." in page
+
     def test_a_run_is_cancelled_and_resumed_by_its_buttons(self, client, sign_in):
         sign_in("operator")
         run = make_run()

@@ -1,5 +1,6 @@
 """TensorBoard files of a run, in `tensorboard/` of its folder, written by its own client where that is installed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,21 +29,11 @@ class Board:
 
     def metric(self, line: Mapping[str, Any]) -> None:
         """One step's figures, as in metrics.jsonl."""
-        step = int(line["step"])
-        for tag in ("loss", "lr", "grad_norm", "images_per_second"):
-            self._scalar(f"train/{tag}", line.get(tag), step)
-        for group in ("loss_by_source", "loss_by_band", "loss_by_part"):
-            for label, value in (line.get(group) or {}).items():
-                self._scalar(f"{group}/{label}", value, step)
+        self._scalars(figures_of(line), int(line["step"]))
 
     def validation(self, step: int, losses: Mapping[str, Any]) -> None:
         """The losses of a validation, as in events.jsonl."""
-        self._scalar("validation/loss", losses.get("loss"), step)
-        for tag in ("alpha_iou", "psnr_on_white"):
-            self._scalar(f"validation/{tag}", losses.get(tag), step)
-        for group in ("by_source", "by_band"):
-            for label, value in (losses.get(group) or {}).items():
-                self._scalar(f"validation_{group}/{label}", value, step)
+        self._scalars(validation_figures_of(losses), step)
 
     def samples(self, step: int, images: Sequence[Image.Image]) -> None:
         """Drawings, with their transparency, by their number."""
@@ -59,6 +50,27 @@ class Board:
             self._writer.close()
             self._writer = None
 
-    def _scalar(self, tag: str, value: Any, step: int) -> None:
-        if self._writer is not None and isinstance(value, int | float):
-            self._writer.add_scalar(tag, value, step)
+    def _scalars(self, figures: Mapping[str, float], step: int) -> None:
+        if self._writer is not None:
+            for tag, value in figures.items():
+                self._writer.add_scalar(tag, value, step)
+
+
+def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a step's metrics by tag: train/loss, loss_by_band/0-900 and so on; what was not finite is left out."""
+    tags = {f"train/{tag}": line.get(tag) for tag in ("loss", "lr", "grad_norm", "images_per_second")}
+    return _numbers({**tags, **_grouped(line, ("loss_by_source", "loss_by_band", "loss_by_part"), "")})
+
+
+def validation_figures_of(losses: Mapping[str, Any]) -> dict[str, float]:
+    """The same for a validation: validation/loss, validation_by_band/0-900 and so on."""
+    tags = {f"validation/{tag}": losses.get(tag) for tag in ("loss", "alpha_iou", "psnr_on_white")}
+    return _numbers({**tags, **_grouped(losses, ("by_source", "by_band"), "validation_")})
+
+
+def _grouped(values: Mapping[str, Any], groups: Sequence[str], prefix: str) -> dict[str, Any]:
+    return {f"{prefix}{group}/{label}": value for group in groups for label, value in (values.get(group) or {}).items()}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {tag: value for tag, value in values.items() if isinstance(value, int | float) and math.isfinite(value)}

@@ -41,6 +41,7 @@ def observe(run: Run) -> None:
             losses = validate(run.learner, run.grid, rows, inputs)
         run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
         run.board.validation(step, losses)
+        run.trackers.validation(step, losses)
         _warn_of_overfitting(run)
     if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
         run.files.progress(phase="sampling", step=step)

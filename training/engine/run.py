@@ -16,6 +16,7 @@ from training.engine.manifests import Item
 from training.engine.objectives import Inputs
 from training.engine.recipe import RunSettings
 from training.engine.run_files import RunFiles
+from training.engine.trackers import Trackers
 from training.engine.transparency import DecoderInputs
 from training.engine.validation import Cell
 
@@ -40,6 +41,7 @@ class Run:
     learner: Learner
     digest: str
     board: Board
+    trackers: Trackers
     group: Group
 
     @property

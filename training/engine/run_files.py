@@ -24,7 +24,8 @@ from typing import Any
 # whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
 # learning "rate". smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
 # SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. collapse: drawings of different
-# prompts differ by a "share" of what the parent's do. finished: the result is there.
+# prompts differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
+# tracker_failed: it no longer does, and "why". finished: the result is there.
 KINDS = (
     "started",
     "restarted",
@@ -38,6 +39,8 @@ KINDS = (
     "smaller_batch",
     "overfitting",
     "collapse",
+    "tracked",
+    "tracker_failed",
     "stopped",
     "finished",
 )

@@ -19,6 +19,7 @@ import torch
 
 from generation.engine.folders import hash_folder
 from generation.engine.pipeline import Pipeline, load_pipeline
+from training.engine import trackers
 from training.engine.bands import NoiseSchedule, report_regions
 from training.engine.batches import Diffusion
 from training.engine.board import Board
@@ -50,6 +51,7 @@ from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
 from training.engine.steps import peak_memory, train_step
+from training.engine.trackers import Trackers
 from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
 from training.engine.validation import make_decoder_grid, make_grid
 
@@ -108,12 +110,17 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
             resume(run)
         if group.is_main:
             run.board.begin(run.learner.step)
+            run.trackers.begin()
         try:
             _loop(run)
+            run.board.close()
+            if group.is_main:
+                _finish(run, started)
+        except BaseException as ended:
+            run.trackers.close(trackers.STOPPED if isinstance(ended, Stopped) else trackers.FAILED)
+            raise
         finally:
             run.board.close()
-        if group.is_main:
-            _finish(run, started)
 
 
 def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group: Group) -> Run:
@@ -179,6 +186,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         learner=learner,
         digest=digest_of(settings, sources),
         board=Board(folder),
+        trackers=Trackers(files, trackers.configured(folder) if group.is_main else [], settings),
         group=group,
     )
 
@@ -280,6 +288,7 @@ def _loop(run: Run) -> None:
         memory = peak_memory(run.pipeline.device)
         metric = {**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory}
         run.board.metric(metric)
+        run.trackers.metric(metric)
         run.files.metric(metric)
         left = settings.steps - learner.step
         run.files.progress(
@@ -377,6 +386,8 @@ def _finish(run: Run, started: float) -> None:
         content_hash = publish_result(run.folder, parent, weights, low_rank)
     if not files.happened("finished", learner.step):
         files.event("finished", learner.step, content_hash=content_hash)
+    final = {"loss": learner.final_loss, "validation_loss": validations[-1].get("loss") if validations else None}
+    run.trackers.close(trackers.FINISHED, {**final, "steps": learner.step})
     files.progress(phase="done", step=learner.step, eta_seconds=0, now=True)
     write_json(
         run.folder / "result.json",

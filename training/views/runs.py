@@ -90,6 +90,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "charts": charts_of(found),
         **_samples(found),
         "events": found.events.order_by("-position")[:40],
+        "trackers": _trackers(found),
         "checkpoints": found.checkpoints.filter(kept=True),
         "log": _log_tail(found),
         "versions": versions,
@@ -196,6 +197,13 @@ def _samples(found: TrainingRun) -> dict[str, Any]:
         ],
         "sample_count": len(drawn),
     }
+
+
+def _trackers(found: TrainingRun) -> dict[str, str]:
+    """The page of the run at each tracker that has it; an empty text where the tracker has none."""
+    told = found.events.filter(kind="tracked").order_by("position").values_list("detail", flat=True)
+    pages = {str(detail.get("tracker")): str(detail.get("url") or "") for detail in told}
+    return {name: page if page.startswith(("https://", "http://")) else "" for name, page in pages.items()}
 
 
 def _log_tail(found: TrainingRun) -> str:
