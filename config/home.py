@@ -12,6 +12,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import signed_in
+from curation.accuracy import accuracy_told
 from curation.adjudications import waiting_in
 from curation.assignments import left_for
 from curation.campaigns import is_blind_for
@@ -45,7 +46,7 @@ def home(request: HttpRequest) -> HttpResponse:
 def rating(user: User) -> dict[str, Any]:
     """The campaigns this person may rate with what is left for them, and what they did today."""
     rateable = [
-        {"campaign": campaign, "left": left_for(campaign, user)}
+        {"campaign": campaign, "left": left_for(campaign, user), "accuracy": accuracy_told(campaign, user)}
         for campaign in Campaign.objects.rateable_by(user).order_by("opened_at", "id")
     ]
     answered = Judgment.objects.filter(rater=user, action=JudgmentAction.ANSWER, superseded_by=None)
@@ -95,7 +96,7 @@ def campaigns(user: User) -> list[dict[str, Any]]:
         for row in Campaign.objects.filter(pk__in=[campaign.pk for campaign in rows])
         .values("pk")
         .annotate(
-            total=Count("items", distinct=True),
+            total=Count("items", filter=Q(items__is_gold=False), distinct=True),
             done=Count("items", filter=Q(items__judged__gte=F("overlap")), distinct=True),
         )
     }

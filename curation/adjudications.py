@@ -57,9 +57,8 @@ def split_items(campaign: Campaign) -> QuerySet[Item]:
 
 def flagged_items(campaign: Campaign) -> QuerySet[Item]:
     """Items that some rater reported as broken and that nobody decided, in the campaign's order."""
-    return campaign.items.filter(Exists(standing_flags().filter(item=OuterRef("pk"))), adjudicated="").order_by(
-        "position"
-    )
+    reported = Exists(standing_flags().filter(item=OuterRef("pk")))
+    return campaign.items.to_decide().filter(reported, adjudicated="").order_by("position")
 
 
 def standing_flags() -> QuerySet[Judgment]:
@@ -70,7 +69,7 @@ def standing_flags() -> QuerySet[Judgment]:
 def waiting_in(campaigns: Iterable[Campaign]) -> dict[int, Waiting]:
     """Campaign id -> what waits there, for all of them at once. An item that is both split and reported counts as split."""
     pks = [campaign.pk for campaign in campaigns]
-    open_items = Item.objects.filter(campaign__in=pks, adjudicated="").order_by()
+    open_items = Item.objects.to_decide().filter(campaign__in=pks, adjudicated="").order_by()
     contested = Verdict.objects.filter(item=OuterRef("pk"), contested=True)
     flags = standing_flags().filter(item=OuterRef("pk"))
     split = _count(open_items.filter(Exists(contested)))
@@ -141,6 +140,8 @@ def _locked(item: Item, by: User) -> Item:
     locked = Item.objects.select_for_update(of=("self",), no_key=True).select_related("campaign").get(pk=item.pk)
     if is_blind_for(locked.campaign, by):
         raise AdjudicationRefused("You judge in this comparison, so you cannot decide in it before it is closed.")
+    if locked.is_gold:
+        raise AdjudicationRefused("This is a gold item: its answer is known, and it gets no verdict.")
     return locked
 
 

@@ -1,16 +1,19 @@
 """Assignments: which items a rater gets next. Many raters ask at once; no item goes out more often than it is wanted."""
 
 import random
+from collections import Counter
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Prefetch
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q
 from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
+from curation.gold import active_gold, unseen_gold
+from curation.mixing import count_gold, gold_among, mix
 from curation.models import (
     Assignment,
     AssignmentState,
@@ -24,6 +27,8 @@ from curation.models import (
 )
 
 MAX_COUNT = 50
+# What a rater's lease is still good for.
+WANTED = Q(item__is_open=True) | Q(item__is_gold=True)
 
 
 class LeaseRefused(Exception):
@@ -31,7 +36,8 @@ class LeaseRefused(Exception):
 
 
 def lease_items(campaign: Campaign, rater: User, count: int) -> list[Assignment]:
-    """Up to `count` (1 to 50) assignments for this rater: those still held, renewed, and then new ones, in the campaign's order.
+    """Up to `count` (1 to 50) assignments for this rater: those still held, renewed, and then new ones, in the campaign's order,
+    with gold items among them.
 
     A reload therefore gives the same items again, and so does a second tab. An empty list means that nothing is left for
     this rater. The assignments come with `.item.prompt`, `.shown` (samples from left to right) and `.chain` (judgments
@@ -40,24 +46,26 @@ def lease_items(campaign: Campaign, rater: User, count: int) -> list[Assignment]
     count = min(max(count, 1), MAX_COUNT)
     with transaction.atomic():
         # One rater's requests queue up behind this row, so that two tabs are handed the same items.
-        place = CampaignRater.objects.filter(campaign=campaign, rater=rater, removed_at=None)
-        if place.select_for_update(no_key=True).first() is None or not (rater.is_superuser or rater.has_role("rater")):
+        places = CampaignRater.objects.filter(campaign=campaign, rater=rater, removed_at=None)
+        place = places.select_for_update(no_key=True).first()
+        if place is None or not (rater.is_superuser or rater.has_role("rater")):
             raise LeaseRefused("You are not one of the raters of this campaign.")
-        state = Campaign.objects.filter(pk=campaign.pk).values_list("state", flat=True).get()
-        if state != CampaignState.OPEN:
-            raise LeaseRefused(f"This campaign is {CampaignState(state).label.lower()}: nothing is handed out.")
+        now = _as_it_is(campaign)
+        if now.state != CampaignState.OPEN:
+            raise LeaseRefused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
         held = _held(campaign, rater, count)
         wanted = count - len(held)
-        new = _claim(campaign, rater, wanted) if wanted > 0 else []
+        new = _hand_out(now, place, rater, wanted) if wanted > 0 else []
         # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
         Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
     return _with_samples([*held, *new])
 
 
 def left_for(campaign: Campaign, rater: User) -> int:
-    """How many items this rater could still judge now, those held included."""
-    own = Assignment.objects.live().filter(rater=rater, item__campaign=campaign, item__is_open=True).count()
-    return own + campaign.items.free_for(rater, campaign.overlap).count()
+    """How many items this rater could still judge now, those held included, and the gold items that would come among them."""
+    own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign).count()
+    free: int = campaign.items.free_for(rater, campaign.overlap).count()
+    return own + free + _gold_ahead(campaign, rater, free)
 
 
 def done_by(campaign: Campaign, rater: User) -> int:
@@ -66,18 +74,64 @@ def done_by(campaign: Campaign, rater: User) -> int:
     return Assignment.objects.filter(rater=rater, item__campaign=campaign, state__in=through).count()
 
 
+def _as_it_is(campaign: Campaign) -> Any:
+    """The campaign as the database has it now, with `has_gold`."""
+    gold = Item.objects.filter(campaign=OuterRef("pk"), is_gold=True)
+    return Campaign.objects.annotate(has_gold=Exists(gold)).get(pk=campaign.pk)
+
+
+def _gold_ahead(campaign: Campaign, rater: User, free: int) -> int:
+    """How many gold items would come up beside so many free ones. Were they left out, the count would not move when one is
+    judged, and so say which they are."""
+    place = CampaignRater.objects.filter(campaign=campaign, rater=rater).first()
+    if place is None or not active_gold(campaign).exists():
+        return 0
+    lapsed = _lapsed(campaign, rater)
+    gold = active_gold(campaign).filter(pk__in=lapsed).count()
+    again = campaign.items.free_for(rater, campaign.overlap).filter(pk__in=lapsed).count() if lapsed else 0
+    return gold + count_gold(place, campaign.gold_percent, free - again, unseen_gold(campaign, rater).count())
+
+
+def _lapsed(campaign: Campaign, rater: User) -> list[int]:
+    """Items whose lease ran out before this rater judged them."""
+    leased = Assignment.objects.filter(rater=rater, state=AssignmentState.LEASED, expires_at__lte=Now())
+    return list(leased.filter(item__campaign=campaign).order_by("pk").values_list("item_id", flat=True))
+
+
 def _held(campaign: Campaign, rater: User, count: int) -> list[int]:
-    return list(
-        Assignment.objects.live()
-        .filter(rater=rater, item__campaign=campaign, item__is_open=True)
-        .order_by("item__position")
-        .values_list("pk", flat=True)[:count]
-    )
+    # In the order in which they were handed out: by position, gold items would stand apart.
+    held = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
+    return list(held.order_by("pk").values_list("pk", flat=True)[:count])
 
 
-def _claim(campaign: Campaign, rater: User, wanted: int) -> list[int]:
-    """Ids of new assignments, at most `wanted`; empty only where nothing is free."""
+def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int) -> list[int]:
+    """Ids of new assignments, at most `wanted`, with gold items at their places among them."""
+    if not campaign.has_gold:
+        return _assign(campaign, rater, _claim(campaign, rater, wanted))
+    # What the rater had before comes first, gold and others alike: one that stayed away would be known by that.
+    again = _take_again(campaign, rater, wanted)
+    wanted -= len(again)
+    at = gold_among(place, campaign.gold_percent, wanted)
+    unseen = list(unseen_gold(campaign, rater)) if at else []
+    gold = random.sample(unseen, min(len(at), len(unseen)))
+    free = wanted - len(gold)
+    mixed = mix(_claim(campaign, rater, free) if free else [], gold, at)
+    CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
+    return _assign(campaign, rater, [*again, *mixed])
+
+
+def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:
+    lapsed = _lapsed(campaign, rater)[:wanted]
+    if not lapsed:
+        return []
+    return [*_claim(campaign, rater, len(lapsed), among=lapsed), *active_gold(campaign).filter(pk__in=lapsed)]
+
+
+def _claim(campaign: Campaign, rater: User, wanted: int, *, among: list[int] | None = None) -> list[Item]:
+    """Items for this rater, locked, at most `wanted`, among these where some are named; empty only where none is free."""
     free = campaign.items.free_for(rater, campaign.overlap)
+    if among is not None:
+        free = free.filter(pk__in=among)
     # At first items that others are busy with are passed over. Where those are all that is left, their answer is waited for.
     for skip_locked in (True, True, False, False, False):
         before = transaction.savepoint()
@@ -87,7 +141,7 @@ def _claim(campaign: Campaign, rater: User, wanted: int) -> list[int]:
         # next statement has a newer one.
         chosen = list(free.filter(pk__in=locked).order_by("position")) if locked else []
         if chosen:
-            return _assign(campaign, rater, chosen)
+            return chosen
         # Locks that came to nothing are given back: whoever waits while holding some might be waited for in turn.
         transaction.savepoint_rollback(before)
         if not locked and not skip_locked:
@@ -96,6 +150,8 @@ def _claim(campaign: Campaign, rater: User, wanted: int) -> list[int]:
 
 
 def _assign(campaign: Campaign, rater: User, items: list[Item]) -> list[int]:
+    if not items:
+        return []
     pks = [item.pk for item in items]
     # Leases of this rater that ran out are taken up again, with the sides that were shown before.
     mine = Assignment.objects.filter(item__in=pks, rater=rater)
@@ -116,16 +172,27 @@ def _orders(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int
     of two successive assignments, which one is swapped is drawn, and the other is not."""
     if campaign.kind in (CampaignKind.ALIGNMENT, CampaignKind.STYLE):
         return [[0] for _ in items]
-    before = Assignment.objects.filter(rater=rater, item__campaign=campaign).count()
     if campaign.kind == CampaignKind.COMPARE:
-        return [_sides(campaign, rater, number) for number in range(before, before + len(items))]
+        return _all_sides(campaign, rater, items)
     slots = dict(ItemSample.objects.filter(item__in=items).values_list("item").annotate(slots=Count("pk")))
     return [random.sample(range(slots[item.pk]), slots[item.pk]) for item in items]
 
 
-def _sides(campaign: Campaign, rater: User, number: int) -> list[int]:
+def _all_sides(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int]]:
+    """Gold items have a sequence of their own, so that the others are balanced without them."""
+    before = Assignment.objects.filter(rater=rater, item__campaign=campaign).order_by().values_list("item__is_gold")
+    numbers = Counter(dict(before.annotate(count=Count("pk"))))
+    orders = []
+    for item in items:
+        orders.append(_sides(campaign, rater, numbers[item.is_gold], is_gold=item.is_gold))
+        numbers[item.is_gold] += 1
+    return orders
+
+
+def _sides(campaign: Campaign, rater: User, number: int, *, is_gold: bool = False) -> list[int]:
     # Keyed: whoever knows this code and the numbers could otherwise work out which side is the candidate.
-    seed = salted_hmac("curation.sides", f"{campaign.pk}:{rater.pk}:{number // 2}").digest()[0]
+    sequence = f"{campaign.pk}:{rater.pk}:{'gold:' if is_gold else ''}{number // 2}"
+    seed = salted_hmac("curation.sides", sequence).digest()[0]
     return [1, 0] if (seed + number) % 2 else [0, 1]
 
 
@@ -143,7 +210,7 @@ def _with_samples(pks: Collection[int]) -> list[Assignment]:
         .prefetch_related(
             Prefetch("item__item_samples", queryset=shown), Prefetch("judgments", queryset=chain, to_attr="chain")
         )
-        .order_by("item__position")
+        .order_by("pk")
     )
     for row in rows:
         by_slot = {entry.slot: entry.sample for entry in row.item.item_samples.all()}

@@ -19,7 +19,9 @@ def find_samples(samples: QuerySet[Sample], filters: Mapping[str, Any]) -> Query
     """The samples that fit verdict, campaign, batch, bucket, model and words, those that are given; the newest first."""
     campaign, verdict = filters.get("campaign"), filters.get("verdict")
     if campaign:
-        samples = samples.filter(Exists(ItemSample.objects.filter(sample=OuterRef("pk"), item__campaign=campaign)))
+        samples = samples.filter(
+            Exists(ItemSample.objects.filter(sample=OuterRef("pk"), item__campaign=campaign, item__is_gold=False))
+        )
     if verdict == Outcome.PENDING:
         samples = samples.exclude(Exists(_verdicts(campaign).filter(outcome__in=DECIDED)))
     elif verdict:

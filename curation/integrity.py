@@ -30,6 +30,8 @@ CHUNK = 500
 def problems() -> Iterator[str]:
     """Every difference between judgments, verdicts, leases, versions and files."""
     yield from _chain_problems()
+    if count := Verdict.objects.filter(item__is_gold=True).count():
+        yield f"{count} verdicts are on gold items, which have none."
     for campaign in Campaign.objects.order_by("pk"):
         yield from _item_problems(campaign)
     for version in DatasetVersion.objects.select_related("dataset").order_by("pk"):
@@ -131,7 +133,8 @@ def _item_problems(campaign: Campaign) -> Iterator[str]:
     while True:
         found: list[str] = []
         with transaction.atomic():
-            items = list(campaign.items.select_for_update(no_key=True).filter(pk__gt=last).order_by("pk")[:CHUNK])
+            rows = campaign.items.to_decide().select_for_update(no_key=True).filter(pk__gt=last)
+            items = list(rows.order_by("pk")[:CHUNK])
             if not items:
                 return
             last = items[-1].pk
@@ -174,6 +177,7 @@ def _overlap_problems(campaign: Campaign, items: list[Item]) -> Iterator[str]:
     in_time = Count(
         "judgments", filter=Q(judgments__action="answer", judgments__superseded_by=None, judgments__late=False)
     )
-    rows = Item.objects.filter(pk__in=[item.pk for item in items]).annotate(in_time=in_time)
+    # Gold goes to every rater. What was gold for a time may have more judgments than were wanted.
+    rows = Item.objects.filter(pk__in=[item.pk for item in items], gold=None).annotate(in_time=in_time)
     for item in rows.filter(in_time__gt=campaign.overlap).order_by("position"):
         yield f"The item {item.position} of campaign “{campaign}” has {item.in_time} judgments in time, not {campaign.overlap}."  # type: ignore[attr-defined]

@@ -220,6 +220,8 @@ def _settle(desk: _Desk) -> None:
             Assignment.objects.filter(pk__in=pks).update(state=state)
     by_campaign: dict[int, dict[int, Item]] = {}
     for row in touched:
+        if row.item.is_gold:
+            continue  # It measures the rater, and has no verdict.
         by_campaign.setdefault(row.item.campaign_id, {})[row.item_id] = row.item
     for items in by_campaign.values():
         rows = list(items.values())

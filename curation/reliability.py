@@ -38,8 +38,10 @@ class QuestionTables:
 
 def reliability_of(campaign: Campaign) -> tuple[list[QuestionTables], int]:
     """(the tables of each question, how many judgments they rest on)."""
-    standing = Judgment.objects.standing().filter(item__campaign=campaign).order_by("-received_at", "-pk")
-    rows = list(standing.values_list("item_id", "rater_id", "answers", "order")[:MOST_JUDGMENTS])
+    standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
+    rows = list(
+        standing.order_by("-received_at", "-pk").values_list("item_id", "rater_id", "answers", "order")[:MOST_JUDGMENTS]
+    )
     people = {user.pk: user for user in User.objects.filter(pk__in={rater for _, rater, _, _ in rows})}
     tables = [_tables(campaign, question, rows, people) for question in campaign.questions.all()]
     return tables, len(rows)

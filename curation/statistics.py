@@ -67,7 +67,8 @@ def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
     overlaps = {campaign.pk: campaign.overlap for campaign in campaigns}
     found = {pk: Progress() for pk in overlaps}
     rows = (
-        Item.objects.filter(campaign__in=overlaps)
+        Item.objects.to_decide()
+        .filter(campaign__in=overlaps)
         .order_by()
         .values("campaign_id")
         .annotate(
@@ -209,7 +210,7 @@ def outcomes_of(campaign: Campaign) -> dict[str, int]:
     """Outcome -> number of items; items that nobody has judged are pending."""
     rows = Verdict.objects.filter(item__campaign=campaign, rule=MAJORITY).order_by()
     counts = dict(rows.values_list("outcome").annotate(count=Count("pk")))
-    counts[Outcome.PENDING] = campaign.items.count() - sum(
+    counts[Outcome.PENDING] = campaign.items.to_decide().count() - sum(
         count for outcome, count in counts.items() if outcome != Outcome.PENDING
     )
     return counts
@@ -225,7 +226,7 @@ def judgments_curve(campaign: Campaign) -> dict[str, Any]:
                        sum(count(*)) OVER (ORDER BY min(j.received_at)) AS n
                 FROM (SELECT j.received_at, ntile(%s) OVER (ORDER BY j.received_at) AS tile
                       FROM curation_judgment j JOIN curation_item i ON i.id = j.item_id
-                      WHERE i.campaign_id = %s AND j.action = 'answer') j
+                      WHERE i.campaign_id = %s AND NOT i.is_gold AND j.action = 'answer') j
                 GROUP BY j.tile) bins ORDER BY 1
             """,
             [CURVE_POINTS, campaign.pk],
@@ -246,7 +247,7 @@ def recent_rate(campaign: Campaign) -> float:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM curation_judgment j JOIN curation_item i ON i.id = j.item_id "
-            "WHERE i.campaign_id = %s AND j.action = 'answer' AND j.received_at > now() - interval '10 minutes'",
+            "WHERE i.campaign_id = %s AND NOT i.is_gold AND j.action = 'answer' AND j.received_at > now() - interval '10 minutes'",
             [campaign.pk],
         )
         return float(cursor.fetchone()[0]) / 10

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from curation.views import adjudication, campaigns, datasets, rating, reliability, samples
+from curation.views import adjudication, campaigns, datasets, gold, rating, reliability, samples
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
@@ -18,6 +18,11 @@ urlpatterns = [
         "campaigns/<slug:slug>/adjudicate/undo/", adjudication.campaign_adjudicate_undo, name="campaign_adjudicate_undo"
     ),
     path("campaigns/<slug:slug>/flagged/", adjudication.campaign_flagged, name="campaign_flagged"),
+    path("campaigns/<slug:slug>/gold/", gold.campaign_gold, name="campaign_gold"),
+    path("campaigns/<slug:slug>/gold/copy/", gold.gold_copy, name="gold_copy"),
+    path("campaigns/<slug:slug>/gold/<int:pk>/", gold.gold_item, name="gold_item"),
+    path("campaigns/<slug:slug>/gold/<int:pk>/retire/", gold.gold_retire, name="gold_retire"),
+    path("campaigns/<slug:slug>/quality/", gold.campaign_quality, name="campaign_quality"),
     path("samples/", samples.samples, name="samples"),
     path("samples/<int:pk>/", samples.sample, name="sample"),
     path("datasets/", datasets.datasets, name="datasets"),

@@ -149,7 +149,8 @@ def accepting(question: Question) -> set[str]:
 
 def preferences(campaign: Campaign) -> Iterator[Preference]:
     """Every standing answer of a comparison, each question on its own, with the sides resolved."""
-    rows = Judgment.objects.standing().filter(item__campaign=campaign).order_by("item__position", "rater_id")
+    standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
+    rows = standing.order_by("item__position", "rater_id")
     fields = ("item_id", "item__prompt_id", "item__bucket", "rater_id", "answers", "order")
     for item_id, prompt_id, bucket, rater_id, answers, order in rows.values_list(*fields).iterator():
         for question, value in answers.items():

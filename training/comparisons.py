@@ -44,7 +44,7 @@ def standing_votes(campaign: Campaign) -> list[Vote]:
     """The votes that stand, by the question of preference: answers that were neither superseded nor undone."""
     rows = (
         Judgment.objects.standing()
-        .filter(item__campaign=campaign)
+        .filter(item__campaign=campaign, item__is_gold=False)
         .order_by("item__position", "rater_id")
         .values_list("answers", "order", "item__prompt_id", "item__bucket")
     )
@@ -65,5 +65,5 @@ def judges_in(campaign: Campaign | None, user: "User") -> bool:
 
 def progress_of(campaign: Campaign) -> tuple[int, int]:
     """(judgments counted, judgments wanted)."""
-    judged = list(Item.objects.filter(campaign=campaign).values_list("judged", flat=True))
+    judged = list(Item.objects.to_decide().filter(campaign=campaign).values_list("judged", flat=True))
     return sum(min(count, campaign.overlap) for count in judged), campaign.overlap * len(judged)

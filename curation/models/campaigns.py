@@ -56,6 +56,9 @@ class Campaign(models.Model):
     overlap = models.PositiveSmallIntegerField(default=1, help_text="Judgments wanted for each item.")
     lease_seconds = models.PositiveIntegerField(default=1800)
     guidelines = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
+    gold_percent = models.PositiveSmallIntegerField(
+        default=10, help_text="How much of what a rater gets is gold, in percent; 0 to 50."
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
     opened_at = models.DateTimeField(null=True, blank=True)
@@ -68,6 +71,7 @@ class Campaign(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(overlap__gte=1, overlap__lte=25), name="campaign_overlap_in_range"),
             models.CheckConstraint(condition=Q(lease_seconds__gte=10), name="campaign_lease_long_enough"),
+            models.CheckConstraint(condition=Q(gold_percent__lte=50), name="campaign_gold_at_most_half"),
         ]
 
     def __str__(self) -> str:
@@ -81,7 +85,7 @@ class CampaignEvent(models.Model):
     """What happened to a campaign, in order; rows are only added."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters
+    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, ...
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField(db_default=Now())
     detail = models.JSONField(default=dict)
@@ -100,6 +104,10 @@ class CampaignRater(models.Model):
     rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="memberships")
     joined_at = models.DateTimeField(db_default=Now())
     removed_at = models.DateTimeField(null=True, blank=True)
+    handed_out = models.PositiveIntegerField(
+        default=0,
+        help_text="Items handed to this rater since the campaign has gold; says when the next gold item comes.",
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["campaign", "rater"], name="campaign_rater_once")]

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 
 class ItemQuerySet(models.QuerySet["Item"]):
+    def to_decide(self) -> "ItemQuerySet":
+        """Items that are judged for a verdict: all but gold."""
+        return self.filter(is_gold=False)
+
     def free_for(self, rater: "User", overlap: int) -> "ItemQuerySet":
         """Open items that this rater has not seen and that are short of judgments, live leases of others counted in."""
         seen = Assignment.objects.filter(item=OuterRef("pk"), rater=rater).exclude(
@@ -53,13 +57,26 @@ class Item(models.Model):
         db_default="",
         help_text="The outcome that a curator decided on, which stands above what the rule says; empty where nobody did.",
     )
+    is_gold = models.BooleanField(
+        default=False,
+        help_text="Its answer is known: it measures raters, and has neither a place to fill nor a verdict.",
+    )
 
     objects: ClassVar = ItemQuerySet.as_manager()
 
     class Meta:
         ordering = ["campaign", "position"]
-        indexes = [models.Index(fields=["campaign", "position"], name="item_open", condition=Q(is_open=True))]
-        constraints = [models.UniqueConstraint(fields=["campaign", "position"], name="item_position_once")]
+        indexes = [
+            models.Index(fields=["campaign", "position"], name="item_open", condition=Q(is_open=True)),
+            models.Index(fields=["campaign", "position"], name="item_gold", condition=Q(is_gold=True)),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "position"], name="item_position_once"),
+            # What looks for open items need not ask whether they are gold.
+            models.CheckConstraint(
+                condition=Q(is_gold=False) | Q(is_open=False, judged=0), name="item_gold_is_not_open"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"Item {self.position} of {self.campaign_id}"
@@ -78,6 +95,26 @@ class ItemSample(models.Model):
 
     def __str__(self) -> str:
         return f"Slot {self.slot} of {self.item_id}"
+
+
+class GoldItem(models.Model):
+    """The known answers of a gold item: question name -> choice value, in a comparison baseline or candidate in place of left
+    and right. Questions that are left out do not count. Only judgments that come in after `created_at` are measured by it."""
+
+    item = models.OneToOneField(Item, on_delete=models.CASCADE, related_name="gold")
+    answers = models.JSONField()
+    source = models.ForeignKey(
+        Item, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="Of another campaign."
+    )
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+    retired_at = models.DateTimeField(null=True, blank=True, help_text="It is handed out no more and counts no more.")
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"Gold of {self.item_id}"
 
 
 class AssignmentState(models.TextChoices):

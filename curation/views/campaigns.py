@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import campaigns as verbs
+from curation.accuracy import accuracy_by_rater
 from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.datasets import SELECTABLE
@@ -116,12 +117,16 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     rate = recent_rate(found) if found.state == CampaignState.OPEN else 0.0
     blind = verbs.is_blind_for(found, request.user)
     raters = rater_rows(found)
+    accuracy = accuracy_by_rater(found)
+    for row in raters:
+        row["accuracy"] = accuracy.get(row["rater"].pk)
     context: dict[str, Any] = {
         "campaign": found,
         "progress": progress,
         "pace": f"{rate:.1f} judgments/min" if rate else "",
         "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "raters": raters,
+        "has_accuracy": bool(accuracy),
         "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
         "raters_form": RatersForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),

@@ -13,6 +13,7 @@ from curation.browsing import find_samples, marks_of
 from curation.campaigns import is_blind_for
 from curation.details import prompt_words
 from curation.forms import SampleFilterForm
+from curation.gold import is_hidden_from
 from curation.models import Adjudication, DatasetVersion, Item, Judgment, Outcome
 from curation.verdicts import preferred
 from curation.views.campaigns import TEAM, read_key
@@ -119,6 +120,7 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "campaign": item.campaign,
         "side": sides[slot] if item.campaign.kind == "compare" else "",
         "verdict": next(iter(item.verdicts.all()), None),
+        "is_gold": item.is_gold and not is_hidden_from(item.campaign, user),
         "judgments": [(row, _words(row), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row), hasattr(row, "superseded_by")) for row in decisions],
     }

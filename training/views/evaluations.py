@@ -192,7 +192,7 @@ def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
     """One page of pairs and one more, each with both samples and its verdict, by the items' order."""
     if found.campaign is None:
         return []
-    items = Item.objects.filter(campaign=found.campaign).select_related("prompt").order_by("position")
+    items = Item.objects.to_decide().filter(campaign=found.campaign).select_related("prompt").order_by("position")
     outcome = request.GET.get("outcome", "")
     if outcome == Outcome.PENDING:
         # A pair that nobody has judged yet has no verdict at all.

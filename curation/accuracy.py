@@ -1,0 +1,66 @@
+"""Accuracy: how often a rater says what is known of gold items, by the judgments that stand."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from django.db.models import F, QuerySet
+
+from accounts.models import User
+from curation.models import Campaign, CampaignKind, Judgment
+from curation.statistics import Share
+from curation.verdicts import preferred
+
+# A rater hears of their accuracy in steps of so many gold items: news after each would say which item was gold.
+STEP = 10
+
+
+def is_right(kind: str, known: Mapping[str, str], answers: Mapping[str, str], order: Sequence[int]) -> bool:
+    """Whether every known answer was given."""
+    given = {
+        name: preferred(value, order) if kind == CampaignKind.COMPARE else value for name, value in answers.items()
+    }
+    return all(given.get(name) == value for name, value in known.items())
+
+
+def accuracy_by_rater(campaign: Campaign) -> dict[int, Share]:
+    """Rater id -> how many gold items were answered right, of those answered."""
+    return _accuracy_by(campaign, "rater_id")
+
+
+def accuracy_by_item(campaign: Campaign) -> dict[int, Share]:
+    """Gold item id -> how many raters answered it right, of those who did."""
+    return _accuracy_by(campaign, "item_id")
+
+
+def gold_record(campaign: Campaign, rater: User) -> list[bool]:
+    """Whether this rater was right, for each gold item that they answered, the newest last."""
+    rows = _on_gold(campaign).filter(rater=rater).order_by("received_at", "pk")
+    return [
+        is_right(campaign.kind, known, answers, order)
+        for known, answers, order in rows.values_list("item__gold__answers", "answers", "order")
+    ]
+
+
+def accuracy_told(campaign: Campaign, rater: User) -> Share | None:
+    """What the rater may know: the accuracy over the first tens of gold items, full ones only."""
+    record = gold_record(campaign, rater)
+    full = len(record) // STEP * STEP
+    return Share(sum(record[:full]), full) if full else None
+
+
+def _accuracy_by(campaign: Campaign, key: str) -> dict[int, Share]:
+    counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
+    rows = _on_gold(campaign).order_by().values_list(key, "item__gold__answers", "answers", "order")
+    for pk, known, answers, order in rows:
+        counts[pk][0] += is_right(campaign.kind, known, answers, order)
+        counts[pk][1] += 1
+    return {pk: Share(k, n) for pk, (k, n) in counts.items()}
+
+
+def _on_gold(campaign: Campaign) -> QuerySet[Judgment]:
+    return Judgment.objects.standing().filter(
+        item__campaign=campaign,
+        item__is_gold=True,
+        item__gold__retired_at=None,
+        received_at__gte=F("item__gold__created_at"),
+    )
