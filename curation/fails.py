@@ -67,5 +67,7 @@ def marked_words(campaign: Campaign) -> list[tuple[str, Share]]:
 
 
 def _standing(campaign: Campaign) -> JudgmentQuerySet:
-    found: JudgmentQuerySet = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False).order_by()
+    found: JudgmentQuerySet = (
+        Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False).order_by()
+    )
     return found
