@@ -15,6 +15,8 @@ from accounts.models import Scope, User
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
 from curation.details import prompt_words
 from curation.judgments import TooManyJudgments, record_judgments
+from curation.keys import keep_keys
+from curation.malformed import Malformed
 from curation.models import Assignment, Campaign
 from generation.images import image_url
 
@@ -100,6 +102,16 @@ class JudgmentsIn(BaseModel):
     )
 
 
+class KeysIn(BaseModel):
+    keys: Any = Field(
+        description="{commands: {command: key}, answers: {kind: {question: {value: key}}}}; what is left out is as usual."
+    )
+
+
+class KeysOut(Schema):
+    keys: dict[str, Any]
+
+
 class ResultOut(Schema):
     id: str | None
     status: str = Field(description="stored, duplicate or rejected")
@@ -166,6 +178,15 @@ def judge(request: HttpRequest, batch: JudgmentsIn) -> dict[str, Any]:
     except TooManyJudgments as refusal:
         raise HttpError(413, str(refusal.args[0])) from refusal
     return {"results": [result._asdict() for result in results]}
+
+
+@router.put("/rating-keys", response={200: KeysOut, 422: Refusal}, auth=callers(Scope.RATE), url_name="rating-keys")
+def choose_keys(request: HttpRequest, chosen: KeysIn) -> dict[str, Any]:
+    """The caller's own keys for rating, in the place of those before."""
+    try:
+        return {"keys": keep_keys(_caller(request), chosen.keys)}
+    except Malformed as fault:
+        raise HttpError(422, str(fault.args[0])) from fault
 
 
 def question_specs(campaign: Campaign) -> list[dict[str, Any]]:

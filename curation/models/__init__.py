@@ -36,6 +36,7 @@ from curation.models.judging import (
     Outcome,
     Verdict,
 )
+from curation.models.keys import RatingKeys
 
 __all__ = [
     "Adjudication",
@@ -67,5 +68,6 @@ __all__ = [
     "Mark",
     "Outcome",
     "Question",
+    "RatingKeys",
     "Verdict",
 ]

@@ -14,6 +14,7 @@ from accounts.policies import policy
 from curation.api import question_specs
 from curation.assignments import done_by, left_for
 from curation.guidelines import guidelines_html
+from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
 from generation.images import image_url
 
@@ -51,6 +52,8 @@ def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, A
         "questions": question_specs(campaign),
         "progress": {"done": done, "total": done + left, "left_for_me": left},
         "user_id": user.pk,
+        "keys": keys_of(user),
+        "keys_url": reverse("api-1:rating-keys"),
     }
 
 

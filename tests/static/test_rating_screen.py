@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from playwright.sync_api import expect
 
 from curation.models import Judgment
 from curation.rubrics import RUBRICS
@@ -221,4 +222,48 @@ def test_fail_that_needs_a_reason_asks_for_it_and_a_click_marks_the_place(sign_i
     x, y = first.details["visual_quality"].pop("point")
     assert first.details == {"visual_quality": {"reasons": ["Cut off"]}}
     assert (round(x, 1), round(y, 1)) in {(0.2, 0.5), (0.3, 0.5)}
+    assert page.faults == []
+
+
+def test_rater_moves_a_key_and_it_is_there_in_the_next_campaign(sign_in, rater):
+    first, second = make_campaign(items=2, raters=[rater]), make_campaign(items=1, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, first)
+    press(page, "?")
+    page.get_by_role("button", name="Fail: J. Press to change").click()
+    page.keyboard.press("f")
+    expect(page.locator("#rate-keys-said")).to_contain_text("F is already the key of “Pass”")
+    page.keyboard.press("k")
+    expect(page.locator("#rate-keys-said")).to_have_text("Changed and saved.")
+    page.keyboard.press("Escape")
+    assert page.locator(".choice--fail").inner_text() == "K\nFail"
+    press(page, "j", "k", "f")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    again = open_screen(context, second)
+    press(again, "k")
+    again.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(again)
+    assert wait_for_rows(3) == 3
+    assert sorted(row.answers["alignment"] for row in Judgment.objects.all()) == ["fail", "fail", "pass"]
+    assert page.faults == again.faults == []
+
+
+def test_sticker_at_real_size_and_what_its_transparency_hides(sign_in, rater):
+    campaign = make_campaign(items=2, raters=[rater])
+    page = open_screen(sign_in(rater, viewport={"width": 1200, "height": 800}), campaign)
+    copy = page.locator("#rate-real img")
+    assert (copy.bounding_box()["width"], copy.count()) == (128, 1)
+    press(page, "r", "r")
+    expect(copy).to_have_attribute("width", "240")
+    press(page, "o")
+    # The pictures of these tests are squares of one colour that can be half seen through.
+    expect(page.locator("#rate-legend")).to_contain_text("100.0% of the sticker is half-transparent, no holes.")
+    pixel = "() => [...document.querySelector('.rate__edges').getContext('2d').getImageData(3, 3, 1, 1).data]"
+    assert page.evaluate(pixel) == [255, 0, 200, 255]
+    press(page, "f")
+    expect(page.locator(".rate__edges")).to_have_count(1)
+    press(page, "o", "r")
+    expect(page.locator(".rate__edges")).to_have_count(0)
+    expect(copy).to_have_count(0)
     assert page.faults == []

@@ -5,6 +5,8 @@ export const COMMANDS = [
   { name: "skip", keys: ["s"], label: "Skip" },
   { name: "flag", keys: ["x"], label: "Report a broken picture or prompt" },
   { name: "background", keys: ["b"], label: "Change the background" },
+  { name: "size", keys: ["r"], label: "Real size: larger, smaller, off" },
+  { name: "edges", keys: ["o"], label: "Show soft edges and holes" },
   { name: "zoom", keys: ["z"], label: "Zoom while held" },
   { name: "guidelines", keys: ["g"], label: "Guidelines" },
   { name: "help", keys: ["?"], label: "All keys" },
@@ -45,12 +47,13 @@ function isAccepting(choice) {
 }
 
 /**
- * The bindings of one campaign. A question's keys win over a command's; a command whose keys are all taken has none.
+ * The bindings of one campaign. `keys`: those that the rater has chosen, {commands: {name: key}, answers: {kind: {question: {value: key}}}};
+ * they go before the usual ones. A question's keys win over a command's; a command whose keys are all taken has none.
  * The action of a key that several questions share has `options` instead of question and value.
  * Returns {bindings: Map(key -> action), choiceKeys: Map("question\0value" -> key), reasonKeys: Map("question\0reason" -> digit),
  * commandKeys: Map(name -> key), passAll: key or null}. The digits of reasons run on from one question to the next.
  */
-export function buildKeymap({ kind, questions }) {
+export function buildKeymap({ kind, questions, keys = {} }) {
   const inTurn = asksInTurn({ kind, questions });
   const bindings = new Map();
   const choiceKeys = new Map();
@@ -68,7 +71,11 @@ export function buildKeymap({ kind, questions }) {
     choiceKeys.set(`${option.question}\0${option.value}`, key);
   };
 
-  for (const question of questions) for (const choice of question.choices) bindChoice(question, choice, normaliseKey(choice.key));
+  const own = (question, choice) => keys.answers?.[kind]?.[question.name]?.[choice.value];
+  for (const question of questions) for (const choice of question.choices) if (own(question, choice)) bindChoice(question, choice, own(question, choice));
+  for (const question of questions) {
+    for (const choice of question.choices) if (!choiceKeys.has(`${question.name}\0${choice.value}`)) bindChoice(question, choice, normaliseKey(choice.key));
+  }
 
   const defaults = questions.length > 1 && !inTurn ? PAIRS : [SINGLE[kind] ?? ["1", "2", "3", "4", "5", "6", "7", "8", "9"]];
   questions.forEach((question, row) => {
@@ -87,9 +94,10 @@ export function buildKeymap({ kind, questions }) {
   const required = questions.filter((question) => question.required !== false);
   if (required.length > 1 && required.every((question) => question.choices.some(isAccepting))) {
     const answers = Object.fromEntries(required.map((question) => [question.name, question.choices.find(isAccepting).value]));
-    passAll = ["p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
+    passAll = [keys.commands?.pass_all, "p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
   }
 
+  for (const { name } of COMMANDS) if (keys.commands?.[name] && bind(keys.commands[name], { type: name })) commandKeys.set(name, keys.commands[name]);
   for (const command of COMMANDS) {
     for (const key of command.keys) {
       if (bind(key, { type: command.name }) && !commandKeys.has(command.name)) commandKeys.set(command.name, key);

@@ -1,5 +1,6 @@
 // Wires the rater together. The key path: key -> record in memory -> outbox -> decoded picture swapped in -> paint. The rest waits for the paint.
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
+import { createKeyStore, withKey, withoutKeys } from "./keys.js";
 import { createPrefetch } from "./prefetch.js";
 import { createQueue } from "./queue.js";
 import { createServer } from "./server.js";
@@ -8,10 +9,11 @@ import { createView, loadPicture, readConfig } from "./view.js";
 
 const AHEAD = 10;
 const config = readConfig();
-const keymap = buildKeymap(config);
 const queue = createQueue({ questions: config.questions });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
+const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, storage: () => localStorage, send: (keys) => server.saveKeys(keys) });
+const keymap = buildKeymap({ ...config, keys: keyStore.get() });
 const view = createView({ config, keymap, act });
 
 let ready = false; // Whether the current item's pictures are on the screen.
@@ -86,6 +88,12 @@ function decide(action) {
     case "background":
       view.nextGround();
       return null;
+    case "size":
+      view.nextSize();
+      return null;
+    case "edges":
+      view.toggleEdges();
+      return null;
     case "zoom":
       view.setZoom(true);
       return null;
@@ -94,6 +102,12 @@ function decide(action) {
       return null;
     case "help":
       view.openDialog("rate-help");
+      return null;
+    case "rekey":
+      chooseKeys(withKey(keyStore.get(), config.kind, action.row, action.key));
+      return null;
+    case "reset-keys":
+      chooseKeys(withoutKeys(keyStore.get(), config.kind));
       return null;
     case "dismiss":
       session.dismiss(action.id);
@@ -129,6 +143,23 @@ function awaitPictures(item) {
 }
 
 // ---- keys ----
+async function chooseKeys(keys) {
+  const saved = keyStore.set(keys);
+  showKeys();
+  view.sayKeys("Changed.");
+  const refusal = await saved;
+  if (refusal) showKeys();
+  view.sayKeys(refusal ?? (keyStore.isUnsent() ? "Changed in this browser. It is saved with your account once the server can be reached." : "Changed and saved."));
+}
+
+function showKeys() {
+  Object.assign(keymap, buildKeymap({ ...config, keys: keyStore.get() }));
+  view.showKeys();
+}
+
+addEventListener("online", () => keyStore.flush().then((refusal) => refusal && showKeys()));
+keyStore.flush();
+
 document.addEventListener("keydown", (event) => {
   const action = readKey(keymap, event, isBusy(event));
   if (!action) return;
@@ -136,7 +167,7 @@ document.addEventListener("keydown", (event) => {
   act(action);
 });
 document.addEventListener("keyup", (event) => {
-  if (event.key?.toLowerCase() === "z" || event.code === "KeyZ") view.setZoom(false);
+  if (readKey(keymap, event)?.type === "zoom") view.setZoom(false);
 });
 addEventListener("blur", () => view.setZoom(false));
 

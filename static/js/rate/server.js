@@ -1,4 +1,4 @@
-// The two endpoints of the rater, and the CSRF token that must be renewed after signing in again.
+// The endpoints of the rater, and the CSRF token that must be renewed after signing in again.
 
 /** A sentence of the server's own, where it has one; lists of validation errors are none. */
 function readReason(data) {
@@ -8,10 +8,10 @@ function readReason(data) {
 export function createServer({ config, fetch = (...args) => globalThis.fetch(...args), readConfig, pageUrl }) {
   let token = config.csrf;
 
-  async function post(url, content) {
+  async function post(url, content, method = "POST") {
     const body = JSON.stringify(content);
     return fetch(url, {
-      method: "POST",
+      method,
       credentials: "same-origin",
       keepalive: body.length < 60000, // What is under way survives leaving the page; browsers allow 64 KiB of it.
       headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": token },
@@ -29,10 +29,10 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
     return true;
   }
 
-  async function postSigned(url, content) {
-    const response = await post(url, content);
+  async function postSigned(url, content, method) {
+    const response = await post(url, content, method);
     const refused = response.status === 401 || response.status === 403;
-    return refused && (await renewToken()) ? post(url, content) : response;
+    return refused && (await renewToken()) ? post(url, content, method) : response;
   }
 
   return {
@@ -44,6 +44,11 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
       const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());
       for (const item of data.items) item.expiresAt = (Date.parse(item.expires_at) || Infinity) + skew;
       return { ok: true, status: response.status, ...data };
+    },
+    /** -> {ok, status, reason} */
+    async saveKeys(keys) {
+      const response = await postSigned(config.keys_url, { keys }, "PUT");
+      return { ok: response.ok, status: response.status, reason: readReason(await response.json().catch(() => null)) };
     },
     async sendJudgments(judgments) {
       const response = await postSigned(config.judgments_url, { judgments });

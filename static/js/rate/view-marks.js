@@ -126,6 +126,7 @@ export function createMarksView({ config, act, buildKey, keys }) {
   function setMarks(marks, asked = null) {
     for (const { chip, question, reason } of chips) chip.setAttribute("aria-pressed", String(marks.reasons.get(question)?.includes(reason) ?? false));
     for (const [name, group] of groups) group.toggleAttribute("data-asked", name === asked);
+    if (asked) groups.get(asked).scrollIntoView({ block: "nearest", inline: "nearest" });
     strip.toggleAttribute("data-asked", asked !== null);
     words.forEach((word, index) => word.setAttribute("aria-pressed", String(marks.words.includes(index))));
     point = marks.point;

@@ -1,6 +1,8 @@
 // The only module of the rater that knows the DOM.
-import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
+import { asksInTurn, nameKey } from "./keymap.js";
+import { createKeysView } from "./view-keys.js";
 import { createMarksView } from "./view-marks.js";
+import { createStickerView } from "./view-sticker.js";
 
 const GROUNDS = ["checker", "white", "black", "chat"];
 const GROUND_NAMES = { checker: "checkerboard", white: "white", black: "black", chat: "a chat" };
@@ -62,33 +64,41 @@ export function createView({ config, keymap, act }) {
   const buttons = []; // {button, question, value}
   const inTurn = asksInTurn(config);
   const marksView = createMarksView({ config, act, buildKey, keys: () => keymap.reasonKeys });
+  const keysView = createKeysView({ config, keymap, act, buildKey });
+  const stickerView = createStickerView({ stage, remember, announce });
   let scale = 1;
 
   // ---- what is there from the start ----
   function buildChoice(question, choice) {
-    const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
     const button = build("button", `choice choice--${toneOf(choice, question)}`);
     button.type = "button";
     button.append(build("span", "choice__label", choice.label));
-    if (key) {
-      if (nameKey(key) !== choice.label) button.prepend(buildKey(key)); // A candidate named by its digit says it once.
-      button.dataset.key = key;
-      button.setAttribute("aria-keyshortcuts", key);
-    }
+    button.dataset.value = choice.value;
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => act({ type: "answer", question: question.name, value: choice.value }));
     buttons.push({ button, question: question.name, value: choice.value });
+    printKey(button, keymap.choiceKeys.get(`${question.name}\0${choice.value}`), choice.label);
     return button;
   }
 
+  /** What a button is pressed by, on the button. A candidate named by its digit says it once. */
+  function printKey(button, key, label) {
+    button.querySelector("kbd")?.remove();
+    if (key) button.setAttribute("aria-keyshortcuts", key);
+    else button.removeAttribute("aria-keyshortcuts");
+    if (!key || nameKey(key) === label) return;
+    if (label === undefined) button.append(buildKey(key));
+    else button.prepend(buildKey(key));
+  }
+
   function buildQuestions() {
-    const order = ["ArrowLeft", "ArrowUp", "ArrowDown", "ArrowRight"];
+    const order = ["left", "tie", "both_bad", "right"];
     config.questions.forEach((question, index) => {
       const row = build("fieldset", "question");
       row.append(build("legend", "question__text", inTurn ? `${index + 1} of ${config.questions.length}: ${question.text}` : question.text));
       const box = build("div", "question__choices");
       const made = question.choices.map((choice) => buildChoice(question, choice));
-      if (made.every((button) => order.includes(button.dataset.key))) made.sort((a, b) => order.indexOf(a.dataset.key) - order.indexOf(b.dataset.key));
+      if (made.every((button) => order.includes(button.dataset.value))) made.sort((a, b) => order.indexOf(a.dataset.value) - order.indexOf(b.dataset.value));
       box.append(...made);
       row.append(box);
       choices.append(row);
@@ -97,41 +107,34 @@ export function createView({ config, keymap, act }) {
     if (keymap.passAll) {
       const all = build("button", "choice choice--pass choice--all");
       all.type = "button";
-      all.append(buildKey(keymap.passAll), build("span", "choice__label", "Pass all"));
+      all.append(build("span", "choice__label", "Pass all"));
+      printKey(all, keymap.passAll, "Pass all");
       all.addEventListener("click", () => act(keymap.bindings.get(keymap.passAll)));
       choices.append(all);
       buttons.push({ button: all });
     }
   }
 
-  function buildHelp() {
-    const list = find("rate-keys");
-    const add = (key, label) => list.append(buildRow(key, label));
-    for (const question of config.questions) {
-      for (const choice of question.choices) {
-        const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
-        if (inTurn && question !== config.questions[0]) continue;
-        if (key) add(key, config.questions.length > 1 && !inTurn ? `${question.text} ${choice.label}` : choice.label);
-      }
+  /** After a rater has chosen another key: every button says it. */
+  function showKeys() {
+    for (const { button, question, value } of buttons) {
+      if (question === undefined) printKey(button, keymap.passAll, "Pass all");
+      else printKey(button, keymap.choiceKeys.get(`${question}\0${value}`), button.querySelector(".choice__label").textContent);
     }
-    if (keymap.passAll) add(keymap.passAll, "Pass all questions");
-    if (keymap.reasonKeys.size) list.append(buildRow(["1", String(keymap.reasonKeys.size)], "Give a reason, before you fail it"));
-    for (const command of COMMANDS) if (keymap.commandKeys.has(command.name)) add(keymap.commandKeys.get(command.name), command.label);
+    for (const button of root.querySelectorAll("[data-command]")) printCommand(button);
+    marksView.showKeys();
+    keysView.show();
   }
 
-  function buildRow(key, label) {
-    const row = build("div", "keys__row");
-    const term = build("dt");
-    term.append(...[key].flat().flatMap((each, index) => (index ? ["–", buildKey(each)] : [buildKey(each)])));
-    row.append(term, build("dd", "", label));
-    return row;
+  function printCommand(button) {
+    const key = keymap.commandKeys.get(button.dataset.command);
+    if (!button.classList.contains("btn--icon")) printKey(button, key);
+    else if (key) button.setAttribute("aria-keyshortcuts", key);
   }
 
   function wireCommands() {
     for (const button of root.querySelectorAll("[data-command]")) {
-      const key = keymap.commandKeys.get(button.dataset.command);
-      if (key && !button.classList.contains("btn--icon")) button.append(buildKey(key));
-      if (key) button.setAttribute("aria-keyshortcuts", key);
+      printCommand(button);
       if (button.dataset.command === "zoom") button.addEventListener("click", () => setZoom(!stage.hasAttribute("data-zoom")));
       else button.addEventListener("click", () => act({ type: button.dataset.command }));
     }
@@ -205,6 +208,7 @@ export function createView({ config, keymap, act }) {
       if (pictures.length > 2) frame.append(build("span", "rate__number", String(index + 1)));
       return frame;
     }));
+    stickerView.clear();
     marksView.showPrompt(item);
     find("rate-bucket").textContent = item.bucket ?? "";
     setPressed(draft);
@@ -224,6 +228,7 @@ export function createView({ config, keymap, act }) {
     }
     box.append(row);
     stage.replaceChildren();
+    stickerView.clear();
     marksView.showPrompt(null);
     find("rate-bucket").textContent = "";
     setState(state);
@@ -232,6 +237,7 @@ export function createView({ config, keymap, act }) {
 
   function showLoading(item) {
     stage.replaceChildren();
+    stickerView.clear();
     marksView.showPrompt(item);
     find("rate-bucket").textContent = item?.bucket ?? "";
     setPressed({});
@@ -389,7 +395,7 @@ export function createView({ config, keymap, act }) {
   }
 
   buildQuestions();
-  buildHelp();
+  keysView.show();
   wireCommands();
   wirePointers();
   setGround(GROUNDS.includes(remember("ground")) ? remember("ground") : "checker");
@@ -403,5 +409,5 @@ export function createView({ config, keymap, act }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, showSoFar, announce, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }

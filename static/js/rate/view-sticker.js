@@ -1,0 +1,125 @@
+// The part of the view that shows a sticker as it will be seen, and what its transparency hides. All of it comes after the paint.
+import { describeEdges, findEdges } from "./edges.js";
+
+const SIZES = [96, 128, 160, 240, 0]; // CSS pixels; 0 is off.
+const MOST_COPIES = 2;
+
+function build(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+/** Reads a picture's bytes. Throws where the browser does not let them be read. */
+function readPicture(picture) {
+  const canvas = build("canvas");
+  canvas.width = picture.naturalWidth;
+  canvas.height = picture.naturalHeight;
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(picture, 0, 0);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+function buildOverlay(found, width, height) {
+  const canvas = build("canvas", "rate__edges");
+  canvas.width = width;
+  canvas.height = height;
+  canvas.setAttribute("aria-hidden", "true");
+  canvas.getContext("2d").putImageData(new ImageData(found.paint, width, height), 0, 0);
+  return canvas;
+}
+
+/** remember(name, value?) keeps a preference; announce(text) says something to those who do not see it. */
+export function createStickerView({ stage, remember, announce }) {
+  const copies = document.getElementById("rate-real");
+  const legend = document.getElementById("rate-legend");
+  const found = new WeakMap(); // Picture -> what its transparency hides, or null where it cannot be read.
+  let size = SIZES.includes(Number(remember("size") ?? NaN)) ? Number(remember("size")) : matchMedia("(min-width: 60rem)").matches ? 128 : 0;
+  let edges = false;
+  let planned = false;
+
+  const pictures = () => [...stage.querySelectorAll(".rate__frame > img")];
+
+  /** On the key path: nothing old stays beside the new picture. */
+  function clear() {
+    copies.replaceChildren();
+    legend.hidden = true;
+    if (planned) return;
+    planned = true;
+    requestAnimationFrame(() => setTimeout(() => {
+      planned = false;
+      paint();
+    }));
+  }
+
+  function paint() {
+    paintCopies();
+    paintEdges();
+  }
+
+  function paintCopies() {
+    copies.hidden = size === 0;
+    document.getElementById("rate-size-name").textContent = size ? `${size} px` : "off";
+    const shown = pictures();
+    if (!size || shown.length > MOST_COPIES) {
+      copies.replaceChildren();
+      return;
+    }
+    copies.replaceChildren(...shown.map((picture) => {
+      const frame = build("div", "rate__copy");
+      const copy = new Image();
+      copy.decoding = "sync";
+      copy.alt = "";
+      copy.src = picture.src;
+      const ratio = picture.naturalWidth / Math.max(1, picture.naturalHeight);
+      copy.width = ratio >= 1 ? size : Math.round(size * ratio);
+      copy.height = ratio >= 1 ? Math.round(size / ratio) : size;
+      frame.append(copy);
+      return frame;
+    }));
+  }
+
+  function look(picture) {
+    if (!found.has(picture)) {
+      try {
+        const image = readPicture(picture);
+        found.set(picture, findEdges(image.data, image.width, image.height));
+      } catch {
+        found.set(picture, null);
+      }
+    }
+    return found.get(picture);
+  }
+
+  function paintEdges() {
+    for (const old of stage.querySelectorAll(".rate__edges")) old.remove();
+    const shown = edges ? pictures() : [];
+    const said = shown.map((picture, index) => {
+      const result = look(picture);
+      if (result) picture.after(buildOverlay(result, picture.naturalWidth, picture.naturalHeight));
+      const words = result ? describeEdges(result) : "The browser does not let its transparency be read.";
+      return shown.length > 1 ? `Sticker ${index + 1}: ${words}` : words;
+    });
+    legend.hidden = said.length === 0;
+    document.getElementById("rate-legend-said").textContent = said.join(" ");
+    return said.join(" ");
+  }
+
+  copies.hidden = size === 0;
+  return {
+    clear,
+    nextSize() {
+      size = SIZES[(SIZES.indexOf(size) + 1) % SIZES.length];
+      remember("size", String(size));
+      paintCopies();
+      announce(size ? `Real size: ${size} pixels` : "Real size: off");
+    },
+    toggleEdges() {
+      edges = !edges;
+      const said = paintEdges();
+      for (const button of document.querySelectorAll('[data-command="edges"]')) button.setAttribute("aria-pressed", String(edges));
+      announce(edges ? said : "Soft edges and holes are no longer shown.");
+    },
+  };
+}
