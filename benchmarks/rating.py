@@ -38,7 +38,7 @@ STATED_JUDGMENTS_A_SECOND = {10_000: 6.5, 100_000: 3.4}
 
 @dataclass
 class Options:
-    """`items` of each campaign; `judgments` that the largest has already, the others in proportion; `folder` to keep."""
+    """`items` of each campaign; `judgments` that the largest has already, while others are half done; `folder` to keep."""
 
     items: list[int] = field(default_factory=lambda: [10_000])
     judgments: int = 15_000
@@ -196,7 +196,7 @@ def _measure_ours(options: Options, address: str) -> Iterator[dict[str, Any]]:
     p95 = {}
     for items in sorted(set(options.items)):
         started = time.perf_counter()
-        judgments = options.judgments * items // largest
+        judgments = options.judgments if items == largest else items * workspace.OVERLAP // 2
         campaign = workspace.make_campaign(
             f"bench-{items}", items=items, judgments=judgments, by=curator, raters=raters
         )

@@ -6,6 +6,7 @@ from django.db import connection, transaction
 
 from accounts.api import create_token
 from accounts.models import Role, Scope, User
+from curation import tallies
 from curation.campaigns import set_raters
 from curation.models import Campaign, CampaignKind, CampaignState, Question
 from curation.rubrics import GUIDELINES, default_questions
@@ -62,7 +63,7 @@ def make_campaign(slug: str, *, items: int, judgments: int, by: User, raters: li
         with connection.cursor() as cursor:
             # Rows are made consistent by construction: keys and guards would be looked at row by row.
             cursor.execute("SET LOCAL session_replication_role = replica")
-            for statement in STATEMENTS:
+            for table, statement in zip(TABLES, STATEMENTS, strict=True):
                 cursor.execute(
                     statement,
                     {
@@ -76,9 +77,12 @@ def make_campaign(slug: str, *, items: int, judgments: int, by: User, raters: li
                         "raters": [rater.pk for rater in raters],
                     },
                 )
+                # Without it the next statement is planned for the few rows that were there before.
+                cursor.execute(f"ANALYZE {table}")
     with connection.cursor() as cursor:
         for table in TABLES:
             cursor.execute(f"VACUUM ANALYZE {table}")
+    tallies.fill(campaign)
     return campaign
 
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Count, F, Q
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -12,11 +12,13 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import signed_in
+from curation import tallies
 from curation.accuracy import accuracy_told
 from curation.adjudications import waiting_in
 from curation.assignments import left_for
 from curation.campaigns import is_blind_for
-from curation.models import Campaign, CampaignState, DatasetVersion, Item, Judgment, JudgmentAction, Outcome, Verdict
+from curation.models import Campaign, CampaignState, DatasetVersion, Judgment, JudgmentAction, Outcome, TallyKind
+from curation.statistics import progress_of
 from generation.models import ModelVersion, PromptSet, Sample
 from jobs.models import Job, JobState, Queue, Worker
 from training.models import Evaluation, TrainingRun
@@ -50,20 +52,22 @@ def rating(user: User) -> dict[str, Any]:
         for campaign in Campaign.objects.rateable_by(user).order_by("opened_at", "id")
     ]
     answered = Judgment.objects.filter(rater=user, action=JudgmentAction.ANSWER, superseded_by=None)
+    mine = user.memberships.values_list("campaign", flat=True)
     today = timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)
     return {
         "campaigns": rateable,
         "next": next((row for row in rateable if row["left"]), None),
         "today": answered.filter(received_at__gte=today).count(),
-        "ever": answered.count(),
+        "ever": tallies.total(mine, TallyKind.ENDED, JudgmentAction.ANSWER, rater_id=user.pk),
     }
 
 
 def stations() -> list[dict[str, Any]]:
     """The loop as six stations with their counts."""
     busy = dict(Job.objects.open().values_list("queue").annotate(n=Count("pk")))
-    open_items = Item.objects.filter(is_open=True, campaign__state=CampaignState.OPEN).count()
-    accepted = Verdict.objects.filter(outcome=Outcome.ACCEPTED).count()
+    states = dict(Campaign.objects.values_list("pk", "state"))
+    open_items = tallies.total((pk for pk, state in states.items() if state == CampaignState.OPEN), TallyKind.OPEN)
+    accepted = tallies.total(states, TallyKind.OUTCOME, Outcome.ACCEPTED)
     running = TrainingRun.objects.filter(job__state=JobState.RUNNING).count()
     return [
         _station("Prompts", "prompt_sets", "file-text", PromptSet.objects.values("slug").distinct().count(), "sets"),
@@ -91,17 +95,13 @@ def campaigns(user: User) -> list[dict[str, Any]]:
     """The open campaigns with how far they are, and what waits there for a curator; of a comparison in which this person
     judges, not that."""
     rows = Campaign.objects.filter(state__in=[CampaignState.OPEN, CampaignState.PAUSED]).order_by("-id")[:8]
-    counts = {
-        row["pk"]: row
-        for row in Campaign.objects.filter(pk__in=[campaign.pk for campaign in rows])
-        .values("pk")
-        .annotate(
-            total=Count("items", filter=Q(items__is_gold=False), distinct=True),
-            done=Count("items", filter=Q(items__judged__gte=F("overlap")), distinct=True),
-        )
-    }
+    progress = progress_of(rows)
     waiting = waiting_in([campaign for campaign in rows if not is_blind_for(campaign, user)])
-    return [{"campaign": campaign, "waiting": waiting.get(campaign.pk), **counts[campaign.pk]} for campaign in rows]
+    return [
+        {"campaign": row, "waiting": waiting.get(row.pk), "total": each.items, "done": each.done}
+        for row in rows
+        for each in [progress[row.pk]]
+    ]
 
 
 def next_step(user: User) -> dict[str, str] | None:

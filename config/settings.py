@@ -235,6 +235,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": JOB_SWEEP_SECONDS,
         "options": {"queue": "control", "expires": JOB_SWEEP_SECONDS * 2},
     },
+    "fold": {"task": "curation.fold_tallies", "schedule": 5, "options": {"queue": "control", "expires": 10}},
 }
 CODE_VERSION = env_str("CODE_VERSION", "0.1.0")
 

@@ -6,14 +6,16 @@ win rate of a comparison.
 """
 
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
+from curation import tallies
 from curation.campaigns import is_blind_for
 from curation.malformed import Malformed
 from curation.models import (
@@ -25,6 +27,7 @@ from curation.models import (
     ItemSample,
     Judgment,
     JudgmentAction,
+    TallyKind,
     Verdict,
 )
 from curation.submissions import check_answers
@@ -68,13 +71,11 @@ def standing_flags() -> QuerySet[Judgment]:
 
 def waiting_in(campaigns: Iterable[Campaign]) -> dict[int, Waiting]:
     """Campaign id -> what waits there, for all of them at once. An item that is both split and reported counts as split."""
+    found: defaultdict[int, dict[str, int]] = defaultdict(dict)
     pks = [campaign.pk for campaign in campaigns]
-    open_items = Item.objects.to_decide().filter(campaign__in=pks, adjudicated="").order_by()
-    contested = Verdict.objects.filter(item=OuterRef("pk"), contested=True)
-    flags = standing_flags().filter(item=OuterRef("pk"))
-    split = _count(open_items.filter(Exists(contested)))
-    flagged = _count(open_items.filter(Exists(flags)).exclude(Exists(contested)))
-    return {pk: Waiting(split.get(pk, 0), flagged.get(pk, 0)) for pk in pks}
+    for of, (n, _) in tallies.read(pks, TallyKind.SPLIT, TallyKind.FLAGGED).items():
+        found[of.campaign_id][of.what] = n
+    return {pk: Waiting(**found[pk]) for pk in pks}
 
 
 def order_for(item: Item, by: User) -> list[int]:
@@ -173,9 +174,6 @@ def _append(
 
 
 def _settle(item: Item) -> None:
-    Item.objects.filter(pk=item.pk).update(adjudicated=item.adjudicated)
-    refresh_verdicts(item.campaign, [item])
-
-
-def _count(items: QuerySet[Item]) -> dict[int, int]:
-    return dict(items.values_list("campaign").annotate(count=Count("pk")))
+    with tallies.kept([item.pk]):
+        Item.objects.filter(pk=item.pk).update(adjudicated=item.adjudicated)
+        refresh_verdicts(item.campaign, [item])

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from django.db import connection
 from numpy.typing import NDArray
 
-from curation.models import Campaign, Question
-from curation.verdicts import MAJORITY
+from curation import tallies
+from curation.models import Campaign, Question, TallyKind
 
 RESAMPLES = 1000
 Numbers = NDArray[np.float64]
@@ -54,32 +53,14 @@ class Pattern:
 def agreement_by_bucket(campaign: Campaign, questions: Sequence[Question]) -> list[tuple[str, list[Agreement]]]:
     """(bucket, one Agreement a question), the buckets in order of their names and then all of them together as "all"."""
     found: dict[tuple[str, str], list[Pattern]] = {}
-    for bucket, question, counts, items in _patterns(campaign):
-        pattern = Pattern({value: int(count) for value, count in counts.items()}, items)
-        for name in (bucket, None):
-            found.setdefault((question, name if name is not None else "\0all"), []).append(pattern)
+    # However many items there are, their patterns are few. They come sorted, so that the interval is always the same.
+    for of, (items, _) in sorted(tallies.read([campaign.pk], TallyKind.PATTERN).items()):
+        pattern = Pattern(json.loads(of.key), items)
+        for name in (of.bucket, "\0all"):
+            found.setdefault((of.question, name), []).append(pattern)
     buckets = sorted({name for _, name in found if name != "\0all"})
     rows = [(name or "no bucket", [measure(found.get((q.name, name), [])) for q in questions]) for name in buckets]
     return [*rows, ("all", [measure(found.get((q.name, "\0all"), [])) for q in questions])]
-
-
-def _patterns(campaign: Campaign) -> list[tuple[str, str, dict[str, int], int]]:
-    """(bucket, question, tally, number of items): however many items there are, their tallies are few."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT i.bucket, question.key, question.value::text, count(*)
-            FROM curation_verdict v JOIN curation_item i ON i.id = v.item_id, LATERAL jsonb_each(v.tallies) question
-            WHERE v.rule = %s AND i.campaign_id = %s AND v.judgments > 1
-            GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-            """,
-            [MAJORITY, campaign.pk],
-        )
-        return [(bucket, question, _decoded(tally), items) for bucket, question, tally, items in cursor.fetchall()]
-
-
-def _decoded(tally: str) -> dict[str, int]:
-    return dict(json.loads(tally))
 
 
 def measure(patterns: Iterable[Pattern], resamples: int = RESAMPLES) -> Agreement:

@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
+from curation import tallies
 from curation.gold import active_gold, unseen_gold
 from curation.mixing import count_gold, gold_among, mix
 from curation.models import (
@@ -24,6 +25,8 @@ from curation.models import (
     Item,
     ItemSample,
     Judgment,
+    JudgmentAction,
+    TallyKind,
 )
 
 MAX_COUNT = 50
@@ -62,16 +65,41 @@ def lease_items(campaign: Campaign, rater: User, count: int) -> list[Assignment]
 
 
 def left_for(campaign: Campaign, rater: User) -> int:
-    """How many items this rater could still judge now, those held included, and the gold items that would come among them."""
-    own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign).count()
-    free: int = campaign.items.free_for(rater, campaign.overlap).count()
-    return own + free + _gold_ahead(campaign, rater, free)
+    """How many items this rater could still judge now, those held included, and the gold items that would come among them.
+
+    Of the campaign's own items these are the open ones, less those that the rater is through with, less those whose last places
+    others hold just now.
+    """
+    open_items = tallies.total([campaign.pk], TallyKind.OPEN)
+    through_with = tallies.total([campaign.pk], TallyKind.WAITING, rater_id=rater.pk)
+    ordinary = open_items - through_with - _taken(campaign, rater)
+    own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
+    gold = own.filter(item__is_gold=True).count()
+    return ordinary + gold + _gold_ahead(campaign, rater, ordinary - (own.count() - gold))
 
 
 def done_by(campaign: Campaign, rater: User) -> int:
     """How many items this rater is through with: judged, skipped or flagged."""
-    through = [AssignmentState.JUDGED, AssignmentState.RELEASED]
-    return Assignment.objects.filter(rater=rater, item__campaign=campaign, state__in=through).count()
+    ended = tallies.read([campaign.pk], TallyKind.ENDED, rater_id=rater.pk)
+    return sum(n for of, (n, _) in ended.items() if of.key != JudgmentAction.UNDO)
+
+
+def _taken(campaign: Campaign, rater: User) -> int:
+    """How many open items others hold all missing places of, this rater having none there. Live leases are few: each rater
+    has some dozens."""
+    mine = Assignment.objects.filter(item=OuterRef("item"), rater=rater).exclude(
+        state=AssignmentState.LEASED, expires_at__lte=Now()
+    )
+    held = (
+        Assignment.objects.live()
+        .filter(item__campaign=campaign, item__is_open=True)
+        .exclude(rater=rater)
+        .filter(~Exists(mine))
+        .order_by()
+        .values("item", "item__judged")
+        .annotate(others=Count("pk"))
+    )
+    return held.filter(others__gte=campaign.overlap - F("item__judged")).count()
 
 
 def _as_it_is(campaign: Campaign) -> Any:

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from django.utils.text import slugify
 
 from accounts.models import User
+from curation import tallies
 from curation.models import (
     Campaign,
     CampaignEvent,
@@ -225,6 +226,7 @@ def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) 
         ],
         batch_size=CHUNK,
     )
+    tallies.fill(campaign)
 
 
 @transaction.atomic

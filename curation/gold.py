@@ -9,6 +9,7 @@ from django.db.models import Exists, Max, OuterRef, QuerySet
 from django.db.models.functions import Now
 
 from accounts.models import User
+from curation import tallies
 from curation.models import (
     Assignment,
     Campaign,
@@ -58,8 +59,9 @@ def mark_gold(item: Item, answers: Mapping[str, str], *, by: User) -> GoldItem:
             # What came in while it was no gold item is not measured by it.
             changed |= {"retired_at": None, "created_at": Now()}
         GoldItem.objects.filter(pk=gold.pk).update(**changed)
-    Item.objects.filter(pk=locked.pk).update(is_gold=True, is_open=False, judged=0)
-    Verdict.objects.filter(item=locked).delete()
+    with tallies.kept([locked.pk]):
+        Item.objects.filter(pk=locked.pk).update(is_gold=True, is_open=False, judged=0)
+        Verdict.objects.filter(item=locked).delete()
     _note(campaign, by, marked=[locked.pk])
     gold.refresh_from_db()
     return gold
@@ -73,8 +75,9 @@ def retire_gold(gold: GoldItem, *, by: User) -> bool:
     if not GoldItem.objects.filter(pk=gold.pk, retired_at=None).update(retired_at=Now()):
         return False
     if gold.source_id is None:
-        Item.objects.filter(pk=item.pk).update(is_gold=False)
-        refresh_verdicts(item.campaign, [item])
+        with tallies.kept([item.pk]):
+            Item.objects.filter(pk=item.pk).update(is_gold=False)
+            refresh_verdicts(item.campaign, [item])
     _note(item.campaign, by, retired=[item.pk])
     return True
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from django.db import connection, transaction
 from django.db.models import Count, F, Q
 
+from curation import tallies
 from curation.manifests import manifest_of, read_manifest
 from curation.models import (
     Adjudication,
@@ -25,6 +26,7 @@ from curation.models import (
 from curation.verdicts import MAJORITY, Answer, decide, decide_alone, is_contested, standing_answers, tally
 
 CHUNK = 500
+MOST_COUNTS_NAMED = 20
 
 
 def problems() -> Iterator[str]:
@@ -34,6 +36,11 @@ def problems() -> Iterator[str]:
         yield f"{count} verdicts are on gold items, which have none."
     for campaign in Campaign.objects.order_by("pk"):
         yield from _item_problems(campaign)
+        for of in tallies.differences(campaign)[:MOST_COUNTS_NAMED]:
+            yield (
+                f"The count “{of.what}” of campaign “{campaign}” (rater {of.rater_id}, bucket “{of.bucket}”, "
+                f"question “{of.question}”, “{of.key}”) is not what its rows add up to."
+            )
     for version in DatasetVersion.objects.select_related("dataset").order_by("pk"):
         yield from version_problems(version)
 

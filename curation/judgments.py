@@ -11,6 +11,7 @@ from django.db.models import BooleanField, Case, Value, When
 from django.db.models.functions import Now
 
 from accounts.models import User
+from curation import tallies
 from curation.details import check_details, prompt_words
 from curation.malformed import Malformed
 from curation.models import Assignment, AssignmentState, Item, Judgment, JudgmentAction, Question
@@ -56,12 +57,32 @@ def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
         except Malformed as fault:
             results[index] = Result(echo_id(row), REJECTED, fault.args[0])
     if submissions:
+        echoes = {index: echo_id(rows[index]) for index in submissions}
         with transaction.atomic():
-            desk = _open_desk(rater, submissions.values())
-            for index, submission in submissions.items():
-                results[index] = _take(desk, submission, echo_id(rows[index]))
-            _settle(desk)
+            results |= _take_all(rater, submissions, echoes)
     return [results[index] for index in range(len(rows))]
+
+
+def _take_all(rater: User, submissions: dict[int, Submission], echoes: dict[int, str | None]) -> dict[int, Result]:
+    desk = _open_desk(rater, submissions.values())
+    with tallies.kept({row.item_id for row in desk.assignments.values()}):
+        for last in range(len(submissions), -1, -1):
+            try:
+                with transaction.atomic():
+                    results = {index: _take(desk, each, echoes[index]) for index, each in submissions.items()}
+                    for number, judgment in enumerate(desk.stored):
+                        # Those of one batch come in at one moment, and stay in their order.
+                        judgment.received_at = Now() + timedelta(microseconds=number)
+                    Judgment.objects.bulk_create(desk.stored)
+                break
+            except IntegrityError:
+                # Another request stored one of these very ids, for an assignment that our locks do not cover. A new desk
+                # knows that id, so that each round is about one row less.
+                if not last:
+                    raise
+                desk = _open_desk(rater, submissions.values())
+        _settle(desk)
+    return results
 
 
 @dataclass
@@ -74,6 +95,7 @@ class _Desk:
     latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
     questions: dict[int, list[Question]]  # By campaign.
     touched: dict[int, Assignment] = field(default_factory=dict)
+    stored: list[Judgment] = field(default_factory=list)
 
 
 def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
@@ -114,12 +136,6 @@ def _take(desk: _Desk, submission: Submission, echo: str | None) -> Result:
         judgment = _draft(desk, submission)
     except Malformed as fault:
         return Result(echo, REJECTED, fault.args[0])
-    try:
-        with transaction.atomic():
-            judgment.save(force_insert=True)
-    except IntegrityError:
-        # Another request stored this very id, for an assignment that our locks do not cover.
-        return Result(echo, REJECTED, "This id was used for another judgment.")
     _note(desk, judgment)
     return Result(echo, STORED)
 
@@ -183,6 +199,9 @@ def _check_supersedes(desk: _Desk, submission: Submission, assignment: Assignmen
     if latest is not None and submission.supersedes == latest.pk:
         return
     assert submission.supersedes is not None
+    earlier = desk.known.get(submission.supersedes)
+    if earlier is not None and earlier.assignment_id == assignment.pk:
+        return
     if not Judgment.objects.filter(pk=submission.supersedes, assignment=assignment, rater=desk.rater).exists():
         raise Malformed("The judgment that this one supersedes is not known.")
 
@@ -206,6 +225,7 @@ def _note(desk: _Desk, judgment: Judgment) -> None:
     if assignment.state == AssignmentState.LEASED:
         # The undo gives the lease anew, so that an answer that came along with it is in time.
         assignment.in_time = _has_place(assignment)  # type: ignore[attr-defined]
+    desk.stored.append(judgment)
     desk.latest[assignment.pk] = judgment
     desk.known[judgment.pk] = judgment
     desk.touched[assignment.pk] = assignment

@@ -37,6 +37,7 @@ from curation.models.judging import (
     Verdict,
 )
 from curation.models.keys import RatingKeys
+from curation.models.tallies import Tally, TallyKind
 
 __all__ = [
     "Adjudication",
@@ -69,5 +70,7 @@ __all__ = [
     "Outcome",
     "Question",
     "RatingKeys",
+    "Tally",
+    "TallyKind",
     "Verdict",
 ]

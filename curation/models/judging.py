@@ -146,6 +146,7 @@ class Assignment(models.Model):
         indexes = [
             models.Index(fields=["item", "expires_at"], name="assignment_live", condition=Q(state="leased")),
             models.Index(fields=["rater", "expires_at"], name="assignment_held", condition=Q(state="leased")),
+            models.Index(fields=["expires_at"], name="assignment_expiry", condition=Q(state="leased")),
         ]
         constraints = [models.UniqueConstraint(fields=["item", "rater"], name="assignment_once_a_rater")]
 

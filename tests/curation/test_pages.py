@@ -406,7 +406,7 @@ def test_version_is_verified_and_downloaded(curator, version):
 # --- Lists ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "queries"), [("campaigns", 6), ("samples", 8), ("datasets", 4)])
+@pytest.mark.parametrize(("name", "queries"), [("campaigns", 4), ("samples", 8), ("datasets", 4)])
 @pytest.mark.parametrize("rows", [1, 3])
 def test_lists_ask_as_often_for_one_row_as_for_three(curator, rater, django_assert_num_queries, name, queries, rows):
     for _ in range(rows):

@@ -1,0 +1,196 @@
+"""Tallies: counts of items and judgments that are kept beside them, so that no page counts millions of rows.
+
+The contract: whoever adds judgments, or changes a verdict, the state of an assignment, or an item (`judged`, `is_open`,
+`adjudicated`, its bucket), does so inside `with kept(items)`, in a transaction that holds the locks on these items; whoever
+adds items calls `fill` afterwards. `manage.py verify` compares all counts with the rows, `manage.py recount` makes them anew.
+
+What is counted stands in one statement, COUNTS, which says what the rows of some items add up to: `kept` takes it before and
+after a change and writes down the difference, `fill` and `differences` take it for a whole campaign.
+"""
+
+# ruff: noqa: S608 (Statements are put together from this module's own constants.)
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import NamedTuple
+
+from django.db import connection, transaction
+
+from curation.models import Campaign, Tally, TallyKind
+
+# Any constant, known to nobody else who takes advisory locks in this database.
+LOCK = 0x61_74_65_6C_02
+# A pause is no thinking: a decision that took longer than this does not count.
+LONGEST_DECISION_SECONDS = 600
+
+Count = tuple[int, datetime | None]
+
+
+class Key(NamedTuple):
+    """What is counted: everything of a Tally but the number."""
+
+    campaign_id: int
+    rater_id: int
+    what: str
+    bucket: str
+    question: str
+    key: str
+
+
+COUNTS = """
+WITH chosen AS MATERIALIZED (
+    SELECT id, campaign_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
+), given AS MATERIALIZED (
+    SELECT i.campaign_id, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.late, j.received_at, later.id IS NULL AS stands,
+           extract(epoch FROM j.decided_at - j.shown_at) AS seconds
+    FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
+    LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
+), answered AS (
+    SELECT given.*, answer.key AS question, answer.value FROM given, LATERAL jsonb_each_text(answers) answer
+    WHERE stands AND action = 'answer'
+), compared AS (
+    SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
+           sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others
+    FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind <> 'compare'
+    JOIN curation_verdict v ON v.item_id = a.item_id AND v.rule = 'majority'
+    JOIN LATERAL jsonb_each(v.tallies) tally ON tally.key = a.question
+    GROUP BY 1, 2
+), counts (campaign_id, rater_id, what, bucket, question, key, n, at) AS (
+    SELECT campaign_id, 0::bigint, CASE WHEN is_open THEN 'open' ELSE 'done' END, bucket, '', judged::text, count(*),
+           NULL::timestamptz
+    FROM chosen WHERE NOT is_gold GROUP BY 1, 3, 4, 6
+    UNION ALL
+    SELECT i.campaign_id, 0, 'outcome', i.bucket, '', v.outcome, count(*), NULL
+    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id AND v.rule = 'majority' GROUP BY 1, 4, 6
+    UNION ALL
+    SELECT i.campaign_id, 0, CASE WHEN v.contested THEN 'split' ELSE 'flagged' END, '', '', '', count(*), NULL
+    FROM chosen i LEFT JOIN curation_verdict v ON v.item_id = i.id AND v.rule = 'majority'
+    WHERE i.adjudicated = '' AND NOT i.is_gold AND (v.contested OR i.id IN (SELECT item_id FROM given WHERE stands AND action = 'flag'))
+    GROUP BY 1, 3
+    UNION ALL
+    SELECT i.campaign_id, 0, 'pattern', i.bucket, asked.key, asked.value::text, count(*), NULL
+    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id AND v.rule = 'majority', LATERAL jsonb_each(v.tallies) asked
+    WHERE asked.value <> '{{}}' GROUP BY 1, 4, 5, 6
+    UNION ALL
+    SELECT campaign_id, 0, 'minute', '', '', floor(extract(epoch FROM received_at) / 60)::bigint::text, count(*), NULL
+    FROM given WHERE action = 'answer' AND NOT is_gold GROUP BY 1, 6
+    UNION ALL
+    SELECT campaign_id, rater_id, 'seen', '', '', '', count(*), max(received_at) FROM given GROUP BY 1, 2
+    UNION ALL
+    SELECT campaign_id, rater_id, 'ended', '', '', action, count(*), NULL FROM given WHERE stands GROUP BY 1, 2, 6
+    UNION ALL
+    SELECT campaign_id, rater_id, 'late', '', '', '', count(*), NULL FROM given WHERE stands AND late GROUP BY 1, 2
+    UNION ALL
+    SELECT campaign_id, rater_id, 'said', '', question, value, count(*), NULL FROM answered GROUP BY 1, 2, 5, 6
+    UNION ALL
+    SELECT campaign_id, rater_id, 'seconds', '', '',
+           round(seconds, CASE WHEN seconds < 10 THEN 1 WHEN seconds < 100 THEN 0 ELSE -1 END)::text, count(*), NULL
+    FROM given WHERE stands AND action = 'answer' AND seconds BETWEEN 0 AND {longest} GROUP BY 1, 2, 6
+    UNION ALL
+    SELECT campaign_id, rater_id, what, '', '', '', n, NULL
+    FROM compared, LATERAL (VALUES ('agreed', agreed), ('compared', others)) each (what, n) WHERE n <> 0
+    UNION ALL
+    SELECT i.campaign_id, a.rater_id, 'waiting', '', '', '', count(*), NULL
+    FROM chosen i JOIN curation_assignment a ON a.item_id = i.id
+    WHERE i.is_open AND a.state IN ('judged', 'released') GROUP BY 1, 2
+)
+"""
+OF_ITEMS = COUNTS.format(which="id = ANY(%s)", longest=LONGEST_DECISION_SECONDS)
+OF_CAMPAIGN = COUNTS.format(which="campaign_id = %s", longest=LONGEST_DECISION_SECONDS)
+COLUMNS = "campaign_id, rater_id, what, bucket, question, key"
+
+
+@contextmanager
+def kept(items: Collection[int]) -> Iterator[None]:
+    """Bring the counts into line with what the block changes about these items, whose rows the caller has locked."""
+    pks = sorted(items)
+    before = _count(pks)
+    yield
+    after = _count(pks)
+    changes = []
+    for key in before.keys() | after.keys():
+        (n, at), (n_before, at_before) = after.get(key, (0, None)), before.get(key, (0, None))
+        if n != n_before or at != at_before:
+            changes.append(Tally(**key._asdict(), n=n - n_before, at=at if at != at_before else None))
+    Tally.objects.bulk_create(changes)
+
+
+def fill(campaign: Campaign) -> None:
+    """Count the whole campaign anew. While judgments may come in, call it with all its items locked."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Sums that a fold is about to write would come on top.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        Tally.objects.filter(campaign=campaign).delete()
+        cursor.execute(
+            f"{OF_CAMPAIGN} INSERT INTO curation_tally ({COLUMNS}, n, at, is_folded) SELECT {COLUMNS}, n, at, true FROM counts",
+            [campaign.pk],
+        )
+
+
+def fold() -> int | None:
+    """Add up what changes have added since the last time, and return how many rows that were; None where another is at it.
+
+    One statement takes the rows away and puts their sums in their place, so that no reader sees neither or both.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
+        if not cursor.fetchone()[0]:
+            return None
+        cursor.execute(
+            f"""
+            WITH changed AS (
+                SELECT DISTINCT {COLUMNS} FROM curation_tally WHERE NOT is_folded
+            ), gone AS (
+                DELETE FROM curation_tally t USING changed c
+                WHERE t.what = c.what AND t.campaign_id = c.campaign_id AND t.rater_id = c.rater_id
+                  AND t.bucket = c.bucket AND t.question = c.question AND t.key = c.key
+                RETURNING t.*
+            ), sums AS (
+                INSERT INTO curation_tally ({COLUMNS}, n, at, is_folded)
+                SELECT {COLUMNS}, sum(n), max(at), true FROM gone GROUP BY {COLUMNS} HAVING sum(n) <> 0
+            )
+            SELECT count(*) FROM gone
+            """
+        )
+        return int(cursor.fetchone()[0])
+
+
+def read(campaigns: Iterable[int], *what: TallyKind, rater_id: int | None = None) -> dict[Key, Count]:
+    """The counts of these kinds for these campaigns (ids), of one rater or of all: Key -> (number, time of the last)."""
+    one = "" if rater_id is None else "AND rater_id = %s"
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {COLUMNS}, sum(n)::bigint, max(at) FROM curation_tally "
+            f"WHERE what = ANY(%s) AND campaign_id = ANY(%s) {one} GROUP BY {COLUMNS} HAVING sum(n) <> 0",
+            [[str(kind) for kind in what], list(campaigns), *([] if rater_id is None else [rater_id])],
+        )
+        return {Key(*row[:6]): (row[6], row[7]) for row in cursor.fetchall()}
+
+
+def total(campaigns: Iterable[int], what: TallyKind, key: str | None = None, rater_id: int | None = None) -> int:
+    """The sum of the counts of one kind, of one key or of all."""
+    found = read(campaigns, what, rater_id=rater_id)
+    return sum(n for name, (n, _) in found.items() if key is None or name.key == key)
+
+
+def differences(campaign: Campaign) -> list[Key]:
+    """Which counts of the campaign are not what its rows add up to. One statement sees both at one moment."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""
+            {OF_CAMPAIGN}, kept AS (
+                SELECT {COLUMNS}, sum(n) AS n, max(at) AS at FROM curation_tally WHERE campaign_id = %s
+                GROUP BY {COLUMNS} HAVING sum(n) <> 0)
+            SELECT {COLUMNS} FROM counts FULL JOIN kept USING ({COLUMNS})
+            WHERE counts.n IS DISTINCT FROM kept.n OR counts.at IS DISTINCT FROM kept.at ORDER BY {COLUMNS}
+            """,
+            [campaign.pk, campaign.pk],
+        )
+        return [Key(*row) for row in cursor.fetchall()]
+
+
+def _count(items: list[int]) -> dict[Key, Count]:
+    with connection.cursor() as cursor:
+        cursor.execute(f"{OF_ITEMS} SELECT {COLUMNS}, n::bigint, at FROM counts", [items])
+        return {Key(*row[:6]): (row[6], row[7]) for row in cursor.fetchall()}

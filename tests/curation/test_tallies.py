@@ -1,0 +1,182 @@
+import io
+from collections import Counter
+from importlib import import_module
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from config.home import rating, stations
+from curation import tallies
+from curation.adjudications import adjudicate, undo_adjudication, waiting_in
+from curation.assignments import _gold_ahead, done_by, lease_items, left_for
+from curation.gold import mark_gold, retire_gold
+from curation.judgments import record_judgments
+from curation.models import Assignment, Item, Judgment, Tally, TallyKind, Verdict
+from curation.statistics import _median, judgments_curve, progress_of, rater_rows, recent_rate
+from tests.curation.factories import judge_all, make_campaign, make_comparison, make_rater, make_row
+from tests.curation.test_leases import expire, make_pairs
+
+pytestmark = pytest.mark.django_db
+
+
+def judge(rater, row, value="pass", **fields):
+    answers = {"alignment": value} if fields.get("action", "answer") == "answer" else {}
+    made = make_row(row, answers, **fields)
+    (result,) = record_judgments(rater, [made])
+    assert result.status == "stored", result
+    return made["id"]
+
+
+@pytest.fixture
+def worked():
+    """Three raters and five items: answers, a correction, an undo, a skip, a flag, a late answer and a curator's decision."""
+    raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=5, raters=raters, overlap=2)
+    first, second, _third = raters
+    held = lease_items(campaign, first, 5)
+    corrected = judge(first, held[0])
+    judge(first, held[0], "fail", supersedes=corrected)
+    undone = judge(first, held[1])
+    judge(first, held[1], action="undo", supersedes=undone)
+    judge(first, held[2], action="skip")
+    expire(held[3])
+    judge(first, held[3])
+    theirs = lease_items(campaign, second, 5)
+    judge(second, theirs[0])
+    judge(second, theirs[2], action="flag")
+    judge(second, theirs[3], "fail")
+    decided = adjudicate(held[0].item, by=campaign.created_by, answers={"alignment": "pass"})
+    undo_adjudication(decided, by=campaign.created_by)
+    mark_gold(theirs[3].item, {"alignment": "pass"}, by=campaign.created_by)
+    retire_gold(mark_gold(theirs[1].item, {"alignment": "pass"}, by=campaign.created_by), by=campaign.created_by)
+    return campaign, raters
+
+
+def test_counts_are_what_the_rows_add_up_to_before_and_after_they_are_folded(worked):
+    campaign, _ = worked
+    assert tallies.differences(campaign) == []
+    before = tallies.read([campaign.pk], *TallyKind)
+    loose = Tally.objects.filter(is_folded=False).count()
+    assert loose > 0
+    assert tallies.fold() >= loose
+    assert tallies.fold() == 0
+    assert not Tally.objects.filter(is_folded=False).exists()
+    assert Tally.objects.count() == len(before)
+    assert tallies.read([campaign.pk], *TallyKind) == before
+    assert tallies.differences(campaign) == []
+
+
+def test_counts_say_who_did_what(worked):
+    campaign, (first, second, third) = worked
+    rows = {row["rater"]: row for row in rater_rows(campaign)}
+    # What was said of gold is said, too.
+    figures = ("answers", "skips", "flags", "late")
+    assert {rater: tuple(row[name] for name in figures) for rater, row in rows.items()} == {
+        first: (2, 1, 0, 1),
+        second: (2, 0, 1, 0),
+        third: (0, 0, 0, 0),
+    }
+    assert [(row["agreement"].k, row["agreement"].n) for row in (rows[first], rows[second])] == [(0, 1), (0, 1)]
+    assert rows[third]["agreement"] is None
+    assert {row["median_seconds"] for row in (rows[first], rows[second])} == {2.0}
+    assert rows[second]["last_at"] == Judgment.objects.filter(rater=second).latest("received_at").received_at
+    assert waiting_in([campaign])[campaign.pk].split == 1
+    assert waiting_in([campaign])[campaign.pk].flagged == 1
+    progress = progress_of([campaign])[campaign.pk]
+    assert (progress.items, progress.done, progress.judgments, progress.wanted) == (4, 1, 2, 8)
+    assert recent_rate(campaign) == Judgment.objects.filter(action="answer", item__is_gold=False).count() / 10
+
+
+def test_left_and_done_are_what_a_rater_could_count(worked):
+    campaign, raters = worked
+    for rater in raters:
+        own = Assignment.objects.live().filter(rater=rater, item__is_open=True).count()
+        free = campaign.items.free_for(rater, campaign.overlap).count()
+        assert left_for(campaign, rater) == own + free + _gold_ahead(campaign, rater, free)
+        through = Assignment.objects.filter(rater=rater, state__in=["judged", "released"])
+        assert done_by(campaign, rater) == through.count()
+    assert [done_by(campaign, rater) for rater in raters] == [3, 3, 0]
+    assert rating(raters[0])["ever"] == 2
+    (row,) = rating(raters[0])["campaigns"]
+    assert (row["campaign"], row["left"]) == (campaign, left_for(campaign, raters[0]))
+
+
+def test_places_that_others_hold_are_not_left():
+    first, second, _third = raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=4, raters=raters, overlap=2)
+    lease_items(campaign, first, 2)
+    judge(second, lease_items(campaign, second, 1)[0])
+    assert [left_for(campaign, rater) for rater in raters] == [4, 3, 3]
+    expire(*Assignment.objects.filter(rater=first))
+    assert [left_for(campaign, rater) for rater in raters] == [4, 3, 4]
+
+
+def test_comparison_counts_sides_as_they_were_shown():
+    campaign = make_comparison(make_pairs(3), ["candidate", "baseline", "tie"])
+    assert tallies.differences(campaign) == []
+    (row,) = rater_rows(campaign)
+    lefts = Judgment.objects.filter(answers__preference="left").count()
+    assert (row["left"].k, row["left"].n, row["agreement"]) == (lefts, 2, None)
+
+
+def test_verify_finds_a_wrong_count_and_recount_makes_it_right(worked):
+    campaign, _ = worked
+    Item.objects.filter(campaign=campaign, position=4).update(bucket="elsewhere")
+    with pytest.raises(CommandError):
+        call_command("verify", stdout=(said := io.StringIO()))
+    assert "bucket “elsewhere”" in said.getvalue()
+    call_command("recount", stdout=(said := io.StringIO()))
+    assert said.getvalue() == f"{campaign}: 2 counts were wrong.\n"
+    call_command("recount", stdout=(said := io.StringIO()))
+    assert said.getvalue() == f"{campaign}: all counts are right.\n"
+    assert tallies.differences(campaign) == []
+
+
+def test_nothing_is_counted_for_what_is_not_stored():
+    rater = make_rater()
+    campaign = make_campaign(items=1, raters=[rater])
+    held = lease_items(campaign, rater, 1)[0]
+    before = tallies.read([campaign.pk], *TallyKind)
+    rows = [make_row(held, {"alignment": "maybe"}), make_row(held, id="no uuid"), make_row(10**9)]
+    assert {result.status for result in record_judgments(rater, rows)} == {"rejected"}
+    assert tallies.read([campaign.pk], *TallyKind) == before
+    row = make_row(held)
+    assert [result.status for result in record_judgments(rater, [row, row])] == ["stored", "duplicate"]
+    assert tallies.total([campaign.pk], TallyKind.ENDED) == 1
+
+
+def test_long_campaign_has_its_curve_from_the_minutes():
+    rater = make_rater()
+    campaign = make_campaign(items=1, raters=[rater])
+    Tally.objects.bulk_create(
+        Tally(campaign=campaign, what=TallyKind.MINUTE, key=str(29_000_000 + 3 * number), n=20) for number in range(300)
+    )
+    points = judgments_curve(campaign)["series"][0]["points"]
+    assert (points[0], points[-1], len(points)) == ([0.0, 0], [round(898 / 60, 3), 6000], 121)
+    assert points == sorted(points)
+
+
+def test_station_counts_what_is_accepted():
+    rater = make_rater()
+    campaign = make_campaign(items=3, raters=[rater])
+    judge_all(campaign, rater)
+    found = {station["label"]: station for station in stations()}
+    assert found["Verdicts"]["count"] == 3 == Verdict.objects.filter(outcome="accepted").count()
+
+
+@pytest.mark.parametrize(
+    ("values", "middle"),
+    [({}, None), ({1.5: 1}, 1.5), ({1.0: 1, 2.0: 1}, 1.5), ({3.0: 2, 1.0: 1}, 3.0), ({1.0: 2, 9.0: 2}, 5.0)],
+)
+def test_median_of_counted_values(values, middle):
+    assert _median(Counter(values)) == middle
+
+
+def test_migration_counts_what_was_there_before(worked):
+    campaign, _ = worked
+    expected = tallies.read([campaign.pk], *TallyKind)
+    Tally.objects.all().delete()
+    with connection.cursor() as cursor:
+        cursor.execute(import_module("curation.migrations.0008_tallies").FILL)
+    assert tallies.read([campaign.pk], *TallyKind) == expected
