@@ -8,7 +8,7 @@ from generation.admin import ReadOnlyAdmin
 
 @admin.register(Campaign)
 class CampaignAdmin(ReadOnlyAdmin):
-    list_display = ["slug", "name", "kind", "state", "overlap", "created_by", "created_at"]
+    list_display = ["slug", "name", "kind", "state", "rule", "overlap", "created_by", "created_at"]
     list_select_related = ["created_by"]
     search_fields = ["slug", "name"]
 
@@ -41,7 +41,7 @@ class VerdictAdmin(ReadOnlyAdmin):
 
 @admin.register(Dataset)
 class DatasetAdmin(ReadOnlyAdmin):
-    list_display = ["slug", "name", "kind", "rule", "created_by", "created_at"]
+    list_display = ["slug", "name", "kind", "created_by", "created_at"]
     list_select_related = ["created_by"]
 
 

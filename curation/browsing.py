@@ -8,7 +8,6 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from curation.datasets import SELECTABLE
 from curation.models import Campaign, ItemSample, Outcome, Verdict
-from curation.verdicts import MAJORITY
 from generation.models import Sample
 
 DECIDED = (Outcome.ACCEPTED, Outcome.REJECTED, Outcome.SPLIT)
@@ -40,7 +39,6 @@ def find_samples(samples: QuerySet[Sample], filters: Mapping[str, Any]) -> Query
 def marks_of(samples: Iterable[Sample], campaign: Campaign | None = None) -> dict[int, str]:
     """Sample id -> pass, fail or split, where something has been decided. Of several campaigns the strictest counts."""
     rows = Verdict.objects.filter(
-        rule=MAJORITY,
         outcome__in=DECIDED,
         item__campaign__kind__in=SELECTABLE,
         item__item_samples__sample__in=[sample.pk for sample in samples],
@@ -55,4 +53,4 @@ def marks_of(samples: Iterable[Sample], campaign: Campaign | None = None) -> dic
 
 def _verdicts(campaign: Campaign | None) -> QuerySet[Verdict]:
     about = Q(item__campaign=campaign) if campaign else Q(item__campaign__kind__in=SELECTABLE)
-    return Verdict.objects.filter(about, rule=MAJORITY, item__item_samples__sample=OuterRef("pk"))
+    return Verdict.objects.filter(about, item__item_samples__sample=OuterRef("pk"))

@@ -1,6 +1,7 @@
 """Campaigns: how they are set up, and how they open, pause and close."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.db import transaction
@@ -21,7 +22,9 @@ from curation.models import (
     ItemSample,
     Question,
 )
+from curation.recounts import check_rule, recount
 from curation.rubrics import GUIDELINES, QuestionSpec, RubricRefused, check_questions, default_questions
+from curation.rules import MAJORITY, Rule, RuleRefused, read_rule
 from generation.models import GenerationBatch, Prompt, Sample
 
 MAX_ITEMS = 200_000
@@ -44,6 +47,7 @@ def create_campaign(
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
     lease_seconds: int = 1800,
+    rule: Rule = MAJORITY,
     open_now: bool = False,
 ) -> Campaign:
     """A campaign with one item for each sample of the batches, or for each of `samples`. Raises CampaignRefused.
@@ -56,7 +60,7 @@ def create_campaign(
     if not rows:
         raise CampaignRefused("There is nothing to judge: no samples have been drawn yet.")
     with transaction.atomic():
-        campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds)
+        campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds, rule)
         _add_items(campaign, [(sample.prompt, [sample]) for sample in rows])
         set_raters(campaign, raters, by=by)
         if open_now:
@@ -106,8 +110,15 @@ def pause_campaign(campaign: Campaign, *, by: User) -> bool:
 
 
 def close_campaign(campaign: Campaign, *, by: User) -> bool:
-    """Anything -> closed: as paused, and meant to stay."""
-    return _move(campaign, {CampaignState.DRAFT, CampaignState.OPEN, CampaignState.PAUSED}, CampaignState.CLOSED, by)
+    """Anything -> closed: as paused, and meant to stay. An estimated rule is estimated anew, over all that came in."""
+    before = {CampaignState.DRAFT, CampaignState.OPEN, CampaignState.PAUSED}
+    if not _move(campaign, before, CampaignState.CLOSED, by):
+        return False
+    if read_rule(campaign.rule).is_estimated:
+        # A recount that is on its way already began before the last judgments; the page says as of when it is.
+        with suppress(RuleRefused):
+            recount(campaign, by=by)
+    return True
 
 
 @transaction.atomic
@@ -159,6 +170,7 @@ def _create(
     guidelines: str | None,
     questions: Sequence[QuestionSpec] | None,
     lease_seconds: int,
+    rule: Rule = MAJORITY,
 ) -> Campaign:
     if not name.strip():
         raise CampaignRefused("A campaign needs a name.")
@@ -167,13 +179,15 @@ def _create(
     rubric = default_questions(kind) if questions is None else questions
     try:
         check_questions(kind, rubric)
-    except RubricRefused as refusal:
+        check_rule(rule, overlap)
+    except (RubricRefused, RuleRefused) as refusal:
         raise CampaignRefused(refusal.args[0]) from refusal
     campaign = Campaign.objects.create(
         slug=free_slug(name),
         name=name.strip()[:120],
         kind=kind,
         overlap=overlap,
+        rule=rule.name,
         lease_seconds=lease_seconds,
         guidelines=GUIDELINES[kind] if guidelines is None else guidelines,
         created_by=by,

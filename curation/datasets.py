@@ -12,7 +12,7 @@ from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import transaction
-from django.db.models import Max, OuterRef, QuerySet
+from django.db.models import Exists, F, Max, OuterRef
 
 from accounts.models import User
 from curation.campaigns import free_slug
@@ -31,7 +31,7 @@ from curation.models import (
     Verdict,
 )
 from curation.pairs import decided_by_bucket, decided_items, pair_entries, waiting_comparisons
-from curation.verdicts import MAJORITY
+from curation.rules import join_names
 
 # The campaigns that give images: each of their items is accepted or not.
 SELECTABLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
@@ -79,7 +79,6 @@ def create_dataset(*, name: str, campaigns: Iterable[Campaign], by: User, note: 
             name=name.strip()[:120],
             kind=kind,
             note=note.strip()[:300],
-            rule=MAJORITY,
             created_by=by,
         )
         dataset.campaigns.set(rows)
@@ -102,38 +101,51 @@ def choose_campaigns(dataset: Dataset, campaigns: Iterable[Campaign]) -> None:
 
 def select_entries(dataset: Dataset) -> list[Entry]:
     """What the dataset contains now, sorted by image, caption and rejected image."""
-    if dataset.kind == DatasetKind.PAIRS:
-        return pair_entries(decided_items(dataset))
-    return _image_entries(dataset)
+    return _entries_of(dataset, _decided(dataset))
 
 
-def _image_entries(dataset: Dataset) -> list[Entry]:
+def _decided(dataset: Dataset) -> list[Any]:
+    """All that was decided about in the dataset's campaigns: items of comparisons, or samples of items."""
+    return decided_items(dataset) if dataset.kind == DatasetKind.PAIRS else _decided_samples(dataset)
+
+
+def _entries_of(dataset: Dataset, decided: list[Any]) -> list[Entry]:
+    return pair_entries(decided) if dataset.kind == DatasetKind.PAIRS else _image_entries(decided)
+
+
+def _decided_samples(dataset: Dataset) -> list[Any]:
     # One statement sees verdicts and judgments of one moment.
     standing = Judgment.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
     decided = Adjudication.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
-    outcome = Verdict.objects.filter(item=OuterRef("item"), rule=dataset.rule).values("outcome")
+    verdict = Verdict.objects.filter(item=OuterRef("item")).exclude(outcome=Outcome.PENDING)
     rows = (
-        _item_samples(dataset)
-        .filter(item__verdicts__rule=dataset.rule)
-        .exclude(item__verdicts__outcome=Outcome.PENDING)
+        ItemSample.objects.filter(Exists(verdict), item__campaign__in=dataset.campaigns.all())
         .select_related("sample__prompt", "sample__batch__model_version")
-        .annotate(outcome=outcome[:1], judgment_ids=ArraySubquery(standing), adjudication_ids=ArraySubquery(decided))
+        .annotate(
+            outcome=verdict.values("outcome")[:1],
+            rule=verdict.values("rule")[:1],
+            asked_rule=F("item__campaign__rule"),
+            judgment_ids=ArraySubquery(standing),
+            adjudication_ids=ArraySubquery(decided),
+        )
         .order_by("sample_id", "item_id")
     )
-    groups: dict[tuple[str, str], list[ItemSample]] = {}
+    return list(rows)
+
+
+def _image_entries(rows: list[Any]) -> list[Entry]:
+    groups: dict[tuple[str, str], list[Any]] = {}
     for row in rows:
         groups.setdefault((row.sample.image, row.sample.prompt.taught_as), []).append(row)
-    accepted = [rows for rows in groups.values() if all(row.outcome == Outcome.ACCEPTED for row in rows)]  # type: ignore[attr-defined]
+    accepted = [rows for rows in groups.values() if all(row.outcome == Outcome.ACCEPTED for row in rows)]
     return sorted(map(_entry, accepted), key=lambda entry: entry.key)
 
 
 def preview(dataset: Dataset) -> Preview:
     """What freezing the dataset now would give."""
-    if dataset.kind == DatasetKind.PAIRS:
-        items = decided_items(dataset)
-        entries, decided = pair_entries(items), decided_by_bucket(items)
-    else:
-        entries, decided = _image_entries(dataset), _decided_by_bucket(dataset)
+    decided = _decided(dataset)
+    entries = _entries_of(dataset, decided)
+    by_bucket = decided_by_bucket(decided) if dataset.kind == DatasetKind.PAIRS else _decided_by_bucket(decided)
     previous = dataset.versions.order_by("-number").first()
     before = {}
     if previous:
@@ -147,7 +159,7 @@ def preview(dataset: Dataset) -> Preview:
         added=[entry for entry in entries if entry.key not in before],
         removed=[row for key, row in before.items() if key not in now],
         previous=previous,
-        balance=_balance(entries, decided),
+        balance=_balance(entries, by_bucket),
     )
 
 
@@ -156,9 +168,15 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
 
     From the same facts the same version comes back: `newly_frozen` says whether this call made it.
     """
-    entries = select_entries(dataset)
+    decided = _decided(dataset)
+    entries = _entries_of(dataset, decided)
     _check_entries(dataset, entries)
-    content_hash = store_manifest(canonical_manifest(dataset.slug, dataset.rule, entries))
+    if any(row.rule != row.asked_rule for row in decided):
+        raise DatasetRefused(
+            "Verdicts of these campaigns are being counted by another rule. Freeze it when that is done."
+        )
+    rule = join_names({row.rule for row in decided})
+    content_hash = store_manifest(canonical_manifest(dataset.slug, rule, entries))
     with transaction.atomic():
         Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
         versions = DatasetVersion.objects.filter(dataset=dataset)
@@ -170,7 +188,7 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
             dataset=dataset,
             number=number,
             content_hash=content_hash,
-            rule=dataset.rule,
+            rule=rule,
             entry_count=len(entries),
             note=note.strip()[:300],
             frozen_by=by,
@@ -234,10 +252,6 @@ def _check_entries(dataset: Dataset, entries: list[Entry]) -> None:
         )
 
 
-def _item_samples(dataset: Dataset) -> QuerySet[ItemSample]:
-    return ItemSample.objects.filter(item__campaign__in=dataset.campaigns.all())
-
-
 def _entry(rows: list[Any]) -> Entry:
     first = rows[0].sample
     return Entry(
@@ -252,19 +266,10 @@ def _entry(rows: list[Any]) -> Entry:
     )
 
 
-def _decided_by_bucket(dataset: Dataset) -> Counter[str]:
+def _decided_by_bucket(rows: list[Any]) -> Counter[str]:
     """Bucket -> how many different pictures with a caption were decided about."""
-    rows = (
-        _item_samples(dataset)
-        .filter(item__verdicts__rule=dataset.rule)
-        .exclude(item__verdicts__outcome=Outcome.PENDING)
-        .order_by()
-        .values_list("sample__prompt__bucket", "sample__image", "sample__prompt__caption", "sample__prompt__text")
-        .distinct()
-    )
-    return Counter(
-        bucket for bucket, _, _ in {(bucket, image, caption or text) for bucket, image, caption, text in rows}
-    )
+    pictures = {(row.sample.prompt.bucket, row.sample.image, row.sample.prompt.taught_as) for row in rows}
+    return Counter(bucket for bucket, _, _ in pictures)
 
 
 def _balance(entries: list[Entry], decided: Counter[str]) -> list[BucketBalance]:

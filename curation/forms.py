@@ -9,9 +9,12 @@ from accounts.models import Role, User
 from curation.campaigns import CampaignRefused, create_campaign, set_raters
 from curation.datasets import SELECTABLE, DatasetRefused, choose_campaigns, create_dataset
 from curation.models import Campaign, CampaignKind, CampaignState, Dataset, DatasetKind, Outcome
+from curation.recounts import set_rule
 from curation.rubrics import GUIDELINES, QuestionSpec, default_questions
+from curation.rules import THRESHOLDS, Rule, RuleKind, RuleRefused, make_rule, read_rule
 from generation.models import GenerationBatch, ModelVersion, Prompt
 
+USUAL_THRESHOLD = 0.9
 KINDS = [
     (CampaignKind.ALIGNMENT.value, "Alignment: does the sticker show what the prompt says? One key for each sticker."),
     (CampaignKind.STYLE.value, "Style: three questions for experts, on drawing, prompt and house style."),
@@ -33,6 +36,37 @@ def people_who_rate() -> QuerySet[User]:
     return User.objects.with_role(Role.RATER).order_by("name", "email")
 
 
+def rule_field(*, required: bool = False) -> forms.ChoiceField:
+    """How judgments become a verdict."""
+    return forms.ChoiceField(
+        required=required,
+        choices=RuleKind.choices,
+        initial=RuleKind.MAJORITY,
+        widget=forms.RadioSelect,
+        label="What a verdict needs",
+        help_text="Of an item's judgments. The model weighs each rater by how often they seem to be right over the whole "
+        "campaign; it needs two judgments of each item, and is estimated now and then. What a rule does not decide is split.",
+    )
+
+
+def threshold_field() -> forms.FloatField:
+    """How likely is likely enough; empty is as usual."""
+    return forms.FloatField(
+        required=False,
+        min_value=THRESHOLDS[0],
+        max_value=THRESHOLDS[1],
+        initial=USUAL_THRESHOLD,
+        label="Likely enough, by the model",
+        widget=forms.NumberInput(attrs={"step": "0.01"}),
+        help_text=f"{THRESHOLDS[0]} to {THRESHOLDS[1]}. The other rules do without.",
+    )
+
+
+def chosen_rule(asked: dict[str, Any]) -> Rule:
+    """The rule of a form that has both fields and is valid."""
+    return make_rule(asked["rule"] or RuleKind.MAJORITY, asked["threshold"] or USUAL_THRESHOLD)
+
+
 class CampaignForm(forms.Form):
     """A campaign about the samples of one or more batches."""
 
@@ -47,6 +81,8 @@ class CampaignForm(forms.Form):
     overlap = forms.IntegerField(
         min_value=1, max_value=25, initial=2, label="Judgments for each item", help_text="By different raters; 1 to 25."
     )
+    rule = rule_field()
+    threshold = threshold_field()
     raters = RaterField(required=False, help_text="They can be changed later.")
     guidelines = forms.CharField(
         required=False,
@@ -81,6 +117,7 @@ class CampaignForm(forms.Form):
                 by=by,
                 batches=asked["batches"],
                 overlap=asked["overlap"],
+                rule=chosen_rule(asked),
                 raters=asked["raters"],
                 guidelines=asked["guidelines"].strip() or GUIDELINES[asked["kind"]],
                 questions=questions,
@@ -145,6 +182,28 @@ class RatersForm(forms.Form):
 
     def save(self, by: User) -> None:
         set_raters(self.campaign, self.cleaned_data["raters"], by=by)
+
+
+class RuleForm(forms.Form):
+    """By which rule a campaign's judgments become verdicts."""
+
+    rule = rule_field(required=True)
+    threshold = threshold_field()
+
+    def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
+        now = read_rule(campaign.rule)
+        kwargs.setdefault("initial", {"rule": now.kind, "threshold": now.threshold or USUAL_THRESHOLD})
+        super().__init__(*args, **kwargs)
+        self.campaign = campaign
+
+    def save(self, by: User) -> bool:
+        """Whether it was taken; an error is on the form where it was refused."""
+        try:
+            set_rule(self.campaign, chosen_rule(self.cleaned_data), by=by)
+        except RuleRefused as refused:
+            self.add_error(None, refused.args[0])
+            return False
+        return True
 
 
 class SelectionField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]

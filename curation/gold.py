@@ -23,7 +23,8 @@ from curation.models import (
     Question,
     Verdict,
 )
-from curation.verdicts import MAJORITY, SIDES, refresh_verdicts
+from curation.rules import SIDES
+from curation.verdicts import refresh_verdicts
 
 MOST_AT_ONCE = 200
 
@@ -190,14 +191,14 @@ def _unanimous(campaign: Campaign, source: Campaign, count: int) -> list[tuple[i
                               FROM jsonb_each(v.tallies) q,
                                    LATERAL (SELECT min(key) AS key, count(*) AS of FROM jsonb_object_keys(q.value) key) a
                               WHERE a.of > 0) known
-                WHERE v.rule = %s AND v.judgments > 1 AND i.campaign_id = %s AND known.alike
+                WHERE v.judgments > 1 AND i.campaign_id = %s AND known.alike
                   AND NOT EXISTS (SELECT 1 FROM curation_itemsample theirs
                                   JOIN curation_itemsample ours ON ours.sample_id = theirs.sample_id
                                   JOIN curation_item here ON here.id = ours.item_id AND here.campaign_id = %s
                                   WHERE theirs.item_id = v.item_id)) found
             ORDER BY turn, random() LIMIT %s
             """,
-            [MAJORITY, source.pk, campaign.pk, count],
+            [source.pk, campaign.pk, count],
         )
         return [(pk, json.loads(answers)) for pk, answers in cursor.fetchall()]
 

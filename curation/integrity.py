@@ -23,7 +23,8 @@ from curation.models import (
     Question,
     Verdict,
 )
-from curation.verdicts import MAJORITY, Answer, decide, decide_alone, is_contested, standing_answers, tally
+from curation.rules import read_rule
+from curation.verdicts import Answer, decide, decide_alone, standing_answers, tally
 
 CHUNK = 500
 MOST_COUNTS_NAMED = 20
@@ -34,7 +35,7 @@ def problems() -> Iterator[str]:
     yield from _chain_problems()
     if count := Verdict.objects.filter(item__is_gold=True).count():
         yield f"{count} verdicts are on gold items, which have none."
-    for campaign in Campaign.objects.order_by("pk"):
+    for campaign in Campaign.objects.select_related("recount_job").order_by("pk"):
         yield from _item_problems(campaign)
         for of in tallies.differences(campaign)[:MOST_COUNTS_NAMED]:
             yield (
@@ -146,7 +147,7 @@ def _item_problems(campaign: Campaign) -> Iterator[str]:
                 return
             last = items[-1].pk
             standing = standing_answers(items)
-            verdicts = {row.item_id: row for row in Verdict.objects.filter(item__in=items, rule=MAJORITY)}
+            verdicts = {row.item_id: row for row in Verdict.objects.filter(item__in=items)}
             decided = {row.item_id: row for row in Adjudication.objects.standing().filter(item__in=items)}
             for item in items:
                 row = decided.get(item.pk)
@@ -162,7 +163,6 @@ def _differences(
     campaign: Campaign, item: Item, verdict: Verdict | None, questions: list[Question], answers: list[Answer]
 ) -> Iterator[str]:
     count, tallies = len(answers), tally(campaign.kind, questions, answers)
-    by_rule = decide(campaign.kind, questions, tallies, count, campaign.overlap)
     name = _name(campaign, item)
     if item.judged != count or item.is_open != (count < campaign.overlap and not item.adjudicated):
         yield f"The count of {name} says {item.judged}, but it has {count} judgments."
@@ -170,7 +170,12 @@ def _differences(
         if count or item.adjudicated:
             yield f"The {name} has judgments but no verdict."
         return
-    contested = is_contested(campaign.kind, questions, tallies, by_rule)
+    by_rule, contested = decide(
+        read_rule(verdict.rule), campaign, questions, tallies, count, verdict.posteriors or None
+    )
+    if verdict.rule != campaign.rule and not (campaign.recount_job and campaign.recount_job.is_open):
+        yield f"The verdict on {name} is by the rule {verdict.rule}, not by {campaign.rule}."
+        return
     expected = (count, item.adjudicated or by_rule, by_rule, contested, tallies)
     if (verdict.judgments, verdict.outcome, verdict.by_rule, verdict.contested, verdict.tallies) != expected:
         yield f"The verdict on {name} is not what its judgments add up to."

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import OuterRef, Prefetch, QuerySet
+from django.db.models import F, OuterRef, Prefetch, QuerySet
 
 from curation.manifests import Entry, source_of
 from curation.models import (
@@ -36,17 +36,23 @@ def waiting_comparisons(campaigns: QuerySet[Campaign]) -> QuerySet[Campaign]:
 
 
 def decided_items(dataset: Dataset) -> list[Any]:
-    """The items of the dataset's closed comparisons that are decided, ties too: each with its `outcome`, `judgment_ids`, and
-    samples by slot."""
+    """The items of the dataset's closed comparisons that are decided, ties too: each with its `outcome`, the `rule` that
+    it is by and the `asked_rule` of its campaign, `judgment_ids`, `adjudication_ids`, and samples by slot."""
     closed = dataset.campaigns.filter(kind=CampaignKind.COMPARE, state=CampaignState.CLOSED)
     # One statement sees states, verdicts and judgments of one moment; which samples an item has never changes.
     standing = Judgment.objects.standing().filter(item=OuterRef("pk")).order_by().values("pk")
     decided = Adjudication.objects.standing().filter(item=OuterRef("pk")).order_by().values("pk")
-    outcome = Verdict.objects.filter(item=OuterRef("pk"), rule=dataset.rule).values("outcome")
+    verdict = Verdict.objects.filter(item=OuterRef("pk"))
     samples = ItemSample.objects.select_related("sample__prompt", "sample__batch__model_version").order_by("slot")
     return list(
         Item.objects.filter(campaign__in=closed)
-        .annotate(outcome=outcome[:1], judgment_ids=ArraySubquery(standing), adjudication_ids=ArraySubquery(decided))
+        .annotate(
+            outcome=verdict.values("outcome")[:1],
+            rule=verdict.values("rule")[:1],
+            asked_rule=F("campaign__rule"),
+            judgment_ids=ArraySubquery(standing),
+            adjudication_ids=ArraySubquery(decided),
+        )
         .filter(outcome__in=DECIDED)
         .select_related("prompt")
         .prefetch_related(Prefetch("item_samples", samples))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from accounts.models import User
 from curation.dawid_skene import estimate
 from curation.models import Campaign, CampaignKind, Judgment, Question
-from curation.verdicts import SIDES, preferred
+from curation.rules import SIDES
+from curation.verdicts import preferred
 
 # The newest so many judgments are looked at, so that a page is never late for the sake of old ones.
 MOST_JUDGMENTS = 100_000

@@ -13,7 +13,7 @@ from django.db import connection
 
 from curation import tallies
 from curation.models import Campaign, CampaignKind, CampaignState, Outcome, Question, TallyKind
-from curation.verdicts import accepting
+from curation.rules import accepting
 
 Z95 = 1.959963984540054
 CURVE_POINTS = 120

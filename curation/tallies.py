@@ -53,7 +53,7 @@ WITH chosen AS MATERIALIZED (
     SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
            sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others
     FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind <> 'compare'
-    JOIN curation_verdict v ON v.item_id = a.item_id AND v.rule = 'majority'
+    JOIN curation_verdict v ON v.item_id = a.item_id
     JOIN LATERAL jsonb_each(v.tallies) tally ON tally.key = a.question
     GROUP BY 1, 2
 ), counts (campaign_id, rater_id, what, bucket, question, key, n, at) AS (
@@ -62,15 +62,15 @@ WITH chosen AS MATERIALIZED (
     FROM chosen WHERE NOT is_gold GROUP BY 1, 3, 4, 6
     UNION ALL
     SELECT i.campaign_id, 0, 'outcome', i.bucket, '', v.outcome, count(*), NULL
-    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id AND v.rule = 'majority' GROUP BY 1, 4, 6
+    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id GROUP BY 1, 4, 6
     UNION ALL
     SELECT i.campaign_id, 0, CASE WHEN v.contested THEN 'split' ELSE 'flagged' END, '', '', '', count(*), NULL
-    FROM chosen i LEFT JOIN curation_verdict v ON v.item_id = i.id AND v.rule = 'majority'
+    FROM chosen i LEFT JOIN curation_verdict v ON v.item_id = i.id
     WHERE i.adjudicated = '' AND NOT i.is_gold AND (v.contested OR i.id IN (SELECT item_id FROM given WHERE stands AND action = 'flag'))
     GROUP BY 1, 3
     UNION ALL
     SELECT i.campaign_id, 0, 'pattern', i.bucket, asked.key, asked.value::text, count(*), NULL
-    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id AND v.rule = 'majority', LATERAL jsonb_each(v.tallies) asked
+    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id, LATERAL jsonb_each(v.tallies) asked
     WHERE asked.value <> '{{}}' GROUP BY 1, 4, 5, 6
     UNION ALL
     SELECT campaign_id, 0, 'minute', '', '', floor(extract(epoch FROM received_at) / 60)::bigint::text, count(*), NULL

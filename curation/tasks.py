@@ -1,10 +1,19 @@
-"""The room's periodic work."""
+"""The room's jobs, and its periodic work."""
 
 from typing import Any
 
 from celery import shared_task
 
-from curation import tallies
+from curation import recounts, tallies
+from jobs.context import JobContext
+from jobs.handlers import handler
+from jobs.models import Queue
+
+
+@handler(recounts.RECOUNT_KIND, queue=Queue.CPU, max_attempts=5)
+def recount_verdicts(context: JobContext) -> dict[str, Any]:
+    """Count all verdicts of a campaign anew."""
+    return recounts.recount_by_job(context)
 
 
 @shared_task(name="curation.fold_tallies", ignore_result=True)  # type: ignore[untyped-decorator]

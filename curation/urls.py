@@ -1,6 +1,6 @@
 from django.urls import path
 
-from curation.views import adjudication, campaigns, datasets, gold, rating, reliability, samples
+from curation.views import adjudication, campaigns, datasets, gold, rating, reliability, rules, samples
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
@@ -23,6 +23,8 @@ urlpatterns = [
     path("campaigns/<slug:slug>/gold/<int:pk>/", gold.gold_item, name="gold_item"),
     path("campaigns/<slug:slug>/gold/<int:pk>/retire/", gold.gold_retire, name="gold_retire"),
     path("campaigns/<slug:slug>/quality/", gold.campaign_quality, name="campaign_quality"),
+    path("campaigns/<slug:slug>/rule/", rules.campaign_rule, name="campaign_rule"),
+    path("campaigns/<slug:slug>/recount/", rules.campaign_recount, name="campaign_recount"),
     path("samples/", samples.samples, name="samples"),
     path("samples/<int:pk>/", samples.sample, name="sample"),
     path("datasets/", datasets.datasets, name="datasets"),

@@ -1,11 +1,7 @@
-"""Verdicts: what the standing judgments of an item add up to, by the rule `majority`.
+"""Verdicts: what the standing judgments of an item add up to, by the rule of its campaign (curation.rules).
 
-Alignment and style: an item is accepted when more than half of its judgments accept on every required question, rejected
-when more than half refuse on any, and split otherwise. A comparison goes to the side that more than half preferred, by its
-first question, and is a tie otherwise. An item with fewer judgments than its campaign wants is pending. Judgments that were
-superseded or undone, skips and flags do not count.
-
-What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
+An item with fewer judgments than its campaign wants is pending. Judgments that were superseded or undone, skips and flags do
+not count. What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
 """
 
 from collections import Counter, defaultdict
@@ -15,13 +11,10 @@ from typing import NamedTuple
 from django.db.models.functions import Now
 
 from curation.models import Campaign, CampaignKind, Item, Judgment, Outcome, Question, Verdict
+from curation.rules import MAJORITY, SIDES, Posteriors, Reading, Rule, read_posteriors, read_rule, read_votes
 
-MAJORITY = "majority"
-RULES = {MAJORITY: "More than half of the judgments accept on every question"}
-# The same rule where two samples were compared.
-PREFERENCE_RULES = {MAJORITY: "More than half of the judgments prefer one side"}
 Tallies = dict[str, dict[str, int]]
-SIDES = (Outcome.BASELINE.value, Outcome.CANDIDATE.value)
+PENDING = Reading(Outcome.PENDING, False)
 
 
 class Answer(NamedTuple):
@@ -42,25 +35,37 @@ class Preference(NamedTuple):
     choice: str
 
 
-def refresh_verdicts(campaign: Campaign, items: Collection[Item]) -> None:
-    """Recount these items, whose rows the caller has locked: `judged`, `is_open` and the verdict."""
-    questions = list(campaign.questions.all())
+def refresh_verdicts(
+    campaign: Campaign, items: Collection[Item], posteriors: Mapping[int, Posteriors] | None = None
+) -> None:
+    """Recount these items, whose rows the caller has locked: `judged`, `is_open` and the verdict.
+
+    Under an estimated rule `posteriors` (item id -> question -> choice -> likelihood) are those of a new estimate; without
+    them the estimate of before stands, and what had none is pending.
+    """
+    rule, questions = read_rule(campaign.rule), list(campaign.questions.all())
     standing = standing_answers(items)
+    is_new, likely = posteriors is not None, posteriors or {}
+    if rule.is_estimated and not is_new:
+        likely = _estimated_before(items)
     verdicts = []
     for item in items:
         answers = standing[item.pk]
         item.judged = len(answers)
         item.is_open = len(answers) < campaign.overlap and not item.adjudicated
         tallies = tally(campaign.kind, questions, answers)
-        outcome = decide(campaign.kind, questions, tallies, len(answers), campaign.overlap)
+        # What an estimate says of an item that has not all its judgments yet is not kept: it would be outdated when it has.
+        own = None if is_new and len(answers) < campaign.overlap else likely.get(item.pk)
+        reading = decide(rule, campaign, questions, tallies, len(answers), own)
         verdicts.append(
             Verdict(
                 item=item,
-                rule=MAJORITY,
-                outcome=item.adjudicated or outcome,
-                by_rule=outcome,
-                contested=is_contested(campaign.kind, questions, tallies, outcome),
+                rule=rule.name,
+                outcome=item.adjudicated or reading.outcome,
+                by_rule=reading.outcome,
+                contested=reading.contested,
                 tallies=tallies,
+                posteriors=own,
                 judgments=len(answers),
                 updated_at=Now(),
             )
@@ -69,9 +74,23 @@ def refresh_verdicts(campaign: Campaign, items: Collection[Item]) -> None:
     Verdict.objects.bulk_create(
         verdicts,
         update_conflicts=True,
-        unique_fields=["item", "rule"],
-        update_fields=["outcome", "by_rule", "contested", "tallies", "judgments", "updated_at"],
+        unique_fields=["item"],
+        update_fields=[
+            "rule",
+            "outcome",
+            "by_rule",
+            "contested",
+            "tallies",
+            "posteriors",
+            "judgments",
+            "updated_at",
+        ],
     )
+
+
+def _estimated_before(items: Collection[Item]) -> dict[int, Posteriors]:
+    rows = Verdict.objects.filter(item__in=[item.pk for item in items]).exclude(posteriors=None)
+    return {item: likely for item, likely in rows.order_by().values_list("item_id", "posteriors") if likely}
 
 
 def standing_answers(items: Iterable[Item]) -> defaultdict[int, list[Answer]]:
@@ -105,46 +124,25 @@ def preferred(value: str, order: Sequence[int]) -> str:
     return SIDES[order[0] if value == "left" else order[-1]]
 
 
-def decide(kind: str, questions: Sequence[Question], tallies: Tallies, judgments: int, overlap: int) -> Outcome:
-    """The outcome by majority."""
-    if judgments < overlap:
-        return Outcome.PENDING
-    if kind == CampaignKind.COMPARE:
-        first = tallies[questions[0].name]
-        winner = next((side for side in SIDES if 2 * first.get(side, 0) > sum(first.values())), None)
-        return Outcome(winner) if winner else Outcome.TIE
-    passed = []
-    for question in questions:
-        if not question.required:
-            continue
-        accepts = accepting(question)
-        total = sum(tallies[question.name].values())
-        yes = sum(count for value, count in tallies[question.name].items() if value in accepts)
-        if 2 * yes < total:
-            return Outcome.REJECTED
-        passed.append(2 * yes > total)
-    return Outcome.ACCEPTED if all(passed) else Outcome.SPLIT
+def decide(
+    rule: Rule,
+    campaign: Campaign,
+    questions: Sequence[Question],
+    tallies: Tallies,
+    judgments: int,
+    posteriors: Posteriors | None = None,
+) -> Reading:
+    """What the rule makes of an item with so many judgments."""
+    if judgments < campaign.overlap:
+        return PENDING
+    if not rule.is_estimated:
+        return read_votes(rule, campaign.kind, questions, tallies)
+    return read_posteriors(rule, campaign.kind, questions, posteriors) if posteriors else PENDING
 
 
 def decide_alone(kind: str, questions: Sequence[Question], answers: Mapping[str, str], order: Sequence[int]) -> Outcome:
     """The outcome where one person decides."""
-    return decide(kind, questions, tally(kind, questions, [Answer(answers, order)]), 1, 1)
-
-
-def is_contested(kind: str, questions: Sequence[Question], tallies: Tallies, outcome: Outcome) -> bool:
-    """Whether the judgments of an item that has enough of them contradict each other, so that a curator should decide.
-
-    A tie of a comparison is a result, and no contradiction, unless as many raters prefer the one side as the other.
-    """
-    if outcome == Outcome.TIE:
-        baseline, candidate = (tallies[questions[0].name].get(side, 0) for side in SIDES)
-        return baseline == candidate > 0
-    return outcome == Outcome.SPLIT
-
-
-def accepting(question: Question) -> set[str]:
-    """The values that count towards a pass."""
-    return {choice["value"] for choice in question.choices if choice.get("accepts")}
+    return read_votes(MAJORITY, kind, questions, tally(kind, questions, [Answer(answers, order)])).outcome
 
 
 def preferences(campaign: Campaign) -> Iterator[Preference]:

@@ -9,6 +9,7 @@ from django.db.models.functions import Now
 from django.urls import reverse
 
 from generation.models import Sample
+from jobs.models import Job
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -54,6 +55,15 @@ class Campaign(models.Model):
     kind = models.CharField(max_length=16, choices=CampaignKind.choices)
     state = models.CharField(max_length=16, choices=CampaignState.choices, default=CampaignState.DRAFT)
     overlap = models.PositiveSmallIntegerField(default=1, help_text="Judgments wanted for each item.")
+    rule = models.CharField(
+        max_length=32, default="majority", db_default="majority", help_text="How judgments become a verdict."
+    )
+    recounted_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When all verdicts were last counted anew; an estimated rule knows nothing later.",
+    )
+    recount_job = models.ForeignKey(Job, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     lease_seconds = models.PositiveIntegerField(default=1800)
     guidelines = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
     gold_percent = models.PositiveSmallIntegerField(
@@ -80,12 +90,17 @@ class Campaign(models.Model):
     def get_absolute_url(self) -> str:
         return reverse("campaign", args=[self.slug])
 
+    @property
+    def compares(self) -> bool:
+        """Whether its items are pairs, and not single samples."""
+        return self.kind == CampaignKind.COMPARE
+
 
 class CampaignEvent(models.Model):
     """What happened to a campaign, in order; rows are only added."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, ...
+    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, rule, recounted, ...
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField(db_default=Now())
     detail = models.JSONField(default=dict)

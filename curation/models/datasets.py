@@ -38,7 +38,6 @@ class Dataset(models.Model):
     )
     note = models.CharField(max_length=300, blank=True)
     campaigns = models.ManyToManyField(Campaign, related_name="datasets")
-    rule = models.CharField(max_length=32, default="majority")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 
@@ -70,7 +69,7 @@ class DatasetVersion(models.Model):
     dataset = models.ForeignKey(Dataset, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     content_hash = models.CharField(max_length=64, help_text="SHA-256 of the canonical manifest.")
-    rule = models.CharField(max_length=32)
+    rule = models.CharField(max_length=1000, help_text="The rules of the verdicts behind it, joined by +.")
     entry_count = models.PositiveIntegerField()
     note = models.CharField(max_length=300, blank=True)
     frozen_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")

@@ -229,7 +229,8 @@ class Outcome(models.TextChoices):
 class Verdict(models.Model):
     """What the standing judgments of an item add up to, by a named rule, or what a curator decided over them."""
 
-    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="verdicts")
+    # The unique constraint is its index.
+    item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="verdicts", db_index=False)
     rule = models.CharField(max_length=32, default="majority")
     outcome = models.CharField(max_length=16, choices=Outcome.choices, help_text="What stands.")
     by_rule = models.CharField(
@@ -239,11 +240,16 @@ class Verdict(models.Model):
         default=False, db_default=False, help_text="The item has its judgments, and they contradict each other."
     )
     tallies = models.JSONField(default=dict, help_text="Question name -> choice value -> count.")
+    posteriors = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Question name -> choice value -> how likely it is true, where the rule is an estimated one.",
+    )
     judgments = models.PositiveSmallIntegerField()
     updated_at = models.DateTimeField(db_default=Now())
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["item", "rule"], name="verdict_once_a_rule")]
+        constraints = [models.UniqueConstraint(fields=["item"], name="verdict_once")]
         indexes = [
             models.Index(fields=["outcome"], name="verdict_outcome"),
             models.Index(fields=["item"], name="verdict_contested", condition=Q(contested=True)),

@@ -36,7 +36,8 @@ from curation.models import (
     JudgmentAction,
     Question,
 )
-from curation.verdicts import SIDES, preferred
+from curation.rules import SIDES
+from curation.verdicts import preferred
 from curation.views.campaigns import may_curate, read_key
 
 PAGE = 60

@@ -18,10 +18,11 @@ from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.datasets import SELECTABLE
 from curation.fails import marked_words, reason_tables
-from curation.forms import CampaignForm, RatersForm, ReasonsForm
+from curation.forms import CampaignForm, RatersForm, ReasonsForm, RuleForm
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignKind, CampaignState, ItemSample, Mark, Outcome
+from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
 from curation.rubrics import GUIDELINES
+from curation.rules import read_rule
 from curation.statistics import (
     judgments_curve,
     outcomes_of,
@@ -112,7 +113,9 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
 def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     """One campaign: how it stands, who judges, what they disagree about."""
     assert isinstance(request.user, User)
-    found = get_object_or_404(Campaign.objects.visible_to(request.user).select_related("created_by"), slug=slug)
+    found = get_object_or_404(
+        Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job"), slug=slug
+    )
     progress = progress_of([found])[found.pk]
     rate = recent_rate(found) if found.state == CampaignState.OPEN else 0.0
     blind = verbs.is_blind_for(found, request.user)
@@ -129,8 +132,11 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "has_accuracy": bool(accuracy),
         "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
         "raters_form": RatersForm(campaign=found),
+        "rule": read_rule(found.rule),
+        "rule_words": read_rule(found.rule).in_words(found.compares),
+        "rule_form": RuleForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
-        "events": found.events.select_related("by").order_by("-pk")[:20],
+        "events": [(event, _event_words(event)) for event in found.events.select_related("by").order_by("-pk")[:20]],
         "is_blind": blind,
         "may_write": may_curate(request.user),
         "may_rate": Campaign.objects.rateable_by(request.user).filter(pk=found.pk).exists(),
@@ -141,6 +147,24 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     if not blind:
         context |= _results(found)
     return render(request, "curation/campaign.html", context)
+
+
+def _event_words(event: CampaignEvent) -> str:
+    """What happened, without who did it."""
+    if event.kind == "raters":
+        return f"Raters changed: {len(event.detail['joined'])} joined, {len(event.detail['left'])} left"
+    if event.kind == "gold" and (marked := len(event.detail.get("marked", []))):
+        return f"Gold: {marked} item{pluralize(marked)} made gold"
+    if event.kind == "gold":
+        retired = len(event.detail["retired"])
+        return f"Gold: {retired} item{pluralize(retired)} taken out"
+    if event.kind == "gold rate":
+        return f"Gold rate set to {event.detail['percent']}%"
+    if event.kind == "rule":
+        return f"Rule changed from {event.detail['from']} to {event.detail['to']}"
+    if event.kind == "recounted":
+        return "Verdicts counted anew"
+    return str(event.kind).capitalize()
 
 
 def _too_few(campaign: Campaign, raters: int) -> str:

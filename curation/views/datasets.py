@@ -18,7 +18,7 @@ from curation.forms import DatasetCampaignsForm, DatasetForm, FreezeForm
 from curation.integrity import version_problems
 from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
 from curation.pairs import waiting_comparisons
-from curation.verdicts import PREFERENCE_RULES, RULES
+from curation.rules import join_names, names_in_words
 from curation.views.campaigns import TEAM, may_curate, read_key
 from generation.images import image_matches
 
@@ -77,10 +77,11 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
     assert isinstance(request.user, User)
     found = get_object_or_404(Dataset.objects.visible_to(request.user).select_related("created_by"), slug=slug)
     now = preview(found)
+    campaigns = list(found.campaigns.order_by("name"))
     context = {
         "dataset": found,
-        "rule": _rule(found, found.rule),
-        "campaigns": found.campaigns.order_by("name"),
+        "rule": _rule(found, join_names({campaign.rule for campaign in campaigns})),
+        "campaigns": campaigns,
         "holds_pairs": found.kind == DatasetKind.PAIRS,
         "waiting": waiting_comparisons(found.campaigns.order_by("name")),
         "preview": now,
@@ -180,7 +181,7 @@ def dataset_version_download(request: HttpRequest, slug: str, number: int) -> Ht
 
 def _rule(dataset: Dataset, name: str) -> str:
     """The rule in words, for what the dataset holds."""
-    return (PREFERENCE_RULES if dataset.kind == DatasetKind.PAIRS else RULES)[name]
+    return names_in_words(name, compares=dataset.kind == DatasetKind.PAIRS)
 
 
 def _version(user: User, slug: str, number: int) -> DatasetVersion:

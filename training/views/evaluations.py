@@ -196,9 +196,9 @@ def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
     outcome = request.GET.get("outcome", "")
     if outcome == Outcome.PENDING:
         # A pair that nobody has judged yet has no verdict at all.
-        items = items.exclude(pk__in=Verdict.objects.filter(rule="majority").exclude(outcome=outcome).values("item"))
+        items = items.exclude(pk__in=Verdict.objects.exclude(outcome=outcome).values("item"))
     elif outcome in Outcome.values:
-        items = items.filter(verdicts__outcome=outcome, verdicts__rule="majority")
+        items = items.filter(verdicts__outcome=outcome)
     after = request.GET.get("after", "")
     if after.isdecimal() and len(after) < 10:
         items = items.filter(position__gt=int(after))
@@ -206,7 +206,7 @@ def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
     slots: dict[int, dict[int, Any]] = {}
     for each in ItemSample.objects.filter(item__in=shown).select_related("sample"):
         slots.setdefault(each.item_id, {})[each.slot] = each.sample
-    verdicts = {each.item_id: each for each in Verdict.objects.filter(item__in=shown, rule="majority")}
+    verdicts = {each.item_id: each for each in Verdict.objects.filter(item__in=shown)}
     return [
         {
             "position": item.position,
