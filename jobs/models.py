@@ -233,6 +233,9 @@ class Worker(models.Model):
     name = models.CharField(max_length=120, primary_key=True)
     queues = models.CharField(max_length=120)
     device = models.CharField(max_length=120, blank=True)
+    device_memory_mb = models.PositiveIntegerField(
+        default=0, help_text="Memory of the smallest of its GPUs, or of its machine; 0 where it does not say."
+    )
     memory_mb = models.PositiveIntegerField(default=0, help_text="Resident memory of the worker and its processes.")
     code_version = models.CharField(max_length=64, blank=True)
     started_at = models.DateTimeField(db_default=Now())

@@ -13,6 +13,7 @@ import subprocess
 import threading
 from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from types import FrameType
 from typing import Any
 
@@ -57,6 +58,7 @@ class Presence:
         self.holder = this_process(name)
         self.queues = ", ".join(sorted(queues))[:120]
         self.device = describe_device()
+        self.device_megabytes = device_megabytes()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -82,6 +84,7 @@ class Presence:
             "queues": self.queues,
             "device": self.device,
             "memory_mb": resident_megabytes(),
+            "device_memory_mb": self.device_megabytes,
             "code_version": settings.CODE_VERSION[:64],
             "host": self.holder.host,
             "pid": self.holder.pid,
@@ -117,18 +120,33 @@ def resident_megabytes() -> int:
 
 def describe_device() -> str:
     """The GPUs that this worker may use, or its CPU cores, asked without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    program = shutil.which("nvidia-smi")
-    if program and visible != "":
-        chosen = ["--id=" + visible] if visible else []
-        command = [program, *chosen, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
-        with suppress(OSError, subprocess.SubprocessError, ValueError):
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-            gpus = [line.rsplit(",", 1) for line in answer.strip().splitlines()]
-            if gpus:
-                return ", ".join(f"{name.strip()} ({round(int(mib) / 1024)} GB)" for name, mib in gpus)[:120]
+    if gpus := _gpus():
+        return ", ".join(f"{name} ({round(mib / 1024)} GB)" for name, mib in gpus)[:120]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return f"CPU, {cores} {'core' if cores == 1 else 'cores'}"
+
+
+def device_megabytes() -> int:
+    """Memory in MiB of the smallest GPU that this worker may use, or of its machine where it has none."""
+    if gpus := _gpus():
+        return min(mib for _, mib in gpus)
+    return psutil.virtual_memory().total // 2**20
+
+
+@cache
+def _gpus() -> tuple[tuple[str, int], ...]:
+    """(name, MiB) of each GPU that this worker may use."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    program = shutil.which("nvidia-smi")
+    if not program or visible == "":
+        return ()
+    chosen = ["--id=" + visible] if visible else []
+    command = [program, *chosen, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        lines = [line.rsplit(",", 1) for line in answer.strip().splitlines()]
+        return tuple((name.strip(), int(mib)) for name, mib in lines)
+    return ()
 
 
 @worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]

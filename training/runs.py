@@ -1,6 +1,5 @@
 """Training runs: how one is started, followed by the next of its chain, and ended with a model version."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from django.db import connection, transaction
 from curation.models import DatasetEntry
 from generation.models import ModelVersion, Prompt, PromptSet
 from jobs import queue
-from jobs.models import Job, JobState
+from jobs.models import Job
 from training.engine.bands import table_problems
-from training.models import Recipe, RunMetric, TrainingRun
+from training.models import Recipe, TrainingRun
 from training.recipes import (
     DEFAULT_HYPERPARAMETERS,
     RecipeRefused,
@@ -151,64 +150,10 @@ def current_speed(run: TrainingRun) -> Speed | None:
     return Speed(rate, (run.total_steps - run.step) * images_per_step(run.spec) / rate)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What a run would take. `seconds` is None where no earlier run on a model of this size was measured; `runs` counts
-    those that were. Bytes are of checkpoints and result on disk."""
-
-    images: int
-    seconds: float | None
-    images_per_second: float | None
-    runs: int
-    checkpoint_bytes: int
-    result_bytes: int
-    stages: int
-
-
-def estimate(recipe: Recipe, parent: ModelVersion, *, steps: int | None = None) -> Estimate:
-    """Time and disk of a run of the recipe's whole chain.
-
-    The time is that of the steps by the median speed of the last runs by the same method on models of the same size:
-    caching, validation, samples and checkpoints come on top. A checkpoint of full finetuning holds the U-Net in float32
-    and AdamW's two moments; the count of weights is the parent's own.
-    """
-    chain = [recipe]
-    while chain[-1].then is not None:
-        chain.append(chain[-1].then)
-    method = recipe.hyperparameters.get("method", DEFAULT_HYPERPARAMETERS["method"])
-    images = sum(
-        (steps or each.hyperparameters.get("steps", DEFAULT_HYPERPARAMETERS["steps"]))
-        * images_per_step(each.hyperparameters)
-        for each in chain
-    )
-    rates = measured_rates(parent, method)
-    rate = statistics.median(rates) if rates else None
-    weights = int(parent.config.get("parameters", {}).get("unet", 0))
-    return Estimate(
-        images=images,
-        seconds=images / rate if rate else None,
-        images_per_second=rate,
-        runs=len(rates),
-        checkpoint_bytes=2 * 12 * weights if method == "full" else 0,
-        result_bytes=parent.byte_size * len(chain),
-        stages=len(chain),
-    )
-
-
 def images_per_step(values: Mapping[str, Any]) -> int:
     """Images that one step draws, by a recipe's or a run's values."""
     batch = values.get("batch_size", DEFAULT_HYPERPARAMETERS["batch_size"])
     return int(batch) * int(values.get("gradient_accumulation", 1))
-
-
-def measured_rates(parent: ModelVersion, method: str) -> list[float]:
-    """Images a second of the last five finished runs by the method on models as large as this one."""
-    recent = TrainingRun.objects.filter(
-        job__state=JobState.SUCCEEDED, parent__byte_size=parent.byte_size, spec__method=method
-    ).order_by("-pk")[:RECENT_RUNS]
-    # The last step's figure is the mean over its attempt.
-    last = RunMetric.objects.filter(run__in=list(recent)).order_by("run_id", "-step").distinct("run_id")
-    return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
 
 
 def check_table(recipe: Recipe, parent: ModelVersion) -> None:

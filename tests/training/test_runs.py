@@ -28,6 +28,7 @@ from tests.training.factories import (
 )
 from training import integrity, rehearsals, runs
 from training.curves import curve
+from training.estimates import estimate
 from training.models import Preset, TrainingRun
 from training.recipes import RecipeRefused
 
@@ -92,7 +93,7 @@ class TestStarting:
     def test_a_time_is_estimated_from_earlier_runs_alone(self):
         recipe = make_recipe(preset=Preset.SEQUENTIAL)
         parent = ModelVersion.objects.first()
-        before = runs.estimate(recipe, parent)
+        before = estimate(recipe, parent)
         assert (before.images, before.stages, before.seconds) == (9600, 2, None)
         for rate in (8.0, 10.0, 30.0):
             run = make_run(recipe, parent=parent, state=JobState.SUCCEEDED)
@@ -100,7 +101,7 @@ class TestStarting:
             run.metrics.create(step=2, values={"images_per_second": rate})
         failed = make_run(recipe, parent=parent, state=JobState.FAILED)
         failed.metrics.create(step=1, values={"images_per_second": 900.0})
-        after = runs.estimate(recipe, parent)
+        after = estimate(recipe, parent)
         assert (after.images_per_second, after.runs, after.seconds) == (10.0, 3, 960.0)
 
     def test_a_cancelled_run_can_be_resumed(self):

@@ -12,11 +12,8 @@ import torch
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
 from training.engine.draws import key_words
 from training.engine.objectives import Denoiser, denoiser_of
-from training.engine.recipe import RunRefused, RunSettings
+from training.engine.recipe import LORA_TARGETS, RunRefused, RunSettings
 from training.engine.transparency import DECODER_PARTS, decoder_weights
-
-# The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
-LORA_TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 @dataclass
@@ -90,7 +87,7 @@ def _add_lora(unet: Any, settings: RunSettings) -> None:
                 r=rank,
                 lora_alpha=rank,
                 init_lora_weights="gaussian",
-                target_modules=LORA_TARGETS,
+                target_modules=list(LORA_TARGETS),
                 use_dora=settings.method == "dora",
             )
         )

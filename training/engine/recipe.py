@@ -27,6 +27,8 @@ from training.engine.bands import FULL_BAND, Band
 
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
+# The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 OBJECTIVES = ("denoise", "dpo", "alpha")
 OPTIMIZERS = ("adamw",)
 LR_SCHEDULES = ("constant", "cosine")

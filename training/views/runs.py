@@ -14,7 +14,7 @@ from curation.models import Campaign, DatasetVersion
 from generation.models import ModelVersion, PromptSet
 from generation.views.durations import say_duration
 from generation.views.members import member
-from training import recipes, runs
+from training import estimates, recipes, runs
 from training.curves import charts_of, curve
 from training.forms import RunForm
 from training.models import Recipe, RunSample, TrainingRun
@@ -263,24 +263,17 @@ def _start(form: RunForm, by: User) -> TrainingRun | None:
 
 
 def _estimate_of(form: RunForm) -> dict[str, Any] | None:
-    """What the run would take, from earlier runs; None until a recipe and a parent are chosen."""
+    """What the run would take, as far as it is known; None until a recipe and a parent are chosen."""
     if form.is_bound:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
         recipe, parent = form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
-        steps = form.cleaned_data.get("steps")
+        overrides = form.overrides()
     else:
         recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
         parent = ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
-        steps = None
+        overrides = {}
     if recipe is None or parent is None:
         return None
-    found = runs.estimate(recipe, parent, steps=steps)
-    return {
-        "images": found.images,
-        "stages": found.stages,
-        "runs": found.runs,
-        "rate": found.images_per_second,
-        "time": say_duration(found.seconds) if found.seconds is not None else "",
-        "checkpoint_bytes": found.checkpoint_bytes,
-        "result_bytes": found.result_bytes,
-    }
+    found = estimates.estimate(recipe, parent, overrides=overrides)
+    time = say_duration(found.seconds) if found.seconds is not None else ""
+    return {"found": found, "memory": found.memory, "time": time}

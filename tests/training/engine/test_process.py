@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -180,23 +181,37 @@ def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: 
     assert "quarantined" not in kinds, seed
 
 
-def start_together(folder: Path, processes: int) -> subprocess.Popen[bytes]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "{processes}"]
+# With the port named; else two launchers on one machine want the same one. Its --cpu starts one process alone.
+ACCELERATE = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "{processes}", "--num_machines", "1"]
+ACCELERATE += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "{port}"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def start_together(folder: Path, processes: int, launcher: list[str] = TORCHRUN) -> subprocess.Popen[bytes]:
+    command = [each.format(processes=processes, port=free_port()) for each in launcher]
     return subprocess.Popen(
-        [*launcher, "-m", "training.engine", str(folder)],
+        [sys.executable, "-m", *command, "-m", "training.engine", str(folder)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
     )
 
 
-def test_two_processes_train_what_one_does(make_run: MakeRun) -> None:
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_train_what_one_does(make_run: MakeRun, launcher: list[str]) -> None:
     changes = {"steps": 12, "gradient_accumulation": 2, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
     alone, together = (make_run(name, **changes) for name in ("alone", "together"))
-    children = [start(alone), start_together(together, 2)]
+    children = [start(alone), start_together(together, 2, launcher)]
     assert [child.wait(180) for child in children] == [0, 0]
     one, other = (lines(folder / "metrics.jsonl") for folder in (alone, together))
     assert [line["step"] for line in other] == list(range(1, 13))
+    assert [line["processes"] for line in lines(together / "events.jsonl") if line["kind"] == "started"] == [2]
     for a, b in zip(one, other, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
         assert b["loss_by_source"] == pytest.approx(a["loss_by_source"], rel=1e-5)

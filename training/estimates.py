@@ -1,0 +1,217 @@
+"""What a run would take, before it is started: time, memory and disk, from sizes that are known and runs that were measured.
+
+Nothing here is guessed. Weights, gradients, moments and averages are counted from the parent's files. Activations, and what
+the program itself holds, are known only where a run on a model of this size was measured: its peak less what is counted.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
+from generation.models import ModelVersion
+from jobs.models import Job, JobState
+from jobs.workers import live_workers
+from training import rehearsals
+from training.engine.recipe import LORA_TARGETS, RunSettings
+from training.models import Recipe, RunMetric, TrainingRun
+from training.recipes import chain_of, hyperparameters_of
+from training.runs import RECENT_RUNS, images_per_step
+
+FLOAT = 4
+# What decides how much a run holds, besides the images of a pass, and what it is where a recipe leaves it open.
+HELD = {
+    each.name: each.default
+    for each in fields(RunSettings)
+    if each.name
+    in ("method", "lora_rank", "objective", "gradient_checkpointing", "precision", "ema_decay", "optimizer")
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a run on its device. `activations` are those of a pass with what the program itself holds, None where no
+    run on a model of this size was measured; `gradients` and the rest are None where the parent's files are not here."""
+
+    weights: int
+    gradients: int | None
+    moments: int | None
+    average: int | None
+    activations: int | None
+
+    @property
+    def counted(self) -> int:
+        """What is known without a measurement."""
+        return self.weights + sum(part or 0 for part in (self.gradients, self.moments, self.average))
+
+    @property
+    def total(self) -> int | None:
+        return None if self.activations is None else self.counted + self.activations
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run of a recipe's chain would take. `seconds` is None where neither a rehearsal nor an earlier run on a model
+    of this size was measured; `runs` counts the runs. Bytes on disk are of two checkpoints of one run, None where unknown,
+    and of all results. `rehearsed` is the rehearsal of just this, `largest_device` the memory of the largest live worker
+    that trains, 0 where none is known."""
+
+    images: int
+    seconds: float | None
+    images_per_second: float | None
+    runs: int
+    checkpoint_bytes: int | None
+    result_bytes: int
+    stages: int
+    memory: Memory
+    rehearsed: rehearsals.Rehearsed | None
+    largest_device: int
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most that is held: measured by a rehearsal, or reckoned."""
+        return self.rehearsed.memory_bytes if self.rehearsed else self.memory.total
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether no worker at hand has so much memory."""
+        return 0 < self.largest_device < (self.memory_bytes or self.memory.counted)
+
+
+def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, Any] | None = None) -> Estimate:
+    """Time, memory and disk of a run of the recipe's whole chain, with the steps and the like that the run changes.
+
+    The time is that of the rehearsal, or else of the steps by the median speed of the last runs by the same method on
+    models of the same size: caching, validation, samples and checkpoints come on top.
+    """
+    changed = {key: value for key, value in (overrides or {}).items() if value is not None}
+    chain = chain_of(recipe)
+    stages = [{**hyperparameters_of(each), **changed} for each in chain]
+    images = sum(int(values["steps"]) * images_per_step(values) for values in stages)
+    values = stages[0]
+    rehearsed = _rehearsed(recipe, parent, values)
+    rates = [rehearsed.images_per_second] if rehearsed else measured_rates(parent, values["method"])
+    rate = statistics.median(rates) if rates else None
+    memory = _memory(parent, values)
+    return Estimate(
+        images=images,
+        seconds=images / rate if rate else None,
+        images_per_second=rate,
+        runs=0 if rehearsed else len(rates),
+        checkpoint_bytes=rehearsed.checkpoint_bytes if rehearsed else _checkpoint_bytes(memory),
+        result_bytes=parent.byte_size * len(chain),
+        stages=len(chain),
+        memory=memory,
+        rehearsed=rehearsed,
+        largest_device=_largest_device(),
+    )
+
+
+def measured_rates(parent: ModelVersion, method: str) -> list[float]:
+    """Images a second of the last five finished runs by the method on models as large as this one."""
+    recent = _finished(parent).filter(spec__method=method)[:RECENT_RUNS]
+    # The last step's figure is the mean over its attempt.
+    last = RunMetric.objects.filter(run__in=list(recent)).order_by("run_id", "-step").distinct("run_id")
+    return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
+
+
+def _finished(parent: ModelVersion) -> Any:
+    return TrainingRun.objects.filter(job__state=JobState.SUCCEEDED, parent__byte_size=parent.byte_size).order_by("-pk")
+
+
+def _rehearsed(recipe: Recipe, parent: ModelVersion, values: Mapping[str, Any]) -> rehearsals.Rehearsed | None:
+    """The last rehearsal of this recipe on this parent whose settings are the same but for steps and seed."""
+    done = Job.objects.filter(
+        kind=rehearsals.KIND, state=JobState.SUCCEEDED, payload__recipe=recipe.pk, payload__parent=parent.pk
+    )
+    for job in done.order_by("-created_at")[:RECENT_RUNS]:
+        spec = {**values, **job.payload["spec"]}
+        if all(spec[key] == value for key, value in values.items() if key not in ("steps", "seed")):
+            return rehearsals.rehearsed(job)
+    return None
+
+
+def _memory(parent: ModelVersion, values: Mapping[str, Any]) -> Memory:
+    counts = {part: int(count) for part, count in parent.config.get("parameters", {}).items()}
+    weights = FLOAT * sum(counts.values())
+    if values.get("objective") == "dpo" and values["method"] == "full":
+        weights += FLOAT * counts.get("unet", 0)  # The parent, which the loss compares with.
+    trained = _trained(parent, values, counts)
+    if trained is None:
+        return Memory(weights, None, None, None, None)
+    if values["method"] != "full":
+        weights += FLOAT * trained
+    memory = Memory(
+        weights=weights,
+        gradients=FLOAT * trained,
+        moments=2 * FLOAT * trained,
+        average=FLOAT * trained if values.get("ema_decay") is not None else 0,
+        activations=None,
+    )
+    return Memory(
+        memory.weights, memory.gradients, memory.moments, memory.average, _rest(parent, values, memory.counted)
+    )
+
+
+def _rest(parent: ModelVersion, values: Mapping[str, Any], counted: int) -> int | None:
+    """What the last like run on a model of this size held beyond what is counted; more in proportion for larger passes.
+
+    A part of it does not grow with the pass, so that a larger pass is estimated too high rather than too low.
+    """
+    for run in _finished(parent)[:RECENT_RUNS]:
+        if any(run.spec.get(key, default) != values.get(key, default) for key, default in HELD.items()):
+            continue
+        last = run.metrics.order_by("-step").first()
+        peak = last.values.get("memory_bytes") if last else None
+        if peak and peak > counted:
+            larger = max(1.0, int(values["batch_size"]) / int(run.spec["batch_size"]))
+            return math.ceil((int(peak) - counted) * larger)
+    return None
+
+
+def _trained(parent: ModelVersion, values: Mapping[str, Any], counts: Mapping[str, int]) -> int | None:
+    """How many numbers are trained; None where that takes the parent's files, and they are not on this machine."""
+    if values.get("objective") == "alpha":
+        shapes = _shapes(parent, "vae")
+        return (
+            None
+            if shapes is None
+            else sum(
+                math.prod(each.shape) for name, each in shapes if name.startswith(("decoder.", "post_quant_conv."))
+            )
+        )
+    if values["method"] == "full":
+        return counts.get("unet")
+    shapes = _shapes(parent, "unet")
+    if shapes is None:
+        return None
+    rank, total = int(values.get("lora_rank", HELD["lora_rank"])), 0
+    for name, each in shapes:
+        if name.endswith(tuple(f".{target}.weight" for target in LORA_TARGETS)):
+            outputs, inputs = each.shape[0], each.shape[1]
+            total += rank * (outputs + inputs) + (outputs if values["method"] == "dora" else 0)
+    return total
+
+
+def _shapes(parent: ModelVersion, part: str) -> list[tuple[str, TensorInfo]] | None:
+    """The tensors of a part of the parent, by name, from the heads of its files."""
+    paths = sorted((parent.folder / part).glob("*.safetensors"))
+    try:
+        return [entry for path in paths for entry in read_header(path).items()] or None
+    except (OSError, HeaderRefused):
+        return None
+
+
+def _checkpoint_bytes(memory: Memory) -> int | None:
+    """Two checkpoints: the trained weights, both moments, and the average."""
+    if memory.gradients is None or memory.moments is None or memory.average is None:
+        return None
+    return 2 * (memory.gradients + memory.moments + memory.average)
+
+
+def _largest_device() -> int:
+    """Bytes of the largest device of a live worker that trains; 0 where none says."""
+    workers = live_workers().filter(queues__contains="train")
+    return max((worker.device_memory_mb for worker in workers), default=0) * 2**20
