@@ -45,7 +45,10 @@ class CampaignList(Schema):
 
 # What comes in is plain JSON: a Schema would look for the fields among the attributes of a list or a number, too.
 class LeaseIn(BaseModel):
-    count: int = Field(10, description="How many items to hold, those held already included; 1 to 50.")
+    count: int = Field(10, description="How many items to hold, those held already included; 1 to 100.")
+    together: bool = Field(
+        False, description="Hand out new items prompt by prompt, all free ones of a prompt in a row."
+    )
 
 
 class ImageOut(Schema):
@@ -96,8 +99,9 @@ class JudgmentsIn(BaseModel):
     judgments: list[Any] = Field(
         description=(
             "At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
-            "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}}. "
-            "Details may be left out. Each row is judged on its own: a malformed one is rejected with its reason."
+            "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}, "
+            "page, place, page_size}. Details may be left out. The last three say that it was shown on a page with others: a UUID that they "
+            "share, where on it, from 0, and how many there were. Each row is judged on its own: a malformed one is rejected with its reason."
         )
     )
 
@@ -156,7 +160,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
     if campaign is None:
         raise Http404
     try:
-        assignments = lease_items(campaign, user, wanted.count)
+        assignments = lease_items(campaign, user, wanted.count, together=wanted.together)
     except LeaseRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {

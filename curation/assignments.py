@@ -14,6 +14,7 @@ from django.utils.crypto import salted_hmac
 from accounts.models import User
 from curation import tallies
 from curation.gold import active_gold, unseen_gold
+from curation.grids import beside_each_other
 from curation.mixing import count_gold, gold_among, mix
 from curation.models import (
     Assignment,
@@ -29,7 +30,8 @@ from curation.models import (
     TallyKind,
 )
 
-MAX_COUNT = 50
+# Two pages of the largest grid, and what is on its way.
+MAX_COUNT = 100
 # What a rater's lease is still good for.
 WANTED = Q(item__is_open=True) | Q(item__is_gold=True)
 
@@ -38,9 +40,9 @@ class LeaseRefused(Exception):
     """This person cannot lease here now; the message is for a person."""
 
 
-def lease_items(campaign: Campaign, rater: User, count: int) -> list[Assignment]:
-    """Up to `count` (1 to 50) assignments for this rater: those still held, renewed, and then new ones, in the campaign's order,
-    with gold items among them.
+def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool = False) -> list[Assignment]:
+    """Up to `count` (1 to 100) assignments for this rater: those still held, renewed, and then new ones, in the campaign's order
+    or, `together`, prompt by prompt with all free items of each, with gold items among them.
 
     A reload therefore gives the same items again, and so does a second tab. An empty list means that nothing is left for
     this rater. The assignments come with `.item.prompt`, `.shown` (samples from left to right) and `.chain` (judgments
@@ -58,7 +60,7 @@ def lease_items(campaign: Campaign, rater: User, count: int) -> list[Assignment]
             raise LeaseRefused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
         held = _held(campaign, rater, count)
         wanted = count - len(held)
-        new = _hand_out(now, place, rater, wanted) if wanted > 0 else []
+        new = _hand_out(now, place, rater, wanted, together) if wanted > 0 else []
         # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
         Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
     return _with_samples([*held, *new])
@@ -132,10 +134,10 @@ def _held(campaign: Campaign, rater: User, count: int) -> list[int]:
     return list(held.order_by("pk").values_list("pk", flat=True)[:count])
 
 
-def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int) -> list[int]:
+def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, together: bool) -> list[int]:
     """Ids of new assignments, at most `wanted`, with gold items at their places among them."""
     if not campaign.has_gold:
-        return _assign(campaign, rater, _claim(campaign, rater, wanted))
+        return _assign(campaign, rater, _claim(campaign, rater, wanted, together=together))
     # What the rater had before comes first, gold and others alike: one that stayed away would be known by that.
     again = _take_again(campaign, rater, wanted)
     wanted -= len(again)
@@ -143,7 +145,7 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int) -> 
     unseen = list(unseen_gold(campaign, rater)) if at else []
     gold = random.sample(unseen, min(len(at), len(unseen)))
     free = wanted - len(gold)
-    mixed = mix(_claim(campaign, rater, free) if free else [], gold, at)
+    mixed = mix(_claim(campaign, rater, free, together=together) if free else [], gold, at)
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
     return _assign(campaign, rater, [*again, *mixed])
 
@@ -155,16 +157,19 @@ def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:
     return [*_claim(campaign, rater, len(lapsed), among=lapsed), *active_gold(campaign).filter(pk__in=lapsed)]
 
 
-def _claim(campaign: Campaign, rater: User, wanted: int, *, among: list[int] | None = None) -> list[Item]:
+def _claim(
+    campaign: Campaign, rater: User, wanted: int, *, among: list[int] | None = None, together: bool = False
+) -> list[Item]:
     """Items for this rater, locked, at most `wanted`, among these where some are named; empty only where none is free."""
     free = campaign.items.free_for(rater, campaign.overlap)
     if among is not None:
         free = free.filter(pk__in=among)
+    in_turn = beside_each_other(campaign, rater, free, wanted) if together else free.order_by("position")
     # At first items that others are busy with are passed over. Where those are all that is left, their answer is waited for.
     for skip_locked in (True, True, False, False, False):
         before = transaction.savepoint()
-        lock = free.select_for_update(skip_locked=skip_locked, of=("self",), no_key=True)
-        locked = list(lock.order_by("position").values_list("pk", flat=True)[:wanted])
+        lock = in_turn.select_for_update(skip_locked=skip_locked, of=("self",), no_key=True)
+        locked = list(lock.values_list("pk", flat=True)[:wanted])
         # A row that another rater leased between the start of that statement and our lock looks free in its snapshot; the
         # next statement has a newer one.
         chosen = list(free.filter(pk__in=locked).order_by("position")) if locked else []

@@ -178,6 +178,9 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         order=order,
         shown_at=submission.shown_at,
         decided_at=submission.decided_at,
+        page=submission.page,
+        place=submission.place,
+        page_size=submission.page_size,
         late=_is_late(submission, assignment, latest),
         supersedes=latest,
     )

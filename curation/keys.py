@@ -10,7 +10,9 @@ from curation.malformed import UNSTORABLE, Malformed, quote
 from curation.models import CampaignKind, RatingKeys
 
 # Those of static/js/rate/keymap.js.
-COMMANDS = frozenset({"undo", "skip", "flag", "background", "size", "edges", "zoom", "guidelines", "help", "pass_all"})
+COMMANDS = frozenset(
+    {"undo", "skip", "flag", "background", "size", "edges", "zoom", "view", "guidelines", "help", "pass_all"}
+)
 NAMED_KEYS = frozenset(
     {"ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Backspace", "Delete", "Home", "End", "PageUp", "PageDown"}
 )

@@ -96,12 +96,14 @@ class _Work:
     said: Counter[tuple[str, str]] = field(default_factory=Counter)
     agreed: int = 0
     compared: int = 0
+    paged: int = 0
     last_at: datetime | None = None
 
 
 def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
-    """For each rater, past ones too: name, answers, skips, flags, median_seconds, late, left_share (comparisons), agreement
-    (Share of the other judgments that say the same; single samples), last_at."""
+    """For each rater, past ones too: name, answers, paged (of these, in the grid), skips, flags, median_seconds (a page's time
+    divided by how many are on it), late, left_share (comparisons), agreement (Share of the other judgments that say the same;
+    single samples), last_at."""
     done = _work_of(campaign)
     question = campaign.questions.first()
     is_comparison = campaign.kind == CampaignKind.COMPARE
@@ -117,6 +119,7 @@ def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
                 "rater": place.rater,
                 "is_removed": place.removed_at is not None,
                 "answers": answers,
+                "paged": work.paged,
                 "skips": skips,
                 "flags": flags,
                 "late": work.late,
@@ -132,7 +135,7 @@ def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
 
 def _work_of(campaign: Campaign) -> defaultdict[int, _Work]:
     found: defaultdict[int, _Work] = defaultdict(_Work)
-    kinds = ("ENDED", "LATE", "SECONDS", "SAID", "AGREED", "COMPARED", "SEEN")
+    kinds = ("ENDED", "LATE", "SECONDS", "SAID", "AGREED", "COMPARED", "PAGED", "SEEN")
     for name, (n, at) in tallies.read([campaign.pk], *(TallyKind[kind] for kind in kinds)).items():
         work = found[name.rater_id]
         if name.what == TallyKind.ENDED:

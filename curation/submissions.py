@@ -11,13 +11,15 @@ from curation.models import Assignment, JudgmentAction, Question
 
 MAX_REASON = 300
 MAX_ID = 2**63 - 1
+MAX_PLACES = 1000
 # Clocks may be wrong by days; a year beyond these is no clock, and could not be stored and shown everywhere.
 YEARS = range(2000, 2101)
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A readable row. `order` says where each picture of the lease stood, from left to right; None is as leased."""
+    """A readable row. `order` says where each picture of the lease stood, from left to right; None is as leased. `page`,
+    `place` and `page_size` are there where several items were on the screen at once."""
 
     id: uuid.UUID
     assignment: int
@@ -29,6 +31,9 @@ class Submission:
     shown_at: datetime | None
     decided_at: datetime | None
     supersedes: uuid.UUID | None
+    page: uuid.UUID | None = None
+    place: int | None = None
+    page_size: int | None = None
 
 
 def read_submission(row: object) -> Submission:
@@ -41,6 +46,7 @@ def read_submission(row: object) -> Submission:
     if not isinstance(action, str) or action not in JudgmentAction.values:
         raise Malformed(f"The action must be one of {', '.join(JudgmentAction.values)}.")
     supersedes = row.get("supersedes")
+    page, place, page_size = _read_page(row.get("page"), row.get("place"), row.get("page_size"))
     return Submission(
         id=_read_uuid(row.get("id"), "id"),
         assignment=_read_assignment(row.get("assignment")),
@@ -52,6 +58,9 @@ def read_submission(row: object) -> Submission:
         shown_at=_read_moment(row.get("shown_at"), "shown_at"),
         decided_at=_read_moment(row.get("decided_at"), "decided_at"),
         supersedes=None if supersedes is None else _read_uuid(supersedes, "supersedes"),
+        page=page,
+        place=place,
+        page_size=page_size,
     )
 
 
@@ -133,6 +142,17 @@ def _read_order(value: object) -> list[int] | None:
     if not all(isinstance(place, int) and not isinstance(place, bool) for place in value):
         raise Malformed("The order must be a list of places.")
     return value
+
+
+def _read_page(page: object, place: object, size: object) -> tuple[uuid.UUID | None, int | None, int | None]:
+    """The page that a judgment was made on, where its item stood there, and how many there were; none of these, or all."""
+    if page is None and place is None and size is None:
+        return None, None, None
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MAX_PLACES:
+        raise Malformed(f"The size of the page must be a number from 1 to {MAX_PLACES}.")
+    if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < size:
+        raise Malformed("The place on the page must be a number from 0 on, and less than the size of the page.")
+    return _read_uuid(page, "page"), place, size
 
 
 def _read_moment(value: object, field: str) -> datetime | None:

@@ -43,7 +43,8 @@ WITH chosen AS MATERIALIZED (
     SELECT id, campaign_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
 ), given AS MATERIALIZED (
     SELECT i.campaign_id, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.late, j.received_at, later.id IS NULL AS stands,
-           extract(epoch FROM j.decided_at - j.shown_at) AS seconds
+           j.page IS NOT NULL AS is_paged,
+           extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
     LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
 ), answered AS (
@@ -81,6 +82,8 @@ WITH chosen AS MATERIALIZED (
     SELECT campaign_id, rater_id, 'ended', '', '', action, count(*), NULL FROM given WHERE stands GROUP BY 1, 2, 6
     UNION ALL
     SELECT campaign_id, rater_id, 'late', '', '', '', count(*), NULL FROM given WHERE stands AND late GROUP BY 1, 2
+    UNION ALL
+    SELECT campaign_id, rater_id, 'paged', '', '', '', count(*), NULL FROM given WHERE stands AND action = 'answer' AND is_paged GROUP BY 1, 2
     UNION ALL
     SELECT campaign_id, rater_id, 'said', '', question, value, count(*), NULL FROM answered GROUP BY 1, 2, 5, 6
     UNION ALL

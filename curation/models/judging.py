@@ -186,6 +186,13 @@ class Judgment(models.Model):
     shown_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")
     decided_at = models.DateTimeField(null=True, blank=True, help_text="By the client's clock.")
     received_at = models.DateTimeField(db_default=Now())
+    page = models.UUIDField(
+        null=True,
+        blank=True,
+        help_text="Shared by the judgments of one page of the grid; none where it was shown alone.",
+    )
+    place = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Where on the page it was, from 0.")
+    page_size = models.PositiveSmallIntegerField(null=True, blank=True, help_text="How many were on the page.")
     late = models.BooleanField(
         default=False, help_text="Arrived after its lease had run out, or when the item had enough."
     )
@@ -208,6 +215,11 @@ class Judgment(models.Model):
             ),
             models.CheckConstraint(
                 condition=~Q(action="undo") | Q(supersedes__isnull=False), name="judgment_undo_supersedes"
+            ),
+            models.CheckConstraint(
+                condition=Q(page=None, place=None, page_size=None)
+                | Q(page__isnull=False, place__lt=F("page_size"), place__isnull=False, page_size__isnull=False),
+                name="judgment_page_whole",
             ),
         ]
 

@@ -13,6 +13,7 @@ from accounts.models import Role, User
 from accounts.policies import policy
 from curation.api import question_specs
 from curation.assignments import done_by, left_for
+from curation.grids import has_grid, has_several
 from curation.guidelines import guidelines_html
 from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
@@ -25,19 +26,25 @@ DAY = 24 * 3600
 @require_safe
 @never_cache
 def rate(request: HttpRequest, slug: str) -> HttpResponse:
-    """The rating screen of an open campaign, or a page that says why there is none now."""
+    """The rating screen of an open campaign, with `?view=grid` many items at once, or a page that says why there is none now."""
     user = request.user
     assert isinstance(user, User)
     campaign = get_object_or_404(Campaign.objects.with_rater(user), slug=slug)
     if campaign.state != CampaignState.OPEN:
         return render(request, "curation/rate_closed.html", {"campaign": campaign})
+    config = _config(request, campaign, user)
+    as_grid = False
+    if has_grid(campaign):
+        as_grid = request.GET.get("view") == "grid"
+        config["other_view_url"] = request.path if as_grid else f"{request.path}?view=grid"
+        config["has_several"] = as_grid and has_several(campaign)
     context = {
         "campaign": campaign,
-        "config": _config(request, campaign, user),
+        "config": config,
         "guidelines_html": guidelines_html(campaign.guidelines),
         "examples": _examples(campaign, user),
     }
-    return render(request, "rate/rate.html", context)
+    return render(request, "rate/grid.html" if as_grid else "rate/rate.html", context)
 
 
 def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, Any]:

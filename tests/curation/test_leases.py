@@ -66,10 +66,10 @@ def test_lease_gives_at_least_one(count):
     assert len(lease_items(campaign, rater, count)) == 1
 
 
-def test_lease_gives_at_most_fifty():
+def test_lease_gives_at_most_a_hundred():
     rater = make_rater()
-    campaign = make_campaign(items=55, raters=[rater])
-    assert len(lease_items(campaign, rater, 10**9)) == 50
+    campaign = make_campaign(items=105, raters=[rater])
+    assert len(lease_items(campaign, rater, 10**9)) == 100
 
 
 def test_lease_needs_an_open_campaign_a_place_and_the_role():

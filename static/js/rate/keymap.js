@@ -1,5 +1,6 @@
 // Keys to actions. Pure: it gets what a keyboard event says and answers what it means, or null.
 
+/** A command that `needs` a field of the page's configuration is there where that is set. */
 export const COMMANDS = [
   { name: "undo", keys: ["u", "Backspace"], label: "Undo the last one" },
   { name: "skip", keys: ["s"], label: "Skip" },
@@ -8,6 +9,7 @@ export const COMMANDS = [
   { name: "size", keys: ["r"], label: "Real size: larger, smaller, off" },
   { name: "edges", keys: ["o"], label: "Show soft edges and holes" },
   { name: "zoom", keys: ["z"], label: "Zoom while held" },
+  { name: "view", keys: ["v"], label: "Many at once, or one at a time", needs: "other_view_url" },
   { name: "guidelines", keys: ["g"], label: "Guidelines" },
   { name: "help", keys: ["?"], label: "All keys" },
 ];
@@ -53,7 +55,8 @@ function isAccepting(choice) {
  * Returns {bindings: Map(key -> action), choiceKeys: Map("question\0value" -> key), reasonKeys: Map("question\0reason" -> digit),
  * commandKeys: Map(name -> key), passAll: key or null}. The digits of reasons run on from one question to the next.
  */
-export function buildKeymap({ kind, questions, keys = {} }) {
+export function buildKeymap(config) {
+  const { kind, questions, keys = {} } = config;
   const inTurn = asksInTurn({ kind, questions });
   const bindings = new Map();
   const choiceKeys = new Map();
@@ -97,8 +100,9 @@ export function buildKeymap({ kind, questions, keys = {} }) {
     passAll = [keys.commands?.pass_all, "p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
   }
 
-  for (const { name } of COMMANDS) if (keys.commands?.[name] && bind(keys.commands[name], { type: name })) commandKeys.set(name, keys.commands[name]);
-  for (const command of COMMANDS) {
+  const commands = COMMANDS.filter((command) => !command.needs || config[command.needs]);
+  for (const { name } of commands) if (keys.commands?.[name] && bind(keys.commands[name], { type: name })) commandKeys.set(name, keys.commands[name]);
+  for (const command of commands) {
     for (const key of command.keys) {
       if (bind(key, { type: command.name }) && !commandKeys.has(command.name)) commandKeys.set(command.name, key);
     }

@@ -4,7 +4,8 @@ import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
 const NAMED = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Backspace", "Delete", "Home", "End", "PageUp", "PageDown"];
 
 /** Everything that has a key: {label, key or null, command} or {label, key, question, values: [[question, value], ...]}. */
-export function listRows({ kind, questions }, keymap) {
+export function listRows(config, keymap) {
+  const { kind, questions } = config;
   const inTurn = asksInTurn({ kind, questions });
   const rows = [];
   for (const question of inTurn ? questions.slice(0, 1) : questions) {
@@ -19,7 +20,7 @@ export function listRows({ kind, questions }, keymap) {
     }
   }
   if (keymap.passAll) rows.push({ label: "Pass all questions", key: keymap.passAll, command: "pass_all" });
-  for (const command of COMMANDS) rows.push({ label: command.label, key: keymap.commandKeys.get(command.name) ?? null, command: command.name });
+  for (const command of COMMANDS) if (!command.needs || config[command.needs]) rows.push({ label: command.label, key: keymap.commandKeys.get(command.name) ?? null, command: command.name });
   return rows;
 }
 

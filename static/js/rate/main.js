@@ -97,6 +97,9 @@ function decide(action) {
     case "zoom":
       view.setZoom(true);
       return null;
+    case "view":
+      location.assign(config.other_view_url);
+      return null;
     case "guidelines":
       view.toggleGuidelines();
       return null;

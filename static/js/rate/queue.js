@@ -3,10 +3,10 @@ import { createMarks } from "./marks.js";
 // What is to be judged, what was, and the rows that say so. Pure: no DOM, no network, no clock of its own.
 
 /**
- * options: buffer (items wanted ahead), refillAt (when to ask for more), history (how many can be undone), newId() -> UUID, now() -> ms.
+ * options: buffer (items wanted ahead), refillAt (when to ask for more), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms.
  * An item is {assignment, item, prompt, bucket, images: [{url, width, height}], expires_at, expiresAt?: ms of the local clock, supersedes?}.
  */
-export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
+export function createQueue({ questions, buffer = 10, refillAt = 5, most = 50, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
   const items = []; // items[0] is on the screen.
   const judged = []; // The newest first: {item, record}.
   const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
@@ -67,10 +67,16 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
     asked: () => (items.length && required.every((name) => name in draft()) ? marks.missing(items[0].assignment, draft()) : null),
     length: () => items.length,
     upcoming: (count) => items.slice(1, 1 + count),
+    first: (count) => items.slice(0, count),
     history: () => judged.slice(),
     needsMore: () => items.length < refillAt,
     /** How many to ask for: those that are held count too, since a lease may answer with them first. */
-    wanted: (unsent = 0) => Math.min(50, buffer + unsent),
+    wanted: (unsent = 0) => Math.min(most, buffer + unsent),
+    /** Other numbers of items to want ahead, and to ask for more at. */
+    setAhead(newBuffer, newRefillAt = newBuffer) {
+      buffer = newBuffer;
+      refillAt = newRefillAt;
+    },
 
     /** Takes leased items; those known, judged or in `skip` (assignments whose rows wait to be sent) are left out. Returns how many were new. */
     offer(leased, skip = new Set()) {
@@ -130,6 +136,20 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
     skip: (reason = null) => (items.length ? leave(buildRecord("skip", { reason })) : null),
     flag: (reason) => (items.length ? leave(buildRecord("flag", { reason })) : null),
 
+    /** One item of several that are on the screen, with all that is said of it. Returns its record; null where it is not held. */
+    judge(assignment, action, fields) {
+      const index = items.findIndex((item) => item.assignment === assignment);
+      if (index < 0) return null;
+      items.unshift(...items.splice(index, 1));
+      return leave(buildRecord(action, fields));
+    },
+
+    /** Puts these items, which are held, before all others. */
+    bringForward(chosen) {
+      const rest = items.filter((item) => !chosen.includes(item));
+      items.splice(0, items.length, ...chosen, ...rest);
+    },
+
     /** Takes back the last judgment, or that of `assignment`; its item comes up again. Returns the undo's record, or null. */
     undo(assignment = judged[0]?.item.assignment) {
       const index = judged.findIndex((entry) => entry.item.assignment === assignment);
@@ -143,11 +163,11 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, history = 20
       return record;
     },
 
-    /** Removes leases that have run out. The one on the screen stays unless `all`: the server decides about late answers. */
-    dropExpired(all = false) {
+    /** Removes leases that have run out. What is on the screen, the first `shown`, stays unless `all`: the server decides about late answers. */
+    dropExpired(all = false, shown = 1) {
       const time = now();
       let dropped = 0;
-      for (let index = items.length - 1; index >= (all ? 0 : 1); index -= 1) {
+      for (let index = items.length - 1; index >= (all ? 0 : shown); index -= 1) {
         if (items[index].expiresAt && items[index].expiresAt <= time) {
           items.splice(index, 1);
           dropped += 1;

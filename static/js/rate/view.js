@@ -1,5 +1,5 @@
 // The only module of the rater that knows the DOM.
-import { asksInTurn, nameKey } from "./keymap.js";
+import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
 import { createKeysView } from "./view-keys.js";
 import { createMarksView } from "./view-marks.js";
 import { createStickerView } from "./view-sticker.js";
@@ -8,16 +8,16 @@ const GROUNDS = ["checker", "white", "black", "chat"];
 const GROUND_NAMES = { checker: "checkerboard", white: "white", black: "black", chat: "a chat" };
 const SWIPE = 72;
 
-const find = (id) => document.getElementById(id);
+export const find = (id) => document.getElementById(id);
 
-function build(tag, className, text) {
+export function build(tag, className, text) {
   const element = document.createElement(tag);
   if (className) element.className = className;
   if (text !== undefined) element.textContent = text;
   return element;
 }
 
-function buildKey(key) {
+export function buildKey(key) {
   return build("kbd", "", nameKey(key));
 }
 
@@ -56,8 +56,11 @@ function describeAnswers(record, questions) {
     .join(", ");
 }
 
-/** act(action) gets what a person wants, in the words of keymap.js. */
-export function createView({ config, keymap, act }) {
+/**
+ * act(action) gets what a person wants, in the words of keymap.js. A screen that brings its own choices names their keys in `rows`, [[key, label]],
+ * and gets everything around them.
+ */
+export function createView({ config, keymap, act, rows = null }) {
   const root = find("rate");
   const stage = find("rate-stage");
   const choices = find("rate-choices");
@@ -124,6 +127,20 @@ export function createView({ config, keymap, act }) {
     for (const button of root.querySelectorAll("[data-command]")) printCommand(button);
     marksView.showKeys();
     keysView.show();
+  }
+
+  /** The keys of a screen that brings its own choices; they are changed where one sticker is rated at a time. */
+  function listKeys() {
+    const commands = COMMANDS.filter(({ name }) => keymap.commandKeys.has(name)).map(({ name, label }) => [keymap.commandKeys.get(name), label]);
+    find("rate-keys").replaceChildren(...[...rows, ...commands].map(([key, label]) => {
+      const line = build("div", "keys__row");
+      const term = build("dt", "keys__fixed");
+      term.append(buildKey(key));
+      line.append(term, build("dd", "", label));
+      return line;
+    }));
+    find("rate-keys-lead").hidden = true;
+    find("rate-keys-reset").hidden = true;
   }
 
   function printCommand(button) {
@@ -246,8 +263,8 @@ export function createView({ config, keymap, act }) {
   }
 
   // ---- around it ----
-  function showHistory(history) {
-    find("rate-strip").replaceChildren(...history.slice(0, 10).map(({ item, record }) => {
+  function showHistory(history, count = 10) {
+    find("rate-strip").replaceChildren(...history.slice(0, count).map(({ item, record }) => {
       const said = describeAnswers(record, config.questions);
       const entry = build("li");
       const button = build("button", "strip__item");
@@ -394,8 +411,9 @@ export function createView({ config, keymap, act }) {
     });
   }
 
-  buildQuestions();
-  keysView.show();
+  if (rows) listKeys();
+  else buildQuestions();
+  if (!rows) keysView.show();
   wireCommands();
   wirePointers();
   setGround(GROUNDS.includes(remember("ground")) ? remember("ground") : "checker");
@@ -409,5 +427,5 @@ export function createView({ config, keymap, act }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }

@@ -1,0 +1,46 @@
+"""Grids: rating many samples on one page, where each question is passed or failed and what is not marked passes."""
+
+from django.db.models import Case, Count, QuerySet, When
+
+from accounts.models import User
+from curation.models import Assignment, Campaign, CampaignKind, Item, Question
+from curation.verdicts import accepting
+
+KINDS = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
+
+
+def has_grid(campaign: Campaign) -> bool:
+    """Whether the campaign's items can be judged by marking: single samples, and every required question has one choice that
+    accepts and one that does not, and asks for no reason with a fail."""
+    if campaign.kind not in KINDS:
+        return False
+    required = [question for question in campaign.questions.all() if question.required]
+    return bool(required) and all(_is_two_sided(question) for question in required)
+
+
+def _is_two_sided(question: Question) -> bool:
+    asks_why = question.needs_reason and bool(question.reasons)
+    return len(question.choices) == 2 and len(accepting(question)) == 1 and not asks_why
+
+
+def has_several(campaign: Campaign) -> bool:
+    """Whether some prompt of the campaign has more than one item."""
+    return (
+        campaign.items.filter(is_gold=False)
+        .order_by()
+        .values("prompt")
+        .annotate(count=Count("pk"))
+        .filter(count__gt=1)
+        .exists()
+    )
+
+
+def beside_each_other(campaign: Campaign, rater: User, free: QuerySet[Item], wanted: int) -> QuerySet[Item]:
+    """Those of the free items whose prompts come next, all of one prompt in a row: first of the prompts that this rater holds
+    items of already, so that none is left half done, and then in the campaign's order."""
+    held = Assignment.objects.live().filter(rater=rater, item__campaign=campaign)
+    begun = list(held.order_by().values_list("item__prompt", flat=True).distinct())
+    coming = list(free.order_by("position").values_list("prompt_id", flat=True)[:wanted])
+    prompts = list(dict.fromkeys([*begun, *coming]))
+    places = Case(*(When(prompt=pk, then=place) for place, pk in enumerate(prompts)), default=len(prompts))
+    return free.filter(prompt__in=prompts).order_by(places, "position")
