@@ -1,6 +1,7 @@
 """Many stickers on a page, in a real browser against the real endpoints."""
 
 import pytest
+from playwright.sync_api import expect
 
 from curation.models import Judgment
 from tests.curation.factories import make_batch, make_campaign
@@ -31,11 +32,11 @@ def test_page_is_marked_and_submitted_by_keys_and_taken_back(sign_in, rater):  #
     assert page.inner_text("#rate-live") == "2 of 12 marked"
     assert page.locator(".tile[aria-pressed=true] .tile__marks").all_inner_texts() == ["✗", "✗"]
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.tile').length === 3")
+    expect(page.locator(".tile")).to_have_count(3)
     page.keyboard.press("Enter")
     page.wait_for_selector("#rate[data-state=over]")
     page.keyboard.press("u")
-    page.wait_for_function("document.querySelectorAll('.tile').length === 3")
+    expect(page.locator(".tile")).to_have_count(3)
     page.wait_for_selector("#rate[data-state=ready]")
     page.keyboard.press("Space")
     page.keyboard.press("Enter")
@@ -61,10 +62,10 @@ def test_one_sticker_is_taken_back_and_three_questions_have_their_letters(sign_i
     assert page.locator(".tile[aria-pressed=true] .tile__marks").all_inner_texts() == ["I M", "M"]
     assert page.get_attribute(".tile >> nth=2", "aria-label").endswith(". no: Is it in the house style?")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelectorAll('.tile').length === 2")
+    expect(page.locator(".tile")).to_have_count(2)
     page.wait_for_selector("#rate[data-state=ready]")
     page.click(".strip__item >> nth=9")  # The newest comes first: the third of twelve.
-    page.wait_for_function("document.querySelectorAll('.tile').length === 3")
+    expect(page.locator(".tile")).to_have_count(3)
     page.wait_for_selector("#rate[data-state=ready]")
     page.keyboard.press("c")
     page.keyboard.press("Enter")
@@ -95,12 +96,12 @@ def test_pages_go_on_offline_and_between_both_screens(sign_in, rater):  # noqa: 
     context.set_offline(False)
     assert wait_for_rows(24) == 24
     wait_for_saved(page)
-    page.wait_for_function("document.querySelectorAll('.tile').length === 2")
+    expect(page.locator(".tile")).to_have_count(2)
     page.keyboard.press("v")
     page.wait_for_selector("#rate-choices")
     page.wait_for_selector("#rate[data-state=ready]")
     page.keyboard.press("j")
-    page.wait_for_function("document.querySelector('#rate-figures').textContent.startsWith('25 of 26')")
+    expect(page.locator("#rate-figures")).to_have_text("25 of 26, 1 left for you")
     assert wait_for_rows(25) == 25
     page.keyboard.press("v")
     page.wait_for_selector(".tile")
@@ -124,7 +125,7 @@ def test_one_prompts_samples_stand_together_and_fit_a_small_screen_by_touch(sign
     page.locator(".tile").nth(4).tap()
     assert page.get_attribute(".tile >> nth=4", "aria-pressed") == "true"
     page.locator("#sheet-submit").tap()
-    page.wait_for_function("document.querySelectorAll('.tile').length === 3")
+    expect(page.locator(".tile")).to_have_count(3)
     wait_for_saved(page)
     assert wait_for_rows(12) == 12
     [failed] = Judgment.objects.filter(answers__alignment="fail")
