@@ -4,7 +4,7 @@ from django.db.models import Case, Count, QuerySet, When
 
 from accounts.models import User
 from curation.models import Assignment, Campaign, CampaignKind, Item, Question
-from curation.verdicts import accepting
+from curation.rules import accepting
 
 KINDS = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
 
