@@ -5,7 +5,7 @@ from typing import Any
 from django import forms
 
 from accounts.models import User
-from generation import batches, model_versions, prompt_sets
+from generation import batches, combinations, model_versions, prompt_sets
 from generation.engine.folders import MAX_SIDE
 from generation.engine.requests import MAX_SEED
 from generation.models import GenerationBatch, ModelVersion, PromptSet
@@ -179,6 +179,24 @@ class ImportForm(forms.Form):
         except model_versions.ImportRefused as refused:
             self.add_error("path", refused.sentence)
             return None
+
+
+class DecoderForm(forms.Form):
+    """The version whose decoder this one borrows."""
+
+    decoder_of = forms.ModelChoiceField(
+        queryset=ModelVersion.objects.none(),
+        label="Decoder of",
+        help_text="A version that draws transparency and shares this one's encoder.",
+    )
+
+    def __init__(self, *args: Any, version: ModelVersion, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["decoder_of"].queryset = combinations.decoders_for(version)  # type: ignore[attr-defined]
+
+    @property
+    def has_choice(self) -> bool:
+        return bool(self.fields["decoder_of"].queryset.exists())  # type: ignore[attr-defined]
 
 
 class PromotionForm(forms.Form):

@@ -111,6 +111,7 @@ def register_folder(
     parent: ModelVersion | None,
     created_by: User,
     note: str = "",
+    decoder_of: ModelVersion | None = None,
 ) -> ModelVersion:
     """Make a model version of a folder: inspect, hash, copy into MODELS_DIR/<hash>, draw a probe, and add the row.
 
@@ -145,6 +146,7 @@ def register_folder(
             name=name,
             origin=origin,
             parent=parent,
+            decoder_of=decoder_of,
             manifest=manifest,
             config=describe(report),
             image_size=report.resolution,

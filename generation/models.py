@@ -83,6 +83,7 @@ class Prompt(models.Model):
 class ModelOrigin(models.TextChoices):
     IMPORTED = "imported", "Imported"
     TRAINED = "trained", "Trained"
+    COMBINED = "combined", "Combined"
 
 
 class ModelVersionQuerySet(models.QuerySet["ModelVersion"]):
@@ -102,6 +103,14 @@ class ModelVersion(models.Model):
     name = models.CharField(max_length=120)
     origin = models.CharField(max_length=16, choices=ModelOrigin.choices)
     parent = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="children")
+    decoder_of = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="lent_decoder_to",
+        help_text="The version whose VAE decoder stands beside the U-Net of `parent`.",
+    )
     content_hash = models.CharField(max_length=64, unique=True)
     manifest = models.JSONField(help_text="Relative path -> sha256 and bytes.")
     config = models.JSONField(default=dict, help_text="Pipeline class, prediction type, scheduler, parameters.")
@@ -120,7 +129,12 @@ class ModelVersion(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=Q(origin="imported") | Q(parent__isnull=False), name="model_trained_has_parent"
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(origin="combined", decoder_of__isnull=False)
+                | (~Q(origin="combined") & Q(decoder_of__isnull=True)),
+                name="model_combined_has_decoder",
+            ),
         ]
 
     def __str__(self) -> str:

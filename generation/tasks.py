@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from generation import batches, model_versions
+from generation import batches, combinations, model_versions
 from jobs.context import JobContext
 from jobs.handlers import handler
 from jobs.models import Queue
@@ -18,3 +18,9 @@ def draw_batch(context: JobContext) -> dict[str, Any]:
 def import_model(context: JobContext) -> dict[str, Any]:
     """Make a model version of a folder on the server."""
     return model_versions.import_folder(context)
+
+
+@handler(combinations.KIND, queue=Queue.GENERATE, max_attempts=3)
+def combine_models(context: JobContext) -> dict[str, Any]:
+    """Make a version of one version's U-Net and another's decoder."""
+    return combinations.combine(context)

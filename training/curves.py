@@ -37,6 +37,17 @@ CHARTS = (
 )
 # What only a run of pairs has: how often it prefers what raters preferred, more than its parent does.
 PREFERENCE_CHART = Chart("preferred", f"Pairs told apart as raters did, mean of {WINDOW} steps", "share of pairs")
+# A decoder knows no bands of noise; its loss has two parts, and its validation figures have units of their own.
+DECODER_CHARTS = (
+    Chart("alpha", "Alpha on validation images: overlap with the true shape", "IoU at one half"),
+    Chart("psnr", "Colour on validation images, seen on white", "PSNR, dB"),
+    Chart("parts", f"Training loss by part, mean of {WINDOW} steps", "weighted mean absolute error"),
+    *(
+        replace(each, y_label="weighted mean absolute error" if "loss" in each.title else each.y_label)
+        for each in CHARTS
+        if "band" not in each.name
+    ),
+)
 # What several runs are compared by: one line a run.
 SHARED_CHARTS = (
     Chart("validation", "Validation loss of all sources", "mean squared error"),
@@ -47,6 +58,8 @@ SHARED_CHARTS = (
 
 def charts_of(run: TrainingRun) -> tuple[Chart, ...]:
     """The charts of a run's page; the loss of pairs is no square."""
+    if run.spec.get("objective") == "alpha":
+        return DECODER_CHARTS
     if run.spec.get("objective") != "dpo":
         return CHARTS
     named = (replace(each, y_label="loss of a pair") if "loss" in each.title else each for each in CHARTS)
@@ -141,6 +154,14 @@ def _validation_bands(run: TrainingRun) -> dict[str, list[Point]]:
     return _noisiest_first(_by_label((step, detail.get("by_band")) for step, detail in _validations(run)))
 
 
+def _decoder_figure(run: TrainingRun, whole: str, by_source: str) -> dict[str, list[Point]]:
+    """A figure of every validation: of all sources, and of each where there are several."""
+    done = _validations(run)
+    series = dict(sorted(_by_label((step, detail.get(by_source)) for step, detail in done).items()))
+    every: list[Point] = [(step, detail[whole]) for step, detail in done if detail.get(whole) is not None]
+    return {**(series if len(series) > 1 else {}), "all": every}
+
+
 def _figure(run: TrainingRun, key: str) -> list[Point]:
     """One figure of every step that has it."""
     rows = RunMetric.objects.filter(run=run).order_by("step").values_list("step", f"values__{key}")
@@ -148,6 +169,9 @@ def _figure(run: TrainingRun, key: str) -> list[Point]:
 
 
 _SERIES: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
+    "alpha": lambda run: _decoder_figure(run, "alpha_iou", "iou_by_source"),
+    "psnr": lambda run: _decoder_figure(run, "psnr_on_white", "psnr_by_source"),
+    "parts": lambda run: _smoothed(run, "loss_by_part"),
     "preferred": lambda run: {"told apart": running_mean(_figure(run, "preferred"))},
     "loss": lambda run: _smoothed(run, "loss_by_source"),
     "bands": _bands,

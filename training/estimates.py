@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from django.db.models import Q
+
 from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
 from generation.models import ModelVersion
 from jobs.models import Job, JobState
@@ -92,7 +94,7 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
     images = sum(int(values["steps"]) * images_per_step(values) for values in stages)
     values = stages[0]
     rehearsed = _rehearsed(recipe, parent, values)
-    rates = [rehearsed.images_per_second] if rehearsed else measured_rates(parent, values["method"])
+    rates = [rehearsed.images_per_second] if rehearsed else measured_rates(parent, values)
     rate = statistics.median(rates) if rates else None
     memory = _memory(parent, values)
     return Estimate(
@@ -109,9 +111,12 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
     )
 
 
-def measured_rates(parent: ModelVersion, method: str) -> list[float]:
-    """Images a second of the last five finished runs by the method on models as large as this one."""
-    recent = _finished(parent).filter(spec__method=method)[:RECENT_RUNS]
+def measured_rates(parent: ModelVersion, values: Mapping[str, Any]) -> list[float]:
+    """Images a second of the last five finished runs by the method on models as large as this one; a decoder's say
+    nothing of a denoiser's."""
+    of_decoders = Q(spec__contains={"objective": "alpha"})
+    alike = of_decoders if values.get("objective") == "alpha" else ~of_decoders
+    recent = _finished(parent).filter(alike, spec__method=values["method"])[:RECENT_RUNS]
     # The last step's figure is the mean over its attempt.
     last = RunMetric.objects.filter(run__in=list(recent)).order_by("run_id", "-step").distinct("run_id")
     return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]

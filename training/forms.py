@@ -10,7 +10,7 @@ from accounts.models import Role, User
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion, PromptSet
 from training.models import Preset, Recipe
-from training.recipes import DEFAULT_HYPERPARAMETERS, T_PRIME
+from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
 
 PRESETS = [
     (Preset.STYLE_TAILORING, "Style Tailoring: content where noise is high, style where it is low"),
@@ -19,7 +19,9 @@ PRESETS = [
     (Preset.PROMPT, "Prompt alignment: content alone, over all noise levels"),
     (Preset.SINGLE, "Style alignment: style alone, over all noise levels"),
     (Preset.PREFERENCE, "Preference: pairs of a comparison, each image over the one that lost (Diffusion-DPO)"),
+    (Preset.TRANSPARENCY, "Transparency decoder: the part that turns latents into pixels learns to cut stickers out"),
 ]
+DECODER_SETTINGS = ("colour_weight", "alpha_weight", "backgrounds")
 HYPERPARAMETERS = (
     "steps",
     "batch_size",
@@ -39,6 +41,7 @@ HYPERPARAMETERS = (
     "importance_weights",
     "gradient_checkpointing",
     "dpo_beta",
+    *DECODER_SETTINGS,
 )
 
 
@@ -46,6 +49,11 @@ class DatasetVersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: DatasetVersion) -> str:
         thing = "pair" if obj.dataset.kind == DatasetKind.PAIRS else "image"
         return f"{obj}: {obj.entry_count} {thing}{'' if obj.entry_count == 1 else 's'}"
+
+
+class DatasetVersionsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
+    def label_from_instance(self, obj: DatasetVersion) -> str:
+        return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
 
 
 class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
@@ -107,6 +115,13 @@ class RecipeForm(forms.Form):
         help_text="A version of a dataset that was frozen from closed comparisons.",
         error_messages={"required": "Choose the dataset version of pairs that teaches preferences."},
     )
+    stickers = DatasetVersionsField(
+        queryset=DatasetVersion.objects.none(),
+        widget=forms.CheckboxSelectMultiple,
+        label="Stickers with transparency",
+        help_text="Versions whose images are cut out. Every image is drawn as often as any other.",
+        error_messages={"required": "Choose the dataset versions that teach transparency."},
+    )
     schedule = forms.ModelChoiceField(
         queryset=ModelVersion.objects.none(),
         label="Noise schedule of",
@@ -151,6 +166,27 @@ class RecipeForm(forms.Form):
         required=False,
         label="Hold on the parent (β)",
         help_text="The more, the less the result may differ from its parent. The paper takes 2000 to 5000; empty: 2000.",
+    )
+    colour_weight = forms.FloatField(
+        min_value=0,
+        max_value=1000,
+        required=False,
+        label="Weight of colour",
+        help_text="How much it counts that colours are right on white and on other backgrounds. Empty: 1.",
+    )
+    alpha_weight = forms.FloatField(
+        min_value=0.001,
+        max_value=1000,
+        required=False,
+        label="Weight of alpha",
+        help_text="How much it counts that the shape is right. Empty: 1.",
+    )
+    backgrounds = forms.IntegerField(
+        min_value=0,
+        max_value=16,
+        required=False,
+        label="Backgrounds besides white",
+        help_text="On so many colours, drawn at random each time, an image is compared. Empty: 1.",
     )
     gradient_checkpointing = forms.BooleanField(
         required=False,
@@ -207,28 +243,39 @@ class RecipeForm(forms.Form):
         self.fields["style"].queryset = dataset_versions()  # type: ignore[attr-defined]
         self.fields["pairs"].queryset = dataset_versions(DatasetKind.PAIRS)  # type: ignore[attr-defined]
         self.fields["schedule"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
+        self.fields["stickers"].queryset = dataset_versions()  # type: ignore[attr-defined]
 
         if self.is_bound:
             preset = self.data.get("preset")
-            self.fields["content"].required = preset not in (Preset.SINGLE, Preset.PREFERENCE)
-            self.fields["style"].required = preset not in (Preset.PROMPT, Preset.PREFERENCE)
+            neither = (Preset.PREFERENCE, Preset.TRANSPARENCY)
+            self.fields["content"].required = preset not in (Preset.SINGLE, *neither)
+            self.fields["style"].required = preset not in (Preset.PROMPT, *neither)
+            self.fields["stickers"].required = preset == Preset.TRANSPARENCY
+            # Of a field that the page hides nobody can see what is wrong.
+            self.fields["caption_dropout"].required = preset != Preset.TRANSPARENCY
             self.fields["pairs"].required = preset == Preset.PREFERENCE
             self.fields["t_prime"].required = preset == Preset.STYLE_TAILORING
 
     def hyperparameters(self) -> dict[str, Any]:
         """What RunSettings takes, without what was left empty."""
         values = {key: self.cleaned_data.get(key) for key in HYPERPARAMETERS}
+        preset = self.cleaned_data.get("preset")
+        if preset == Preset.TRANSPARENCY:
+            values["method"] = "full"
         if values["method"] == "full":
             values["lora_rank"] = None
-        preset = self.cleaned_data.get("preset")
         # Settings of another kind of recipe, which the page hides.
-        for key in ("min_snr_gamma",) if preset == Preset.PREFERENCE else ("dpo_beta",):
+        hidden: dict[str, tuple[str, ...]] = {
+            Preset.PREFERENCE: ("min_snr_gamma", *DECODER_SETTINGS),
+            Preset.TRANSPARENCY: ("dpo_beta", *NOT_OF_A_DECODER),
+        }
+        for key in hidden.get(preset or "", ("dpo_beta", *DECODER_SETTINGS)):
             values[key] = None
         if not values["gradient_checkpointing"]:
             values["gradient_checkpointing"] = None
         if preset not in (Preset.STYLE_TAILORING, Preset.JOINT):
             # One source a table: there is nothing to mix.
-            values["mixture"] = "natural"
+            values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"
         if values["mixture"] != "shares":
             values["importance_weights"] = None
         # Empty is none at all, which the preview says too.
@@ -246,6 +293,7 @@ class RecipeForm(forms.Form):
         return {
             "content": None if cleaned.get("preset") == Preset.SINGLE else cleaned.get("content"),
             "pairs": cleaned.get("pairs"),
+            "stickers": list(cleaned.get("stickers") or ()),
             "style": cleaned.get("style"),
             "t_prime": T_PRIME if t_prime is None else t_prime,
             "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,

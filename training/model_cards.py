@@ -12,6 +12,11 @@ from training.models import Evaluation, RunEvent, TrainingRun
 from training.recipes import RecipeRefused, describe, schedule_of
 from training.verdicts import EvaluationVerdict
 
+DECODER_FIGURES = {
+    "alpha_iou": ("Overlap of its alpha with the true one, at one half (IoU), on validation images", ""),
+    "psnr_on_white": ("PSNR of its validation images on white", " dB"),
+}
+
 
 class FilesMissing(Exception):
     """The version's folder is not on this machine, or not what its manifest says."""
@@ -72,7 +77,9 @@ def card(version: ModelVersion) -> str:
         "",
         f'pipeline = StableDiffusionPipeline.from_pretrained("v{version.number}", dtype=torch.float32)',
         'image = pipeline("a cat", generator=torch.Generator().manual_seed(0)).images[0]',
+        *(['image.save("cat.png")  # RGBA: what is not there is transparent.'] if version.has_alpha else []),
         "```",
+        *_decoder_notes(version),
         "",
         f"Content hash: `{version.content_hash}`",
         "",
@@ -89,23 +96,46 @@ def card(version: ModelVersion) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _decoder_notes(version: ModelVersion) -> list[str]:
+    """What a version is that borrowed its decoder, or of which the decoder alone was trained."""
+    if version.decoder_of is not None:
+        return [
+            "",
+            f"U-Net and text encoder are those of {version.parent}, the VAE with its decoder is that of {version.decoder_of}; "
+            "both were made for the same encoder, which was compared by its hash.",
+        ]
+    if not TrainingRun.objects.filter(result=version, spec__contains={"objective": "alpha"}).exists():
+        return []
+    return [
+        "",
+        f"Its decoder was taught transparency. U-Net, text encoder and the VAE's encoder are those of {version.parent}, bit "
+        "for bit: any U-Net that was trained on this encoder's latents can use the decoder unchanged.",
+    ]
+
+
 def _lineage(version: ModelVersion) -> list[str]:
-    """One line for each version from this one to the imported one."""
+    """One line for each version from this one to the imported one, and the line of a borrowed decoder after it."""
     lines: list[str] = []
+    borrowed: list[ModelVersion] = []
     each: ModelVersion | None = version
     while each is not None:
-        run = TrainingRun.objects.filter(result=each).select_related("recipe", "parent").first()
-        if run is None:
-            note = f": {each.note}" if each.note else ""
-            lines.append(
-                f"- v{each.number} {each.name}, {each.get_origin_display().lower()}{note} (`{each.content_hash}`)"
-            )
-        else:
-            lines.append(
-                f"- v{each.number} {each.name}, by run {run.pk}. {_taught(run)} Seed {run.spec.get('seed', 0)}."
-            )
+        lines.append(_origin(each))
+        if each.decoder_of is not None:
+            borrowed.append(each.decoder_of)
         each = each.parent
+    for decoder in borrowed:
+        lines += ["", f"The decoder comes from v{decoder.number}:", *_lineage(decoder)]
     return lines
+
+
+def _origin(version: ModelVersion) -> str:
+    run = TrainingRun.objects.filter(result=version).select_related("recipe", "parent").first()
+    if run is not None:
+        return f"- v{version.number} {version.name}, by run {run.pk}. {_taught(run)} Seed {run.spec.get('seed', 0)}."
+    note = f": {version.note}" if version.note else ""
+    return (
+        f"- v{version.number} {version.name}, {version.get_origin_display().lower()}{note} (`{version.content_hash}`)"
+    )
 
 
 def _taught(run: TrainingRun) -> str:
@@ -128,6 +158,11 @@ def _figures(version: ModelVersion) -> list[str]:
             lines.append(
                 f"- Validation loss of run {run.pk}: {before:.4f} at step {first}, {after:.4f} at step {last}."
             )
+        for key, (label, unit) in DECODER_FIGURES.items():
+            values = [(each.step, each.detail[key]) for each in done if isinstance(each.detail.get(key), float)]
+            if values:
+                (first, before), (last, after) = values[0], values[-1]
+                lines.append(f"- {label}: {before:.3f}{unit} at step {first}, {after:.3f}{unit} at step {last}.")
     # Of an open comparison nobody who may still judge in it must read the score.
     evaluations = Evaluation.objects.filter(candidate=version, campaign__state=CampaignState.CLOSED).select_related(
         "candidate", "baseline", "prompt_set", "campaign"

@@ -34,6 +34,7 @@ class Preset(models.TextChoices):
     # Stored under its first name.
     SINGLE = "single", "Style alignment"
     PREFERENCE = "preference", "Preference"
+    TRANSPARENCY = "transparency", "Transparency decoder"
 
 
 class Recipe(models.Model):
@@ -180,14 +181,13 @@ class RunEvent(models.Model):
     @property
     def in_words(self) -> str:
         """The event for a person, from the trainer's kinds (training.engine.run_files)."""
-        loss = self.detail.get("loss")
         words = {
             "started": "The trainer started.",
             "restarted": "The trainer started again from the beginning: no checkpoint had been saved yet.",
             "resumed": f"The trainer went on from the checkpoint of step {self.step}.",
             "cached": "Latents and texts are cached.",
             "checkpoint": f"Checkpoint saved at step {self.step}.",
-            "validation": f"Validated at step {self.step}{f': loss {loss:.4f}' if isinstance(loss, float) else ''}.",
+            "validation": f"Validated at step {self.step}{self._measured}.",
             "samples": f"Samples drawn at step {self.step}.",
             "quarantined": "A damaged checkpoint was set aside.",
             "skipped": f"Step {self.step} had no finite loss and was skipped.",
@@ -218,6 +218,14 @@ class RunEvent(models.Model):
             "failed": "The trainer gave up.",
         }
         return words.get(self.kind, f"{self.kind} at step {self.step}")
+
+    @property
+    def _measured(self) -> str:
+        """What a validation found: ": loss 0.0412", and of a decoder how well it says alpha and colour too."""
+        words = {"loss": "loss {:.4f}", "alpha_iou": "alpha IoU {:.3f}", "psnr_on_white": "PSNR on white {:.1f} dB"}
+        found = [(text, self.detail.get(key)) for key, text in words.items()]
+        said = ", ".join(text.format(value) for text, value in found if isinstance(value, float))
+        return f": {said}" if said else ""
 
 
 class RunSample(models.Model):

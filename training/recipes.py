@@ -2,7 +2,8 @@
 
 The presets are tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint finetuning two
 rows with the full band; prompt and style alignment one row; sequential finetuning two recipes, the second after the first;
-preference (Diffusion-DPO, arXiv 2311.12908) one row of pairs. The trainer knows only the table and the objective.
+preference (Diffusion-DPO, arXiv 2311.12908) one row of pairs; the transparency decoder a row of images for each of its
+datasets. The trainer knows only the table and the objective.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ from training.engine.bands import (
     table_problems,
 )
 from training.models import Preset, Recipe, RecipeSource
+from training.transparency import count_alpha
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -51,6 +53,10 @@ DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "sample_every": 100,
 }
 # What run.json has and a recipe has not: it belongs to one run on one machine.
+OBJECTIVES = {Preset.PREFERENCE: "dpo", Preset.TRANSPARENCY: "alpha"}
+# Settings of one objective alone, and those that say nothing to a decoder.
+ONLY_OF = {"dpo_beta": "dpo", "colour_weight": "alpha", "alpha_weight": "alpha", "backgrounds": "alpha"}
+NOT_OF_A_DECODER = ("caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset")
 NOT_OF_A_RECIPE = {"schema", "parent", "parent_hash", "sources", "cache_dir", "sample_prompts", "device", "num_threads"}
 
 
@@ -112,6 +118,7 @@ def create_recipe(
     style: DatasetVersion | None = None,
     content: DatasetVersion | None = None,
     pairs: DatasetVersion | None = None,
+    stickers: Sequence[DatasetVersion] = (),
     t_prime: int = T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
@@ -123,22 +130,20 @@ def create_recipe(
     fields of RunSettings and go over the defaults; the objective is the preset's. Raises RecipeRefused with a sentence
     and the field to change.
     """
-    values = {**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})}
-    if preset == Preset.PREFERENCE:
-        values["objective"] = "dpo"
-    elif {"objective", "dpo_beta"} & set(values):
-        raise RecipeRefused("Only a recipe of preference learns from pairs.", field="preset")
-    chosen = check_hyperparameters(values)
+    chosen = check_hyperparameters(_with_objective(preset, {**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})}))
     tables = preset_tables(
         preset,
         schedule=schedule,
         content=content,
         style=style,
         pairs=pairs,
+        stickers=stickers,
         t_prime=t_prime,
         content_weight=content_weight,
         style_weight=style_weight,
     )
+    if preset == Preset.TRANSPARENCY:
+        _check_alpha(stickers)
     for table in tables:
         if problems := table_problems(schedule, table):
             raise RecipeRefused(problems[0])
@@ -149,6 +154,27 @@ def create_recipe(
             following = _store(title, preset, table, chosen, following, by)
     assert following is not None
     return following
+
+
+def _with_objective(preset: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values with the preset's objective, and without what that has no use for."""
+    objective = OBJECTIVES.get(Preset(preset)) if preset in Preset.values else None
+    if "objective" in values or any(ONLY_OF.get(key, objective) != objective for key in values):
+        raise RecipeRefused("The settings are those of another kind of recipe.", field="preset")
+    if objective == "alpha":
+        values = {key: value for key, value in values.items() if key not in NOT_OF_A_DECODER}
+    return {**values, "objective": objective} if objective else values
+
+
+def _check_alpha(versions: Sequence[DatasetVersion]) -> None:
+    for version in versions:
+        count = count_alpha(version)
+        if count.without:
+            raise RecipeRefused(
+                f"{count.sentence[0].upper()}{count.sentence[1:]} in {version}. Choose versions whose images were drawn "
+                "with it: from others the decoder would learn that every background belongs to its picture.",
+                field="stickers",
+            )
 
 
 def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSchedule, by: "User") -> list[Recipe]:
@@ -187,6 +213,7 @@ def preset_tables(
     style: DatasetVersion | None = None,
     content: DatasetVersion | None = None,
     pairs: DatasetVersion | None = None,
+    stickers: Sequence[DatasetVersion] = (),
     t_prime: int = T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
@@ -196,6 +223,8 @@ def preset_tables(
         raise RecipeRefused(f"The kind must be one of {', '.join(Preset.values)}.", field="preset")
     if preset == Preset.PREFERENCE:
         return [[Row("preference", _of_kind(pairs, DatasetKind.PAIRS, "pairs"))]]
+    if preset == Preset.TRANSPARENCY:
+        return [_decoder_table(stickers)]
     if preset == Preset.PROMPT:
         return [[Row("content", _of_kind(content, DatasetKind.IMAGES, "content"))]]
     style = _of_kind(style, DatasetKind.IMAGES, "style")
@@ -217,6 +246,20 @@ def preset_tables(
     if preset == Preset.JOINT:
         return [[Row("content", content, weight=content_weight), Row("style", style, weight=style_weight)]]
     return [[Row("content", content)], [Row("style", style)]]
+
+
+def _decoder_table(versions: Sequence[DatasetVersion]) -> list[Row]:
+    """A row for each version, weighed by its images, so that each of them is drawn as often as any other."""
+    if not versions:
+        raise RecipeRefused("Choose the dataset versions that teach transparency.", field="stickers")
+    return [
+        Row(
+            "stickers" if number == 0 else f"stickers-{number + 1}",
+            _of_kind(version, DatasetKind.IMAGES, "stickers"),
+            weight=float(version.entry_count) if len(versions) > 1 else 1.0,
+        )
+        for number, version in enumerate(versions)
+    ]
 
 
 def _of_kind(version: DatasetVersion | None, kind: str, field: str) -> DatasetVersion:
@@ -321,8 +364,9 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
     Without a schedule the edges are given as log-SNR. `changed` are values that a run took instead of the recipe's.
     """
     values = {**hyperparameters_of(recipe), **(changed or {})}
+    is_decoder = values.get("objective") == "alpha"
     names = {
-        "full": "all weights",
+        "full": "all weights of the decoder" if is_decoder else "all weights",
         "lora": f"LoRA {values.get('lora_rank', 16)}",
         "dora": f"DoRA {values.get('lora_rank', 16)}",
     }

@@ -10,9 +10,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.models import Role
 from accounts.policies import policy
-from generation import batches, model_versions
+from generation import batches, combinations, model_versions
 from generation.engine.folders import LOW_RANK_FILE
-from generation.forms import ImportForm, PromotionForm
+from generation.forms import DecoderForm, ImportForm, PromotionForm
 from generation.models import ModelPromotion, ModelVersion
 from generation.views.members import TEAM, may_write, member
 from jobs.models import Job
@@ -41,9 +41,10 @@ def grow_tree(versions: list[ModelVersion]) -> list[Branch]:
 @policy(read=TEAM)
 @require_safe
 def models(request: HttpRequest) -> HttpResponse:
-    """The family tree, the promoted version, and imports that are under way or were refused."""
+    """The family tree, the promoted version, and imports and combinations that are under way or were refused."""
     versions = list(ModelVersion.objects.visible_to(member(request)).order_by("number").prefetch_related("made_by"))
-    imports = list(Job.objects.filter(kind=model_versions.IMPORT_KIND)[:IMPORTS_SHOWN])
+    kinds = [model_versions.IMPORT_KIND, combinations.KIND]
+    imports = list(Job.objects.filter(kind__in=kinds)[:IMPORTS_SHOWN])
     context = {
         "roots": grow_tree(versions),
         "versions": versions,
@@ -79,7 +80,7 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
     """One version: what it is, where it comes from, what came of it, and its images beside its parent's."""
     shown = get_object_or_404(
         ModelVersion.objects.visible_to(member(request))
-        .select_related("parent", "created_by")
+        .select_related("parent", "decoder_of", "created_by")
         # Runs, recipes and datasets belong to the rooms above, which point at this row.
         .prefetch_related("made_by__recipe__sources__dataset_version__dataset"),
         number=number,
@@ -96,6 +97,8 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
         "has_lora": LOW_RANK_FILE in shown.manifest,
         "files": sorted(shown.manifest.items()),
         "form": PromotionForm(),
+        "decoder_form": DecoderForm(version=shown),
+        "lent_to": shown.lent_decoder_to.order_by("number"),
         "may_promote": may_write(member(request), Role.OPERATOR),
         "may_draw": may_write(member(request), *TEAM),
     }
@@ -131,3 +134,22 @@ def model_promote(request: HttpRequest, number: int) -> HttpResponse:
     else:
         messages.error(request, "The reason is too long: at most 300 characters. Nothing was promoted.")
     return redirect(shown)
+
+
+@policy(write=[Role.OPERATOR])
+@require_POST
+def model_decoder(request: HttpRequest, number: int) -> HttpResponse:
+    """Make a version of this one's U-Net and another's decoder, where both share their encoder."""
+    shown = get_object_or_404(ModelVersion.objects.visible_to(member(request)), number=number)
+    form = DecoderForm(request.POST, version=shown)
+    if not form.is_valid():
+        messages.error(request, "Choose a version that draws transparency and has another decoder. Nothing was made.")
+        return redirect(shown)
+    decoder_of = form.cleaned_data["decoder_of"]
+    try:
+        combinations.request_combination(shown, decoder_of, by=member(request))
+    except combinations.CombinationRefused as refused:
+        messages.error(request, refused.sentence)
+        return redirect(shown)
+    messages.success(request, f"{shown} gets the decoder of {decoder_of}, as a version of its own.")
+    return redirect("models")

@@ -1,11 +1,17 @@
 """Recipes: the presets as tables, the arithmetic that is shown, and refusals in sentences."""
 
-import pytest
-from django.db import IntegrityError, connection, transaction
+from pathlib import Path
 
+import pytest
+from django.core.files.storage import default_storage
+from django.db import IntegrityError, connection, transaction
+from PIL import Image
+
+from generation.images import storage_name
 from tests.training.factories import make_dataset_version, make_pair_version, make_parent, make_person, make_recipe
 from training.models import Preset, Recipe, RecipeSource
 from training.recipes import (
+    NOT_OF_A_DECODER,
     RecipeRefused,
     chain_of,
     check_hyperparameters,
@@ -95,7 +101,11 @@ def test_preference_is_one_full_row_of_pairs_with_its_objective(schedule):
         ({"preset": Preset.PREFERENCE, "pairs": "images"}, "pairs", "holds single images, not pairs"),
         ({"preset": Preset.SINGLE, "style": "pairs"}, "style", "holds pairs, not single images"),
         ({"preset": Preset.PROMPT, "content": "pairs"}, "content", "holds pairs, not single images"),
-        ({"preset": Preset.SINGLE, "style": "images", "hyperparameters": {"objective": "dpo"}}, "preset", "from pairs"),
+        (
+            {"preset": Preset.SINGLE, "style": "images", "hyperparameters": {"objective": "dpo"}},
+            "preset",
+            "another kind",
+        ),
         (
             {"preset": Preset.PREFERENCE, "pairs": "pairs", "hyperparameters": {"min_snr_gamma": 5.0}},
             "min_snr_gamma",
@@ -109,6 +119,43 @@ def test_rows_of_the_wrong_kind_are_refused(schedule, values, field, words):
     with pytest.raises(RecipeRefused, match=words) as refusal:
         create_recipe(name="x", by=make_person("curator"), schedule=schedule, **chosen)
     assert refusal.value.field == field
+    assert not Recipe.objects.exists()
+
+
+def test_a_transparency_decoder_is_a_row_for_each_dataset_weighed_by_its_images(schedule):
+    versions = [make_dataset_version("Cut out", 4), make_dataset_version("More", 6)]
+    recipe = make_recipe(
+        preset=Preset.TRANSPARENCY, stickers=versions, hyperparameters={"backgrounds": 2, "noise_offset": 0.1}
+    )
+    assert list(recipe.sources.values_list("name", "dataset_version", "weight", "log_snr_min", "log_snr_max")) == [
+        ("stickers", versions[0].pk, 4.0, None, None),
+        ("stickers-2", versions[1].pk, 6.0, None, None),
+    ]
+    assert recipe.hyperparameters["objective"] == "alpha"
+    assert recipe.hyperparameters["backgrounds"] == 2
+    assert not set(NOT_OF_A_DECODER) & set(recipe.hyperparameters)
+    assert describe(recipe, schedule) == (
+        "Transparency decoder: stickers Cut out v1 (weight 4), stickers-2 More v1 (weight 6), 300 steps of 16, "
+        "all weights of the decoder"
+    )
+    (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
+    assert (table.has_noise, table.warnings) == (False, [])
+    assert [row.percent for row in table.rows] == pytest.approx([40, 60])
+
+
+def test_images_without_alpha_teach_no_transparency_and_are_counted(schedule):
+    version = make_dataset_version("Photos", 3)
+    entry = version.entries.first()
+    path = default_storage.path(storage_name(entry.image))
+    content = Path(path).read_bytes()
+    Image.new("RGB", (32, 32), "red").save(path)
+    try:
+        with pytest.raises(RecipeRefused) as refusal:
+            make_recipe(preset=Preset.TRANSPARENCY, stickers=[version])
+    finally:
+        Path(path).write_bytes(content)
+    assert refusal.value.field == "stickers"
+    assert refusal.value.sentence.startswith("1 of the 3 images have no transparency in Photos v1.")
     assert not Recipe.objects.exists()
 
 

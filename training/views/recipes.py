@@ -28,7 +28,7 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
-    "gradient_checkpointing",
+    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds",
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -40,6 +40,9 @@ LABELS = {
     "method": "Method",
     "lora_rank": "Rank",
     "dpo_beta": "Hold on the parent (β)",
+    "colour_weight": "Weight of colour",
+    "alpha_weight": "Weight of alpha",
+    "backgrounds": "Backgrounds besides white",
     "gradient_checkpointing": "Gradient checkpointing",
     "weight_decay": "Weight decay",
     "caption_dropout": "Captions left out",
@@ -86,7 +89,8 @@ def recipe_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=TEAM)
 def recipe_new(request: HttpRequest) -> HttpResponse:
-    """The form of a new recipe; `?style=`, `?content=` and `?pairs=` name dataset versions to begin with, `?like=` a recipe."""
+    """The form of a new recipe; `?style=`, `?content=`, `?pairs=` and `?stickers=` name dataset versions to begin with,
+    `?like=` a recipe."""
     form = RecipeForm(request.POST) if request.method == "POST" else RecipeForm(initial=_initial(request))
     if request.method == "POST" and form.is_valid():
         made = _create(form, member(request))
@@ -202,7 +206,9 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
             for key, value in recipes.hyperparameters_of(like).items()
         }
         initial |= {**settings, "preset": like.preset}
-        for each in recipes.chain_of(like):
+        if like.preset == Preset.TRANSPARENCY:
+            initial["stickers"] = [source.dataset_version_id for source in like.sources.all()]
+        for each in recipes.chain_of(like) if like.preset != Preset.TRANSPARENCY else ():
             initial |= {
                 FIELDS.get(source.name, source.name): source.dataset_version_id for source in each.sources.all()
             }
@@ -216,6 +222,8 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
             initial[name] = int(request.GET[name])
             if name == "pairs":
                 initial["preset"] = Preset.PREFERENCE
+    if request.GET.get("stickers", "").isdecimal():
+        initial |= {"stickers": [int(request.GET["stickers"])], "preset": Preset.TRANSPARENCY}
     return initial
 
 
@@ -252,11 +260,13 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
             "content": chosen.get(values["content"]),
             "style": chosen.get(values["style"]),
             "pairs": dataset_versions(DatasetKind.PAIRS).filter(pk=values["pairs"]).first(),
+            "stickers": [chosen[pk] for pk in values["stickers"] or () if pk in chosen],
             "t_prime": values["t_prime"],
         }
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
-    teaches = {"preference": "pairs", "prompt": "content"}.get(str(values.get("preset")), "style")
-    if values.get("schedule") is None or table[teaches] is None:
+    names = {"preference": "pairs", "prompt": "content", "transparency": "stickers"}
+    teaches = names.get(str(values.get("preset")), "style")
+    if values.get("schedule") is None or not table[teaches]:
         return {"tables": [], "problem": "Choose the datasets and a noise schedule to see what the recipe comes to."}
     return _preview_tables(values, table)
 
@@ -272,6 +282,7 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
     hyperparameters = {
         **{key: values.get(key) for key in ("steps", "batch_size", "gradient_accumulation", "holdout")},
         "mixture": values.get("mixture") if mixing else "natural",
+        "objective": recipes.OBJECTIVES.get(Preset(preset)),
     }
     return {"tables": view_tables([("", each, hyperparameters) for each in rows], schedule), "problem": ""}
 

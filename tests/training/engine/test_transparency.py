@@ -4,7 +4,6 @@ import hashlib
 import json
 import math
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
+from tests.rgb_models import without_alpha
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import Killed, kill_at, lines, stop_at
 from training.engine import steps
@@ -52,15 +52,7 @@ def write_discs(folder: Path, name: str, count: int) -> str:
 @pytest.fixture(scope="session")
 def rgb_parent(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny parent with a decoder that knows no alpha."""
-    folder = tmp_path_factory.mktemp("rgb") / "model"
-    shutil.copytree(parent, folder)
-    old = AutoencoderKL.from_pretrained(parent / "vae")
-    new = AutoencoderKL.from_config({**old.config, "out_channels": 3})
-    weights = old.state_dict()
-    weights |= {name: weights[name][:3] for name in ("decoder.conv_out.weight", "decoder.conv_out.bias")}
-    new.load_state_dict(weights)
-    new.half().save_pretrained(folder / "vae")
-    return folder
+    return without_alpha(parent, tmp_path_factory.mktemp("rgb") / "model")
 
 
 @pytest.fixture
