@@ -18,6 +18,7 @@ from curation.adjudications import waiting_in
 from curation.assignments import left_for
 from curation.campaigns import is_blind_for
 from curation.models import Campaign, CampaignState, DatasetVersion, Judgment, JudgmentAction, Outcome, TallyKind
+from curation.standing import home_words
 from curation.statistics import progress_of
 from generation.models import ModelVersion, PromptSet, Sample
 from jobs.models import Job, JobState, Queue, Worker
@@ -48,7 +49,12 @@ def home(request: HttpRequest) -> HttpResponse:
 def rating(user: User) -> dict[str, Any]:
     """The campaigns this person may rate with what is left for them, and what they did today."""
     rateable = [
-        {"campaign": campaign, "left": left_for(campaign, user), "accuracy": accuracy_told(campaign, user)}
+        {
+            "campaign": campaign,
+            "left": left_for(campaign, user),
+            "accuracy": accuracy_told(campaign, user),
+            "standing": home_words(campaign, campaign.memberships.get(rater=user)),
+        }
         for campaign in Campaign.objects.rateable_by(user).order_by("opened_at", "id")
     ]
     answered = Judgment.objects.filter(rater=user, action=JudgmentAction.ANSWER, superseded_by=None)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from django.db.models import F, QuerySet
 
@@ -32,9 +33,11 @@ def accuracy_by_item(campaign: Campaign) -> dict[int, Share]:
     return _accuracy_by(campaign, "item_id")
 
 
-def gold_record(campaign: Campaign, rater: User) -> list[bool]:
-    """Whether this rater was right, for each gold item that they answered, the newest last."""
+def gold_record(campaign: Campaign, rater: User, since: datetime | None = None) -> list[bool]:
+    """Whether this rater was right, for each gold item that they answered since then, the newest last."""
     rows = _on_gold(campaign).filter(rater=rater).order_by("received_at", "pk")
+    if since is not None:
+        rows = rows.filter(received_at__gt=since)
     return [
         is_right(campaign.kind, known, answers, order)
         for known, answers, order in rows.values_list("item__gold__answers", "answers", "order")

@@ -27,8 +27,10 @@ from curation.models import (
     ItemSample,
     Judgment,
     JudgmentAction,
+    RaterState,
     TallyKind,
 )
+from curation.standing import round_left, settle, why_refused
 
 # Two pages of the largest grid, and what is on its way.
 MAX_COUNT = 100
@@ -58,12 +60,37 @@ def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool =
         now = _as_it_is(campaign)
         if now.state != CampaignState.OPEN:
             raise LeaseRefused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
-        held = _held(campaign, rater, count)
-        wanted = count - len(held)
-        new = _hand_out(now, place, rater, wanted, together) if wanted > 0 else []
-        # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
-        Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
-    return _with_samples([*held, *new])
+        if place.state == RaterState.QUALIFYING:
+            # A round may have ended without its end having been seen: another answer was taken in at the same time.
+            settle(now, place)
+        refusal = why_refused(place)
+        pks = [] if refusal else _lease(now, place, rater, count, together)
+    # What was settled stays, whatever it led to.
+    if refusal:
+        raise LeaseRefused(refusal)
+    return _with_samples(pks)
+
+
+def _lease(campaign: Any, place: CampaignRater, rater: User, count: int, together: bool) -> list[int]:
+    is_round = place.state == RaterState.QUALIFYING
+    if is_round:
+        count = min(count, round_left(campaign, place))
+    held = _held(campaign, rater, count, only_gold=is_round)
+    wanted = count - len(held)
+    new: list[int] = []
+    if wanted > 0:
+        new = (
+            _hand_out_round(campaign, rater, wanted)
+            if is_round
+            else _hand_out(campaign, place, rater, wanted, together)
+        )
+    if is_round and not held and not new:
+        raise LeaseRefused(
+            "Your qualification round needs more items than there are, so a curator has to let you in. What you judged is kept."
+        )
+    # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
+    Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
+    return [*held, *new]
 
 
 def left_for(campaign: Campaign, rater: User) -> int:
@@ -72,12 +99,17 @@ def left_for(campaign: Campaign, rater: User) -> int:
     Of the campaign's own items these are the open ones, less those that the rater is through with, less those whose last places
     others hold just now.
     """
+    place = CampaignRater.objects.filter(campaign=campaign, rater=rater).select_related("rater").first()
+    own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
+    gold: int = own.filter(item__is_gold=True).count()
+    if place is None or why_refused(place):
+        return 0
+    if place.state == RaterState.QUALIFYING:
+        return min(round_left(campaign, place), gold + len(_gold_to_come(campaign, rater)))
     open_items = tallies.total([campaign.pk], TallyKind.OPEN)
     through_with = tallies.total([campaign.pk], TallyKind.WAITING, rater_id=rater.pk)
     ordinary = open_items - through_with - _taken(campaign, rater)
-    own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
-    gold = own.filter(item__is_gold=True).count()
-    return ordinary + gold + _gold_ahead(campaign, rater, ordinary - (own.count() - gold))
+    return ordinary + gold + _gold_ahead(campaign, place, rater, ordinary - (own.count() - gold))
 
 
 def done_by(campaign: Campaign, rater: User) -> int:
@@ -110,11 +142,10 @@ def _as_it_is(campaign: Campaign) -> Any:
     return Campaign.objects.annotate(has_gold=Exists(gold)).get(pk=campaign.pk)
 
 
-def _gold_ahead(campaign: Campaign, rater: User, free: int) -> int:
+def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int) -> int:
     """How many gold items would come up beside so many free ones. Were they left out, the count would not move when one is
     judged, and so say which they are."""
-    place = CampaignRater.objects.filter(campaign=campaign, rater=rater).first()
-    if place is None or not active_gold(campaign).exists():
+    if not active_gold(campaign).exists():
         return 0
     lapsed = _lapsed(campaign, rater)
     gold = active_gold(campaign).filter(pk__in=lapsed).count()
@@ -128,9 +159,11 @@ def _lapsed(campaign: Campaign, rater: User) -> list[int]:
     return list(leased.filter(item__campaign=campaign).order_by("pk").values_list("item_id", flat=True))
 
 
-def _held(campaign: Campaign, rater: User, count: int) -> list[int]:
+def _held(campaign: Campaign, rater: User, count: int, *, only_gold: bool = False) -> list[int]:
     # In the order in which they were handed out: by position, gold items would stand apart.
     held = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
+    if only_gold:
+        held = held.filter(item__is_gold=True)
     return list(held.order_by("pk").values_list("pk", flat=True)[:count])
 
 
@@ -148,6 +181,18 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     mixed = mix(_claim(campaign, rater, free, together=together) if free else [], gold, at)
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
     return _assign(campaign, rater, [*again, *mixed])
+
+
+def _hand_out_round(campaign: Campaign, rater: User, wanted: int) -> list[int]:
+    """Ids of new assignments, all of gold items."""
+    return _assign(campaign, rater, _gold_to_come(campaign, rater)[:wanted])
+
+
+def _gold_to_come(campaign: Campaign, rater: User) -> list[Item]:
+    """The gold items that this rater did not judge and does not hold: those had before first, the others in no order."""
+    unseen = list(unseen_gold(campaign, rater))
+    random.shuffle(unseen)
+    return [*active_gold(campaign).filter(pk__in=_lapsed(campaign, rater)), *unseen]
 
 
 def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:

@@ -21,6 +21,7 @@ from curation.models import (
     Item,
     ItemSample,
     Question,
+    RaterState,
 )
 from curation.recounts import check_rule, recount
 from curation.rubrics import GUIDELINES, QuestionSpec, RubricRefused, check_questions, default_questions
@@ -131,8 +132,10 @@ def set_raters(campaign: Campaign, raters: Iterable[User], *, by: User) -> None:
     rows = CampaignRater.objects.filter(campaign=campaign)
     before = set(rows.filter(removed_at=None).values_list("rater_id", flat=True))
     rows.filter(removed_at=None).exclude(rater_id__in=wanted).update(removed_at=Now())
+    # Who comes back is in the state in which they left.
+    first = RaterState.QUALIFYING if campaign.qualification_items else RaterState.RATING
     CampaignRater.objects.bulk_create(
-        [CampaignRater(campaign=campaign, rater_id=pk, removed_at=None) for pk in wanted],
+        [CampaignRater(campaign=campaign, rater_id=pk, removed_at=None, state=first) for pk in wanted],
         update_conflicts=True,
         unique_fields=["campaign", "rater"],
         update_fields=["removed_at"],

@@ -3,10 +3,12 @@
 from typing import Any
 
 from django import forms
+from django.db import transaction
 
 from accounts.models import User
 from curation.gold import MOST_AT_ONCE, GoldRefused, copy_gold, known_choices, mark_gold, set_gold_percent, sources_for
 from curation.models import Campaign, GoldItem, Item
+from curation.standing import LEAST_TO_PAUSE, set_bars
 
 
 class KnownAnswersForm(forms.Form):
@@ -63,10 +65,42 @@ class QualityForm(forms.Form):
         help_text="Of what each rater gets, as long as there are some that they have not had. 0 to 50.",
     )
 
+    qualification_items = forms.IntegerField(
+        min_value=0,
+        max_value=50,
+        label="Gold items of a qualification round",
+        help_text="A new rater gets so many gold items first, and nothing else until enough are right. 0 for no round.",
+    )
+    qualification_percent = forms.IntegerField(
+        min_value=1, max_value=100, label="Right answers to qualify, in percent", help_text="1 to 100."
+    )
+    pause_window = forms.IntegerField(
+        min_value=0,
+        max_value=100,
+        label="Gold items that a pause looks back on",
+        help_text="The newest so many answers of each rater: 5 to 100, or 0 to pause nobody.",
+    )
+    pause_percent = forms.IntegerField(
+        min_value=1,
+        max_value=100,
+        label="Pause below, in percent",
+        help_text="A rater is paused when chance does not explain being below this: when the whole 95% interval is.",
+    )
+
     def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
-        kwargs.setdefault("initial", {"gold_percent": campaign.gold_percent})
+        kwargs.setdefault("initial", {name: getattr(campaign, name) for name in self.base_fields})
         super().__init__(*args, **kwargs)
         self.campaign = campaign
 
+    def clean_pause_window(self) -> int:
+        window: int = self.cleaned_data["pause_window"]
+        if 0 < window < LEAST_TO_PAUSE:
+            raise forms.ValidationError(f"Fewer than {LEAST_TO_PAUSE} answers say nothing.")
+        return window
+
+    @transaction.atomic
     def save(self, by: User) -> None:
-        set_gold_percent(self.campaign, self.cleaned_data["gold_percent"], by=by)
+        """Raises GoldRefused."""
+        bars = dict(self.cleaned_data)
+        set_gold_percent(self.campaign, bars.pop("gold_percent"), by=by)
+        set_bars(self.campaign, **bars, by=by)

@@ -14,7 +14,8 @@ from accounts.models import User
 from curation import tallies
 from curation.details import check_details, prompt_words
 from curation.malformed import Malformed
-from curation.models import Assignment, AssignmentState, Item, Judgment, JudgmentAction, Question
+from curation.models import Assignment, AssignmentState, Campaign, Item, Judgment, JudgmentAction, Question
+from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
 from curation.verdicts import refresh_verdicts
 
@@ -59,11 +60,17 @@ def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
     if submissions:
         echoes = {index: echo_id(rows[index]) for index in submissions}
         with transaction.atomic():
-            results |= _take_all(rater, submissions, echoes)
+            taken, measured = _take_all(rater, submissions, echoes)
+        results |= taken
+        for campaign in measured:
+            review(campaign, rater)
     return [results[index] for index in range(len(rows))]
 
 
-def _take_all(rater: User, submissions: dict[int, Submission], echoes: dict[int, str | None]) -> dict[int, Result]:
+def _take_all(
+    rater: User, submissions: dict[int, Submission], echoes: dict[int, str | None]
+) -> tuple[dict[int, Result], list[Campaign]]:
+    """The results, and the campaigns of which gold items were judged."""
     desk = _open_desk(rater, submissions.values())
     with tallies.kept({row.item_id for row in desk.assignments.values()}):
         for last in range(len(submissions), -1, -1):
@@ -82,7 +89,8 @@ def _take_all(rater: User, submissions: dict[int, Submission], echoes: dict[int,
                     raise
                 desk = _open_desk(rater, submissions.values())
         _settle(desk)
-    return results
+    gold = [row.item for row in desk.touched.values() if row.item.is_gold]
+    return results, list({item.campaign_id: item.campaign for item in gold}.values())
 
 
 @dataclass

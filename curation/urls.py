@@ -1,6 +1,6 @@
 from django.urls import path
 
-from curation.views import adjudication, campaigns, datasets, gold, rating, reliability, rules, samples
+from curation.views import adjudication, campaigns, datasets, gold, rating, reliability, rules, samples, standing
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
@@ -18,6 +18,8 @@ urlpatterns = [
         "campaigns/<slug:slug>/adjudicate/undo/", adjudication.campaign_adjudicate_undo, name="campaign_adjudicate_undo"
     ),
     path("campaigns/<slug:slug>/flagged/", adjudication.campaign_flagged, name="campaign_flagged"),
+    path("campaigns/<slug:slug>/raters/<int:pk>/let-in/", standing.rater_let_in, name="rater_let_in"),
+    path("campaigns/<slug:slug>/raters/<int:pk>/round/", standing.rater_round, name="rater_round"),
     path("campaigns/<slug:slug>/gold/", gold.campaign_gold, name="campaign_gold"),
     path("campaigns/<slug:slug>/gold/copy/", gold.gold_copy, name="gold_copy"),
     path("campaigns/<slug:slug>/gold/<int:pk>/", gold.gold_item, name="gold_item"),

@@ -10,6 +10,7 @@ from curation.models.campaigns import (
     GuidelineExample,
     Mark,
     Question,
+    RaterState,
 )
 from curation.models.datasets import (
     Dataset,
@@ -69,6 +70,7 @@ __all__ = [
     "Mark",
     "Outcome",
     "Question",
+    "RaterState",
     "RatingKeys",
     "Tally",
     "TallyKind",

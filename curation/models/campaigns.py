@@ -69,6 +69,18 @@ class Campaign(models.Model):
     gold_percent = models.PositiveSmallIntegerField(
         default=10, help_text="How much of what a rater gets is gold, in percent; 0 to 50."
     )
+    qualification_items = models.PositiveSmallIntegerField(
+        default=0, help_text="Gold items that a rater gets before any other; 0 for none."
+    )
+    qualification_percent = models.PositiveSmallIntegerField(
+        default=80, help_text="How many of those must be right, in percent."
+    )
+    pause_window = models.PositiveSmallIntegerField(
+        default=0, help_text="The last so many gold items decide whether a rater is paused; 0 for never."
+    )
+    pause_percent = models.PositiveSmallIntegerField(
+        default=70, help_text="A rater who is surely below this, in percent, is paused."
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
     opened_at = models.DateTimeField(null=True, blank=True)
@@ -82,6 +94,15 @@ class Campaign(models.Model):
             models.CheckConstraint(condition=Q(overlap__gte=1, overlap__lte=25), name="campaign_overlap_in_range"),
             models.CheckConstraint(condition=Q(lease_seconds__gte=10), name="campaign_lease_long_enough"),
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="campaign_gold_at_most_half"),
+            models.CheckConstraint(
+                condition=Q(qualification_items__lte=50, qualification_percent__gte=1, qualification_percent__lte=100),
+                name="campaign_qualification_in_range",
+            ),
+            models.CheckConstraint(
+                condition=(Q(pause_window=0) | Q(pause_window__gte=5, pause_window__lte=100))
+                & Q(pause_percent__gte=1, pause_percent__lte=100),
+                name="campaign_pause_in_range",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -112,6 +133,13 @@ class CampaignEvent(models.Model):
         return f"{self.kind} of {self.campaign_id}"
 
 
+class RaterState(models.TextChoices):
+    QUALIFYING = "qualifying", "In qualification"
+    RATING = "rating", "Rating"
+    UNQUALIFIED = "unqualified", "Did not qualify"
+    PAUSED = "paused", "Paused"
+
+
 class CampaignRater(models.Model):
     """A person's place among a campaign's raters; leaving keeps the row."""
 
@@ -119,6 +147,15 @@ class CampaignRater(models.Model):
     rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="memberships")
     joined_at = models.DateTimeField(db_default=Now())
     removed_at = models.DateTimeField(null=True, blank=True)
+    state = models.CharField(max_length=16, choices=RaterState.choices, default=RaterState.RATING)
+    measure = models.JSONField(
+        default=dict,
+        help_text="What the state rests on: gold items right, of how many, and how many percent were asked for.",
+    )
+    measured_since = models.DateTimeField(
+        null=True, blank=True, help_text="Only gold answers that came in later count towards a round or a pause."
+    )
+    qualified_at = models.DateTimeField(null=True, blank=True)
     handed_out = models.PositiveIntegerField(
         default=0,
         help_text="Items handed to this rater since the campaign has gold; says when the next gold item comes.",

@@ -23,6 +23,7 @@ from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
+from curation.standing import event_words, in_words
 from curation.statistics import (
     judgments_curve,
     outcomes_of,
@@ -121,8 +122,10 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     blind = verbs.is_blind_for(found, request.user)
     raters = rater_rows(found)
     accuracy = accuracy_by_rater(found)
+    places = {place.rater_id: place for place in found.memberships.all()}
     for row in raters:
-        row["accuracy"] = accuracy.get(row["rater"].pk)
+        place = places[row["rater"].pk]
+        row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
     context: dict[str, Any] = {
         "campaign": found,
         "progress": progress,
@@ -136,7 +139,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "rule_words": read_rule(found.rule).in_words(found.compares),
         "rule_form": RuleForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
-        "events": [(event, _event_words(event)) for event in found.events.select_related("by").order_by("-pk")[:20]],
+        "events": _events(found),
         "is_blind": blind,
         "may_write": may_curate(request.user),
         "may_rate": Campaign.objects.rateable_by(request.user).filter(pk=found.pk).exists(),
@@ -147,6 +150,16 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     if not blind:
         context |= _results(found)
     return render(request, "curation/campaign.html", context)
+
+
+def _events(campaign: Campaign) -> list[tuple[CampaignEvent, str]]:
+    """The newest events, with what happened in words."""
+    events = list(campaign.events.select_related("by").order_by("-pk")[:20])
+    people = User.objects.in_bulk([event.detail["rater"] for event in events if "rater" in event.detail])
+    return [
+        (event, event_words(event, people.get(event.detail.get("rater"))) or f"{_event_words(event)} by {event.by}")
+        for event in events
+    ]
 
 
 def _event_words(event: CampaignEvent) -> str:

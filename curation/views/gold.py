@@ -143,8 +143,12 @@ def campaign_quality(request: HttpRequest, slug: str) -> HttpResponse:
     campaign = _visible(request, slug)
     form = QualityForm(request.POST, campaign=campaign)
     if form.is_valid():
-        form.save(_user(request))
-        messages.success(request, "How raters are measured was changed.")
+        try:
+            form.save(_user(request))
+        except GoldRefused as refused:
+            messages.error(request, f"Nothing was changed. {refused.args[0]}")
+        else:
+            messages.success(request, "How raters are measured was changed.")
     else:
         problems = [f"{form.fields[name].label}: {error}" for name, errors in form.errors.items() for error in errors]
         messages.error(request, f"Nothing was changed. {' '.join(problems)}")

@@ -7,6 +7,7 @@ from curation.judgments import record_judgments
 from tests.accounts.factories import make_person
 from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
 from tests.curation.test_gold import FAIL, PASS, lease_items, make_gold_campaign
+from tests.curation.test_standing import BARS, answer_gold, make_barred
 
 pytestmark = pytest.mark.django_db
 
@@ -50,10 +51,10 @@ def test_curator_takes_gold_from_a_closed_campaign_and_sets_the_rate(client):
     refused = client.post(reverse("gold_copy", args=[campaign.slug]), {"source": campaign.pk, "count": 2}, follow=True)
     assert "Choose a closed campaign that asks the same" in refused.content.decode()
     quality = reverse("campaign_quality", args=[campaign.slug])
-    assert "less than or equal to 50" in client.post(quality, {"gold_percent": 60}, follow=True).content.decode()
+    assert "less than or equal to 50" in client.post(quality, BARS | {"gold_percent": 60}, follow=True).content.decode()
     campaign.refresh_from_db()
     assert campaign.gold_percent == 10
-    client.post(quality, {"gold_percent": 20})
+    client.post(quality, BARS | {"gold_percent": 20})
     campaign.refresh_from_db()
     assert campaign.gold_percent == 20
     assert "Gold rate set to 20%" in page(client, "campaign", campaign.slug)
@@ -81,7 +82,7 @@ def test_only_curators_change_gold(client, role):
     item = campaign.items.get(is_gold=True)
     client.force_login(person)
     posts = [
-        ("campaign_quality", [], {"gold_percent": 3}),
+        ("campaign_quality", [], BARS | {"gold_percent": 3}),
         ("gold_copy", [], {"source": campaign.pk, "count": 1}),
         ("gold_item", [item.pk], {"alignment": "fail"}),
         ("gold_retire", [item.pk], {}),
@@ -115,3 +116,50 @@ def test_rater_and_curator_read_how_often_the_rater_is_right(client):
     assert "[47, 91]" in shown
     client.force_login(fresh)
     assert right not in page(client, "home")
+
+
+def test_campaign_page_lets_a_failed_rater_in_and_says_what_happened(client):
+    rater, curator = make_rater(), make_curator()
+    campaign = make_barred(rater, items=6, gold=5, qualification_items=5)
+    client.force_login(rater)
+    assert "A qualification round comes first: 5 items" in page(client, "home")
+    answer_gold(campaign, rater, right=2, wrong=3)
+    assert "You did not pass the qualification round" in page(client, "home")
+    lease = client.post(reverse("api-1:lease", args=[campaign.slug]), {"count": 5}, content_type="application/json")
+    assert lease.status_code == 409
+    assert lease.json()["detail"].startswith(
+        "You did not pass the qualification round of this campaign: 2 of 5 answers"
+    )
+    for name in ("rater_let_in", "rater_round"):
+        assert client.post(reverse(name, args=[campaign.slug, rater.pk])).status_code == 403
+    client.force_login(curator)
+    shown = page(client, "campaign", campaign.slug)
+    assert "did not qualify: 2 of 5 right" in shown
+    assert f"{rater} did not qualify: 2 of 5 right" in shown
+    again = client.post(reverse("rater_round", args=[campaign.slug, rater.pk]), follow=True).content.decode()
+    assert "and 0 are left. Make more, or let them in." in again
+    let_in = client.post(reverse("rater_let_in", args=[campaign.slug, rater.pk]), follow=True).content.decode()
+    assert f"{rater} may rate" in let_in
+    assert f"was let in by {curator}" in let_in
+    assert "did not qualify: 2 of 5 right</span>" not in let_in.split("What happened")[0]
+    assert client.post(reverse("rater_let_in", args=[campaign.slug, curator.pk])).status_code == 404
+
+
+def test_quality_form_refuses_with_a_sentence_and_changes_nothing(client):
+    campaign = make_gold_campaign(items=2, gold=2)
+    client.force_login(make_curator())
+    quality = reverse("campaign_quality", args=[campaign.slug])
+    wrongs = [
+        ({"qualification_items": 3}, "A round of 3 needs as many gold items, and there are 2."),
+        ({"pause_window": 3}, "Fewer than 5 answers say nothing."),
+        ({"pause_percent": 0}, "greater than or equal to 1"),
+    ]
+    for wrong, sentence in wrongs:
+        answer = client.post(quality, BARS | {"gold_percent": 30} | wrong, follow=True).content.decode()
+        assert sentence in answer
+        campaign.refresh_from_db()
+        assert (campaign.gold_percent, campaign.qualification_items, campaign.pause_window) == (10, 0, 0)
+    client.post(quality, BARS | {"gold_percent": 30, "qualification_items": 2, "pause_window": 10})
+    campaign.refresh_from_db()
+    assert (campaign.gold_percent, campaign.qualification_items, campaign.pause_window) == (30, 2, 10)
+    assert "when they are paused was changed by" in page(client, "campaign", campaign.slug)

@@ -93,7 +93,9 @@ def test_left_and_done_are_what_a_rater_could_count(worked):
     for rater in raters:
         own = Assignment.objects.live().filter(rater=rater, item__is_open=True).count()
         free = campaign.items.free_for(rater, campaign.overlap).count()
-        assert left_for(campaign, rater) == own + free + _gold_ahead(campaign, rater, free)
+        assert left_for(campaign, rater) == own + free + _gold_ahead(
+            campaign, campaign.memberships.get(rater=rater), rater, free
+        )
         through = Assignment.objects.filter(rater=rater, state__in=["judged", "released"])
         assert done_by(campaign, rater) == through.count()
     assert [done_by(campaign, rater) for rater in raters] == [3, 3, 0]
