@@ -6,8 +6,9 @@ from django.urls import reverse
 from generation.models import ModelVersion
 from jobs.models import Job, JobState, Worker
 from tests.generation.factories import finish_job
-from tests.training.factories import make_person, make_real_parent, make_recipe, make_run
+from tests.training.factories import make_dataset_version, make_person, make_real_parent, make_recipe, make_run
 from training.estimates import estimate
+from training.models import Preset
 from training.rehearsals import request_rehearsal
 
 pytestmark = pytest.mark.django_db
@@ -102,3 +103,12 @@ def test_a_worker_that_is_too_small_is_a_warning(client):
     assert "The largest has 3.0" in text
     Worker.objects.create(name="other@here", queues="train", device_memory_mb=5)
     assert "No worker" not in page()
+
+
+def test_a_decoder_is_estimated_from_decoders_alone():
+    denoiser, parent = made()
+    decoder = make_recipe(preset=Preset.TRANSPARENCY, stickers=[make_dataset_version()])
+    measured_run(denoiser, parent, peak=1000)
+    assert (estimate(denoiser, parent).runs, estimate(decoder, parent).runs) == (1, 0)
+    measured_run(decoder, parent, peak=1000)
+    assert (estimate(denoiser, parent).runs, estimate(decoder, parent).runs) == (1, 1)

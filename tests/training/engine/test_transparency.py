@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.rgb_models import without_alpha
 from tests.training.engine.conftest import MakeRun
+from tests.training.engine.test_process import finish, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import Killed, kill_at, lines, stop_at
 from training.engine import steps
 from training.engine.group import Group
@@ -161,6 +163,22 @@ def test_killed_run_resumes_to_the_same_bits(make_alpha_run: MakeRun, changes: d
     assert hash_file(torn / VAE) == hash_file(whole / VAE), kills
     losses = [[line["loss"] for line in lines(run / "metrics.jsonl")] for run in (whole, torn)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.processes
+def test_run_killed_by_the_system_resumes_to_the_same_bits(make_alpha_run: MakeRun) -> None:
+    whole, torn = (
+        make_alpha_run(name, steps=40, checkpoint_every=7, sample_every=0, validate_every=20)
+        for name in ("whole", "torn")
+    )
+    assert finish(start_warm(whole)) == 0
+    child = start_warm(torn)
+    wait_until(trained(torn, 11))
+    child.kill()
+    assert finish(child) == -signal.SIGKILL
+    assert finish(start_warm(torn)) == 0
+    assert hash_file(torn / VAE) == hash_file(whole / VAE)
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 41))
 
 
 def test_decoder_of_four_channels_is_finetuned_and_stops_on_request(make_alpha_run: MakeRun, parent: Path) -> None:
