@@ -17,6 +17,7 @@ from generation.models import ModelVersion
 from jobs.models import Job, JobState
 from jobs.workers import live_workers
 from training import rehearsals
+from training.engine.optimizers import count_moments
 from training.engine.recipe import LORA_TARGETS, RunSettings
 from training.models import Recipe, RunMetric, TrainingRun
 from training.recipes import chain_of, hyperparameters_of
@@ -143,15 +144,16 @@ def _memory(parent: ModelVersion, values: Mapping[str, Any]) -> Memory:
     weights = FLOAT * sum(counts.values())
     if values.get("objective") == "dpo" and values["method"] == "full":
         weights += FLOAT * counts.get("unet", 0)  # The parent, which the loss compares with.
-    trained = _trained(parent, values, counts)
-    if trained is None:
+    shapes = _trained_shapes(parent, values, counts)
+    if shapes is None:
         return Memory(weights, None, None, None, None)
+    trained = sum(math.prod(shape) for shape in shapes)
     if values["method"] != "full":
         weights += FLOAT * trained
     memory = Memory(
         weights=weights,
         gradients=FLOAT * trained,
-        moments=2 * FLOAT * trained,
+        moments=FLOAT * sum(count_moments(values.get("optimizer", HELD["optimizer"]), shape) for shape in shapes),
         average=FLOAT * trained if values.get("ema_decay") is not None else 0,
         activations=None,
     )
@@ -176,41 +178,39 @@ def _rest(parent: ModelVersion, values: Mapping[str, Any], counted: int) -> int 
     return None
 
 
-def _trained(parent: ModelVersion, values: Mapping[str, Any], counts: Mapping[str, int]) -> int | None:
-    """How many numbers are trained; None where that takes the parent's files, and they are not on this machine."""
-    if values.get("objective") == "alpha":
-        shapes = _shapes(parent, "vae")
-        return (
-            None
-            if shapes is None
-            else sum(
-                math.prod(each.shape) for name, each in shapes if name.startswith(("decoder.", "post_quant_conv."))
-            )
-        )
+def _trained_shapes(
+    parent: ModelVersion, values: Mapping[str, Any], counts: Mapping[str, int]
+) -> list[tuple[int, ...]] | None:
+    """The shapes of what is trained; None where that takes the parent's files, and they are not on this machine."""
+    decodes = values.get("objective") == "alpha"
+    tensors = _tensors(parent, "vae" if decodes else "unet")
+    if tensors is None:
+        is_counted = not decodes and values["method"] == "full" and "unet" in counts
+        # AdamW remembers as much of each number, whatever the shapes.
+        return [(counts["unet"],)] if is_counted and values.get("optimizer", "adamw") == "adamw" else None
+    if decodes:
+        return [each.shape for name, each in tensors.items() if name.startswith(("decoder.", "post_quant_conv."))]
     if values["method"] == "full":
-        return counts.get("unet")
-    shapes = _shapes(parent, "unet")
-    if shapes is None:
-        return None
-    rank, total = int(values.get("lora_rank", HELD["lora_rank"])), 0
-    for name, each in shapes:
-        if name.endswith(tuple(f".{target}.weight" for target in LORA_TARGETS)):
-            outputs, inputs = each.shape[0], each.shape[1]
-            total += rank * (outputs + inputs) + (outputs if values["method"] == "dora" else 0)
-    return total
+        return [each.shape for each in tensors.values()]
+    rank = int(values.get("lora_rank", HELD["lora_rank"]))
+    targets = tuple(f".{target}.weight" for target in LORA_TARGETS)
+    shapes: list[tuple[int, ...]] = []
+    for outputs, inputs in (each.shape[:2] for name, each in tensors.items() if name.endswith(targets)):
+        shapes += [(rank, inputs), (outputs, rank), *([(outputs,)] if values["method"] == "dora" else [])]
+    return shapes
 
 
-def _shapes(parent: ModelVersion, part: str) -> list[tuple[str, TensorInfo]] | None:
+def _tensors(parent: ModelVersion, part: str) -> dict[str, TensorInfo] | None:
     """The tensors of a part of the parent, by name, from the heads of its files."""
     paths = sorted((parent.folder / part).glob("*.safetensors"))
     try:
-        return [entry for path in paths for entry in read_header(path).items()] or None
+        return {name: each for path in paths for name, each in read_header(path).items()} or None
     except (OSError, HeaderRefused):
         return None
 
 
 def _checkpoint_bytes(memory: Memory) -> int | None:
-    """Two checkpoints: the trained weights, both moments, and the average."""
+    """Two checkpoints: the trained weights, the optimizer's moments, and the average."""
     if memory.gradients is None or memory.moments is None or memory.average is None:
         return None
     return 2 * (memory.gradients + memory.moments + memory.average)

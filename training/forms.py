@@ -34,6 +34,7 @@ HYPERPARAMETERS = (
     "ema_decay",
     "noise_offset",
     "holdout",
+    "optimizer",
     "weight_decay",
     "warmup_steps",
     "gradient_accumulation",
@@ -214,6 +215,11 @@ class RecipeForm(forms.Form):
     )
     warmup_steps = forms.IntegerField(
         min_value=0, max_value=10_000_000, required=False, label="Warm-up steps", help_text="The rate rises over these."
+    )
+    optimizer = forms.ChoiceField(
+        choices=[("adamw", "AdamW"), ("adafactor", "Adafactor, which takes less memory")],
+        required=False,
+        help_text="Adafactor's learning rate counts in shares of a weight's size, so it is a larger one; its paper takes 0.01 at most.",
     )
     weight_decay = forms.FloatField(min_value=0, max_value=1, required=False, help_text="Empty: 0.01.")
     gradient_accumulation = forms.IntegerField(

@@ -65,10 +65,20 @@ def test_low_rank_weights_are_as_many_as_the_trainer_makes(tiny_folder, method):
     assert estimate(recipe, parent).memory.gradients == 4 * sum(each.numel() for each in learner.parameters.values())
 
 
+def test_adafactor_remembers_less(tiny_folder):
+    parent = make_real_parent(tiny_folder)
+    plain = make_recipe(parent, hyperparameters={"learning_rate": 0.01})
+    small = make_recipe(parent, hyperparameters={"learning_rate": 0.01, "optimizer": "adafactor"})
+    before, after = (estimate(each, parent).memory for each in (plain, small))
+    assert (after.weights, after.gradients) == (before.weights, before.gradients)
+    assert 0 < after.moments < before.moments / 2
+
+
 def test_low_rank_weights_of_a_parent_that_is_elsewhere_are_unknown():
     recipe, parent = made(method="lora")
     found = estimate(recipe, parent)
     assert (found.memory.gradients, found.checkpoint_bytes, found.memory.counted) == (None, None, 4 * UNET)
+    assert estimate(make_recipe(hyperparameters={"optimizer": "adafactor"}), parent).memory.moments is None
 
 
 def test_a_rehearsal_of_the_same_settings_is_believed():

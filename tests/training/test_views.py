@@ -219,7 +219,7 @@ class TestRecipeForm:
         sign_in("curator")
         chosen = {
             "method": "dora", "lora_rank": 8, "lr_schedule": "cosine", "warmup_steps": 10, "gradient_accumulation": 2,
-            "weight_decay": 0.02, "noise_offset": 0.05, "holdout": 0.2, "ema_decay": 0.99, "min_snr_gamma": 5,
+            "weight_decay": 0.02, "optimizer": "adafactor", "noise_offset": 0.05, "holdout": 0.2, "ema_decay": 0.99, "min_snr_gamma": 5,
             "mixture": "shares", "importance_weights": "on",
         }  # fmt: skip
         client.post(reverse("recipe_new"), self.data(preset="joint", t_prime="", **chosen))

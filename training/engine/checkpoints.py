@@ -1,7 +1,8 @@
 """Checkpoints: published whole or not at all, verified before they are used, never pickled.
 
 checkpoints/step-000100/weights.safetensors     the trained parameters by name, float32
-                        optimizer.safetensors   AdamW's moments: "<parameter>|exp_avg", "|exp_avg_sq", "|step"
+                        optimizer.safetensors   the optimizer's moments: "<parameter>|exp_avg", "|exp_avg_sq", "|step"
+                                                and so on, as torch names them
                         ema.safetensors         the moving average by name, if the run keeps one
                         state.json              step and the small counters of the loop
                         manifest.json           {"files": {name: {"sha256", "bytes"}}}, written last

@@ -12,6 +12,7 @@ import torch
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
 from training.engine.draws import key_words
 from training.engine.objectives import Denoiser, denoiser_of
+from training.engine.optimizers import make_optimizer
 from training.engine.recipe import LORA_TARGETS, RunRefused, RunSettings
 from training.engine.transparency import DECODER_PARTS, decoder_weights
 
@@ -50,9 +51,7 @@ def make_learner(network: Any, settings: RunSettings) -> Learner:
         for name, each in network.named_parameters():
             each.requires_grad_(not settings.trains_decoder or name.startswith(DECODER_PARTS))
     parameters = {name: each for name, each in network.named_parameters() if each.requires_grad}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(parameters.values(), settings)
     ema = None
     if settings.ema_decay is not None:
         # Always float32: a half-precision average never moves.

@@ -30,7 +30,7 @@ METHODS = ("full", "lora", "dora")
 # The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 OBJECTIVES = ("denoise", "dpo", "alpha")
-OPTIMIZERS = ("adamw",)
+OPTIMIZERS = ("adamw", "adafactor")
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 MIXTURES = ("natural", "shares")
@@ -100,6 +100,7 @@ class RunSettings:
     batch_size: int = 16
     gradient_accumulation: int = 1
     learning_rate: float = 1e-4
+    # adafactor remembers less of each weight, and its learning rate counts in shares of a weight's size; see `optimizers`.
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     schedule: str = "constant"

@@ -46,6 +46,7 @@ from training.engine.learner import (
 )
 from training.engine.manifests import Item, read_manifest
 from training.engine.observation import observe
+from training.engine.optimizers import count_moments
 from training.engine.recipe import RunRefused, RunSettings, load_run
 from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
@@ -207,9 +208,10 @@ def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
 
 def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
     """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result."""
-    weights = 4 * sum(each.numel() for each in learner.parameters.values())
-    # Weights, both moments of AdamW, and the average; a new checkpoint is whole before an old one goes.
-    checkpoint = weights * (3 + (learner.ema is not None))
+    weights = sum(each.numel() for each in learner.parameters.values())
+    moments = sum(count_moments(settings.optimizer, each.shape) for each in learner.parameters.values())
+    # Weights, the optimizer's moments, and the average; a new checkpoint is whole before an old one goes.
+    checkpoint = 4 * (weights * (1 + (learner.ema is not None)) + moments)
     kept = sum(each.stat().st_size for each in folder.glob("checkpoints/*/*"))
     result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
     needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept

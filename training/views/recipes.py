@@ -28,7 +28,7 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
-    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds",
+    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer",
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -44,6 +44,7 @@ LABELS = {
     "alpha_weight": "Weight of alpha",
     "backgrounds": "Backgrounds besides white",
     "gradient_checkpointing": "Gradient checkpointing",
+    "optimizer": "Optimizer",
     "weight_decay": "Weight decay",
     "caption_dropout": "Captions left out",
     "min_snr_gamma": "Min-SNR γ",
@@ -65,6 +66,8 @@ VALUES: dict[tuple[str, Any], str] = {
     ("method", "dora"): "DoRA",
     ("schedule", "constant"): "constant",
     ("schedule", "cosine"): "half a cosine",
+    ("optimizer", "adamw"): "AdamW",
+    ("optimizer", "adafactor"): "Adafactor",
     ("mixture", "natural"): "natural",
     ("mixture", "shares"): "fixed shares",
     ("importance_weights", True): "yes",
