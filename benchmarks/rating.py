@@ -22,12 +22,14 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = 20
@@ -69,8 +71,8 @@ Client = Any
 def measure(options: Options | None = None) -> Iterator[dict[str, Any]]:
     """The measurements in the order of the module's docstring; the peer's come last, where there is a peer."""
     options = options or Options()
-    with _served(options) as address:
-        yield from _measure_ours(options, address)
+    with _served(options) as (address, processes):
+        yield from _measure_ours(options, address, processes)
     if options.label_studio:
         from benchmarks import label_studio
 
@@ -130,6 +132,17 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
     }
 
 
+def cpu_seconds(processes: list[int]) -> float:
+    """What these processes and their children have used so far, which does not depend on what else the machine does."""
+    used = 0.0
+    for pid in processes:
+        for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                used += times.user + times.system + times.children_user + times.children_system
+    return used
+
+
 class Rater:
     """A rater of ours: a token and a connection that is kept open."""
 
@@ -187,7 +200,7 @@ class Web:
         return content
 
 
-def _measure_ours(options: Options, address: str) -> Iterator[dict[str, Any]]:
+def _measure_ours(options: Options, address: str, processes: list[int]) -> Iterator[dict[str, Any]]:
     from benchmarks import workspace
 
     curator, raters = workspace.make_people(options.raters)
@@ -213,9 +226,19 @@ def _measure_ours(options: Options, address: str) -> Iterator[dict[str, Any]]:
         for client in clients[:1]:
             client.submit(client.lease() or [])
         for who in (clients[:1], clients):
+            before = cpu_seconds(processes)
             times = rounds(who, options.seconds)
+            spent = cpu_seconds(processes) - before
             p95[items, len(who)] = milliseconds(times.lease).get("p95_ms", 0.0)
             yield from describe(times, items=items, raters=len(who), **_stated(items))
+            if times.judgments:
+                yield {
+                    "unit": "ms",
+                    "what": "CPU time of web server and database for one judgment, its lease included",
+                    "value": round(1000 * spent / times.judgments, 2),
+                    "items": items,
+                    "raters": len(who),
+                }
     if not options.pages_alone:
         yield from _ratios(p95, options)
         found = workspace.violations()
@@ -293,16 +316,22 @@ def _pages(address: str, campaign: Any, curator: Any, rater: Any) -> Iterator[di
     for name, (person, path) in pages.items():
         web = Web(address, {"Cookie": f"sessionid={_session(person)}"})
         times: list[float] = []
+        failed: dict[str, str] = {}
         until = time.monotonic() + PAGE_SECONDS
         while len(times) < PAGE_READS and (time.monotonic() < until or not times):
             started = time.perf_counter()
-            web.ask("GET", path)
+            try:
+                web.ask("GET", path)
+            except TimeoutError:
+                failed = {"failed": f"no answer within {web.seconds} s"}
+                break
             times.append(time.perf_counter() - started)
         # The first read is of a cold page, and counts as any other.
         yield {
             "unit": "ms",
             "what": f"page: {name}",
             **milliseconds(times),
+            **failed,
             "reads": len(times),
             "judgments": judgments,
             "aim_p95_ms": 100,
@@ -325,8 +354,9 @@ def _session(person: Any) -> str:
 
 
 @contextmanager
-def _served(options: Options) -> Iterator[str]:
-    """The address of our own web server with an empty or kept database, until the block ends; Django is set up here, too."""
+def _served(options: Options) -> Iterator[tuple[str, list[int]]]:
+    """Our own web server with an empty or kept database, until the block ends: its address, and the processes that serve (web
+    and Postgres). Django is set up here, too."""
     from config.embedded import processes
     from config.embedded.child import Child
     from config.embedded.folder import hold_lock, prepare_folder
@@ -352,15 +382,18 @@ def _served(options: Options) -> Iterator[str]:
         port = choose_port(folder, "web")
         # The scheduler and its worker run as well, since they do what keeps the pages quick.
         others = [program for program in processes.workers(folder) if program.name in ("control", "scheduler")]
+        serving = [child.pid for child in services.children if child.program.name == "postgres"]
         for program in (processes.web("127.0.0.1", port), *others):
             child = Child(program, folder)
             child.start()
             stack.callback(child.stop)
             child.wait_ready()
+            if program.name == "web":
+                serving.append(child.pid)
         import django
 
         django.setup()
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", [pid for pid in serving if pid]
 
 
 def _run(child: Any) -> None:

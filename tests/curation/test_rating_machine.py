@@ -1,0 +1,221 @@
+"""Whatever raters' tabs, curators and the clock do, in any order: no item gets too many judgments, each counts once, each chain
+is one line, and every count is what its rows add up to."""
+
+import uuid
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+import pytest
+from django.db import transaction
+from django.db.models import Count, Q
+from hypothesis import HealthCheck, assume, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from accounts.models import User
+from curation import tallies
+from curation.adjudications import adjudicate, latest_of, undo_adjudication
+from curation.assignments import LeaseRefused, done_by, lease_items, left_for
+from curation.campaigns import close_campaign, open_campaign, pause_campaign
+from curation.integrity import problems
+from curation.judgments import record_judgments
+from curation.models import Assignment, Campaign, CampaignState, Judgment
+from tests.curation.factories import make_campaign, make_rater
+from tests.curation.test_leases import expire
+
+pytestmark = pytest.mark.django_db
+ITEMS, OVERLAP = 4, 2
+TABS = [0, 0, 1, 2]  # Whose tab it is: the first rater has two.
+VALUES = st.sampled_from(["pass", "fail"])
+ACTIONS = st.sampled_from(["answer", "answer", "answer", "skip", "flag"])
+TAB = st.integers(0, len(TABS) - 1)
+PLACE = st.integers(0, 3)
+
+
+@dataclass
+class Tab:
+    """What one tab believes to hold, which may long be somebody else's."""
+
+    rater: User
+    held: list[int] = field(default_factory=list)
+
+
+def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMachine]:
+    curator = campaign.created_by
+
+    class Rating(RuleBasedStateMachine):
+        def __init__(self):
+            super().__init__()
+            # Each run of the machine finds the campaign untouched.
+            self.atomic = transaction.atomic()
+            self.atomic.__enter__()
+            self.tabs = [Tab(raters[number]) for number in TABS]
+            self.stored: dict[str, tuple[User, dict]] = {}
+            self.chains: defaultdict[int, list[str]] = defaultdict(list)
+
+        def teardown(self):
+            try:
+                assert list(problems()) == []
+            finally:
+                transaction.set_rollback(True)
+                self.atomic.__exit__(None, None, None)
+
+        def row(self, assignment, action="answer", value="pass", supersedes=None):
+            return {
+                "id": str(uuid.uuid4()),
+                "assignment": assignment,
+                "action": action,
+                "answers": {"alignment": value} if action == "answer" else {},
+                "reason": "",
+                "shown_at": "2026-11-23T09:30:00Z",
+                "decided_at": "2026-11-23T09:30:02Z",
+                "order": [],
+                "supersedes": supersedes,
+            }
+
+        def send(self, rater, rows, *expected):
+            results = record_judgments(rater, rows)
+            assert [result.status for result in results] == list(expected), results
+            for row, status in zip(rows, expected, strict=True):
+                if status == "stored":
+                    self.stored[row["id"]] = (rater, row)
+                    self.chains[row["assignment"]].append(row["id"])
+
+        @rule(tab=TAB, count=st.integers(1, 4))
+        def lease(self, tab, count):
+            tab = self.tabs[tab]
+            left = left_for(campaign, tab.rater)
+            state = Campaign.objects.get(pk=campaign.pk).state
+            try:
+                tab.held = [row.pk for row in lease_items(campaign, tab.rater, count)]
+            except LeaseRefused:
+                assert state != CampaignState.OPEN
+                return
+            assert state == CampaignState.OPEN
+            # Nobody else is at work at this very moment, so that all that is left can be had.
+            assert len(tab.held) == min(count, left)
+
+        @rule(tab=TAB, place=PLACE, action=ACTIONS, value=VALUES)
+        def submit(self, tab, place, action, value):
+            tab = self.tabs[tab]
+            assume(place < len(tab.held))
+            self.send(tab.rater, [self.row(tab.held[place], action, value)], "stored")
+
+        @rule(tab=TAB, action=ACTIONS, value=VALUES)
+        def submit_all_at_once_and_one_twice(self, tab, action, value):
+            tab = self.tabs[tab]
+            assume(tab.held)
+            rows = [self.row(assignment, action, value) for assignment in tab.held]
+            self.send(tab.rater, [*rows, rows[0]], *["stored"] * len(rows), "duplicate")
+
+        @rule(tab=TAB, place=PLACE, value=VALUES, back=st.integers(0, 2))
+        def correct(self, tab, place, value, back):
+            """By a tab that knows the chain's end, or an earlier row of it."""
+            tab = self.tabs[tab]
+            assume(place < len(tab.held) and len(self.chains[tab.held[place]]) > back)
+            chain = self.chains[tab.held[place]]
+            self.send(tab.rater, [self.row(tab.held[place], value=value, supersedes=chain[-1 - back])], "stored")
+
+        @rule(tab=TAB, place=PLACE)
+        def undo(self, tab, place):
+            tab = self.tabs[tab]
+            assume(place < len(tab.held) and self.chains[tab.held[place]])
+            assignment = tab.held[place]
+            chain = self.chains[assignment]
+            again = self.stored[chain[-1]][1]["action"] == "undo"
+            row = self.row(assignment, "undo", supersedes=chain[-1])
+            self.send(tab.rater, [row], "rejected" if again else "stored")
+            if len(chain) > 2:
+                self.send(tab.rater, [self.row(assignment, "undo", supersedes=chain[0])], "rejected")
+
+        @rule(tab=TAB, place=PLACE, value=VALUES)
+        def answer_undo_and_answer_in_one_request(self, tab, place, value):
+            tab = self.tabs[tab]
+            assume(place < len(tab.held))
+            first = self.row(tab.held[place], value=value)
+            undo = self.row(tab.held[place], "undo", supersedes=first["id"])
+            last = self.row(tab.held[place], supersedes=undo["id"])
+            self.send(tab.rater, [first, undo, last], "stored", "stored", "stored")
+
+        @precondition(lambda self: self.stored)
+        @rule(data=st.data())
+        def send_again(self, data):
+            rater, row = self.stored[data.draw(st.sampled_from(sorted(self.stored)))]
+            self.send(rater, [row], "duplicate")
+            stranger = next(person for person in raters if person != rater)
+            other = {**row, "id": str(uuid.uuid4())}
+            self.send(stranger, [row, other], "rejected", "rejected")
+
+        @rule(data=st.data())
+        def run_out(self, data):
+            live = list(Assignment.objects.live().filter(item__campaign=campaign).order_by("pk"))
+            assume(live)
+            expire(*data.draw(st.lists(st.sampled_from(live), min_size=1, max_size=3)))
+
+        @rule(verb=st.sampled_from([open_campaign, open_campaign, pause_campaign, close_campaign]))
+        def move(self, verb):
+            campaign.refresh_from_db()
+            verb(campaign, by=curator)
+
+        @rule(place=st.integers(0, ITEMS - 1), value=VALUES)
+        def decide(self, place, value):
+            item = campaign.items.get(position=place)
+            end = latest_of(item)
+            if end is not None and end.action == "decide":
+                undo_adjudication(end, by=curator)
+            else:
+                adjudicate(item, by=curator, answers={"alignment": value}, seen=end and end.pk)
+
+        @rule()
+        def fold(self):
+            tallies.fold()
+
+        @invariant()
+        def no_item_has_too_many(self):
+            answer = Q(judgments__action="answer", judgments__superseded_by=None)
+            for item in campaign.items.annotate(
+                in_time=Count("judgments", filter=answer & Q(judgments__late=False)),
+                late=Count("judgments", filter=answer & Q(judgments__late=True)),
+            ):
+                live = Assignment.objects.live().filter(item=item).count()
+                assert item.in_time <= OVERLAP
+                assert item.late or item.in_time + live <= OVERLAP
+                assert item.judged == item.in_time + item.late
+                assert item.is_open == (item.judged < OVERLAP and not item.adjudicated)
+
+        @invariant()
+        def each_judgment_counts_once_and_each_chain_is_one_line(self):
+            expected = {
+                judgment: (assignment, before)
+                for assignment, chain in self.chains.items()
+                for judgment, before in zip(chain, [None, *chain], strict=False)
+            }
+            rows = Judgment.objects.filter(item__campaign=campaign).values_list("pk", "assignment", "supersedes")
+            assert {str(pk): (assignment, before and str(before)) for pk, assignment, before in rows} == expected
+
+        @invariant()
+        def counts_are_what_the_rows_add_up_to(self):
+            assert tallies.differences(campaign) == []
+            for rater in raters:
+                own = Assignment.objects.live().filter(rater=rater, item__campaign=campaign, item__is_open=True)
+                free = campaign.items.free_for(rater, OVERLAP)
+                assert left_for(campaign, rater) == own.count() + free.count()
+                through = Assignment.objects.filter(rater=rater, state__in=["judged", "released"])
+                assert done_by(campaign, rater) == through.filter(item__campaign=campaign).count()
+
+    return Rating
+
+
+def test_rating_in_any_order_keeps_every_promise():
+    raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=ITEMS, raters=raters, overlap=OVERLAP)
+    run_state_machine_as_test(
+        machine_for(campaign, raters),
+        settings=settings(
+            max_examples=8,
+            stateful_step_count=12,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
