@@ -210,7 +210,7 @@ class RunEvent(models.Model):
             ),
             "tracked": f"{self.detail.get('tracker')} has this run's curves.",
             "tracker_failed": (
-                f"{self.detail.get('tracker')} no longer gets this run's curves: {self.detail.get('why')}. "
+                f"{self.detail.get('tracker')} gets no curves of this run from here on: {self.detail.get('why')}. "
                 "The training goes on; its log may say more."
             ),
             "stopped": f"Stopped at step {self.step}, with all progress saved.",

@@ -394,7 +394,7 @@ class TestRuns:
         assert '<a href="https://mlflow.example.org/#/runs/1" rel="noopener noreferrer">MLflow</a>' in page
         assert "Weights &amp; Biases, which has no page for it" in page
         assert "javascript:" not in page
-        assert "MLflow no longer gets this run&#x27;s curves: it is too slow for this run." in page
+        assert "MLflow gets no curves of this run from here on: it is too slow for this run." in page
 
     def test_a_run_is_cancelled_and_resumed_by_its_buttons(self, client, sign_in):
         sign_in("operator")
