@@ -111,11 +111,11 @@ def adjudicate(
     with transaction.atomic():
         locked = _locked(item, by)
         questions = list(locked.campaign.questions.all())
+        slots = sorted(ItemSample.objects.filter(item=locked).values_list("slot", flat=True))
         try:
-            check_answers(dict(answers), questions)
+            check_answers(dict(answers), questions, len(slots))
         except Malformed as fault:
             raise AdjudicationRefused(fault.args[0]) from fault
-        slots = sorted(ItemSample.objects.filter(item=locked).values_list("slot", flat=True))
         shown = slots if order is None else list(order)
         if sorted(shown) != slots:
             raise AdjudicationRefused("The order must name each picture once.")

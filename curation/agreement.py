@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from curation import tallies
 from curation.models import Campaign, Question, TallyKind
+from curation.picks import question_of
 
 RESAMPLES = 1000
 Numbers = NDArray[np.float64]
@@ -57,7 +58,7 @@ def agreement_by_bucket(campaign: Campaign, questions: Sequence[Question]) -> li
     for of, (items, _) in sorted(tallies.read([campaign.pk], TallyKind.PATTERN).items()):
         pattern = Pattern(json.loads(of.key), items)
         for name in (of.bucket, "\0all"):
-            found.setdefault((of.question, name), []).append(pattern)
+            found.setdefault((question_of(of.question), name), []).append(pattern)
     buckets = sorted({name for _, name in found if name != "\0all"})
     rows = [(name or "no bucket", [measure(found.get((q.name, name), [])) for q in questions]) for name in buckets]
     return [*rows, ("all", [measure(found.get((q.name, "\0all"), [])) for q in questions])]

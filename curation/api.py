@@ -73,6 +73,7 @@ class QuestionOut(Schema):
     reasons: list[str] = Field(
         [], description="What may be given as the reason of a fail, in the order of their digits."
     )
+    multiple: bool = Field(False, description="Several choices that accept may be given: in their order, joined by +.")
     needs_reason: bool = Field(False, description="A fail without a reason is refused.")
     marks: str = Field(
         "", description="What of a fail may be marked: words (of the prompt), point (in the picture), or nothing."
@@ -98,7 +99,8 @@ class LeaseOut(Schema):
 class JudgmentsIn(BaseModel):
     judgments: list[Any] = Field(
         description=(
-            "At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
+            "An answer is the value of a choice; where a question is multiple, several are joined by + in their order, such as 1+3: the "
+            "places of the pictures picked, from 1. At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
             "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}, "
             "page, place, page_size}. Details may be left out. The last three say that it was shown on a page with others: a UUID that they "
             "share, where on it, from 0, and how many there were. Each row is judged on its own: a malformed one is rejected with its reason."
@@ -201,6 +203,7 @@ def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
             "text": row.text,
             "choices": row.choices,
             "required": row.required,
+            "multiple": row.multiple,
             "reasons": row.reasons,
             "needs_reason": row.needs_reason,
             "marks": row.marks,

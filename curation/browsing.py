@@ -7,7 +7,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from curation.datasets import SELECTABLE
-from curation.models import Campaign, ItemSample, Outcome, Verdict
+from curation.models import Campaign, ItemSample, Outcome
 from generation.models import Sample
 
 DECIDED = (Outcome.ACCEPTED, Outcome.REJECTED, Outcome.SPLIT)
@@ -22,9 +22,13 @@ def find_samples(samples: QuerySet[Sample], filters: Mapping[str, Any]) -> Query
             Exists(ItemSample.objects.filter(sample=OuterRef("pk"), item__campaign=campaign, item__is_gold=False))
         )
     if verdict == Outcome.PENDING:
-        samples = samples.exclude(Exists(_verdicts(campaign).filter(outcome__in=DECIDED)))
+        samples = samples.exclude(Exists(_judged(campaign).filter(item__verdicts__outcome__in=DECIDED)))
     elif verdict:
-        samples = samples.filter(Exists(_verdicts(campaign).filter(outcome=verdict)))
+        # A candidate of a pick has an outcome of its own.
+        own = {Outcome.ACCEPTED: Q(picked=True), Outcome.REJECTED: Q(picked=False)}.get(verdict, Q(pk=None))
+        samples = samples.filter(
+            Exists(_judged(campaign).filter(own | Q(picked=None, item__verdicts__outcome=verdict)))
+        )
     if batch := filters.get("batch"):
         samples = samples.filter(batch=batch)
     if model := filters.get("model"):
@@ -38,19 +42,19 @@ def find_samples(samples: QuerySet[Sample], filters: Mapping[str, Any]) -> Query
 
 def marks_of(samples: Iterable[Sample], campaign: Campaign | None = None) -> dict[int, str]:
     """Sample id -> pass, fail or split, where something has been decided. Of several campaigns the strictest counts."""
-    rows = Verdict.objects.filter(
-        outcome__in=DECIDED,
+    rows = ItemSample.objects.filter(
+        item__verdicts__outcome__in=DECIDED,
         item__campaign__kind__in=SELECTABLE,
-        item__item_samples__sample__in=[sample.pk for sample in samples],
+        sample__in=[sample.pk for sample in samples],
     ).order_by()
     if campaign:
         rows = rows.filter(item__campaign=campaign)
     found: defaultdict[int, set[str]] = defaultdict(set)
-    for sample_id, outcome in rows.values_list("item__item_samples__sample", "outcome"):
-        found[sample_id].add(outcome)
+    for sample_id, outcome, picked in rows.values_list("sample", "item__verdicts__outcome", "picked"):
+        found[sample_id].add(outcome if picked is None else Outcome.ACCEPTED if picked else Outcome.REJECTED)
     return {pk: next(mark for outcome, mark in MARKS.items() if outcome in outcomes) for pk, outcomes in found.items()}
 
 
-def _verdicts(campaign: Campaign | None) -> QuerySet[Verdict]:
+def _judged(campaign: Campaign | None) -> QuerySet[ItemSample]:
     about = Q(item__campaign=campaign) if campaign else Q(item__campaign__kind__in=SELECTABLE)
-    return Verdict.objects.filter(about, item__item_samples__sample=OuterRef("pk"))
+    return ItemSample.objects.filter(about, sample=OuterRef("pk"))

@@ -23,9 +23,17 @@ from curation.models import (
     Question,
     RaterState,
 )
+from curation.picks import FEWEST, MOST
 from curation.recounts import check_rule, recount
-from curation.rubrics import GUIDELINES, QuestionSpec, RubricRefused, check_questions, default_questions
-from curation.rules import MAJORITY, Rule, RuleRefused, read_rule
+from curation.rubrics import (
+    GUIDELINES,
+    QuestionSpec,
+    RubricRefused,
+    check_questions,
+    default_questions,
+    pick_questions,
+)
+from curation.rules import MAJORITY, PICKED_BY_HALF, Rule, RuleRefused, read_rule
 from generation.models import GenerationBatch, Prompt, Sample
 
 MAX_ITEMS = 200_000
@@ -93,6 +101,39 @@ def create_compare_campaign(
     with transaction.atomic():
         campaign = _create(CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds)
         _add_items(campaign, [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows])
+        set_raters(campaign, raters, by=by)
+        if open_now:
+            open_campaign(campaign, by=by)
+    campaign.refresh_from_db()
+    return campaign
+
+
+def create_pick_campaign(
+    name: str,
+    *,
+    by: User,
+    batches: Iterable[GenerationBatch],
+    overlap: int = 1,
+    raters: Iterable[User] = (),
+    guidelines: str | None = None,
+    lease_seconds: int = 1800,
+    open_now: bool = False,
+) -> Campaign:
+    """A campaign with one item for each prompt of each batch that has two samples or more there. Raises CampaignRefused."""
+    groups: dict[tuple[int, int], list[Sample]] = {}
+    for sample in _samples_of(batches):
+        groups.setdefault((sample.batch_id, sample.prompt_id), []).append(sample)
+    rows = [samples for samples in groups.values() if len(samples) >= FEWEST]
+    if not rows:
+        raise CampaignRefused("There is nothing to pick from: no prompt of these batches has two samples.")
+    most = max(map(len, rows))
+    if most > MOST:
+        raise CampaignRefused(f"At most {MOST} candidates can be picked from; a prompt of these batches has {most}.")
+    with transaction.atomic():
+        campaign = _create(
+            CampaignKind.PICK, name, by, overlap, guidelines, pick_questions(most), lease_seconds, PICKED_BY_HALF
+        )
+        _add_items(campaign, [(samples[0].prompt, samples) for samples in rows])
         set_raters(campaign, raters, by=by)
         if open_now:
             open_campaign(campaign, by=by)
@@ -205,6 +246,7 @@ def _create(
             required=spec.get("required", True),
             reasons=spec.get("reasons", []),
             needs_reason=spec.get("needs_reason", False),
+            multiple=spec.get("multiple", False),
             marks=spec.get("marks", ""),
         )
         for position, spec in enumerate(rubric)

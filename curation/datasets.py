@@ -12,7 +12,7 @@ from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import transaction
-from django.db.models import Exists, F, Max, OuterRef
+from django.db.models import Case, Exists, F, Max, OuterRef, Subquery, Value, When
 
 from accounts.models import User
 from curation.campaigns import free_slug
@@ -33,8 +33,8 @@ from curation.models import (
 from curation.pairs import decided_by_bucket, decided_items, pair_entries, waiting_comparisons
 from curation.rules import join_names
 
-# The campaigns that give images: each of their items is accepted or not.
-SELECTABLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
+# The campaigns that give images: each of their samples is accepted or not.
+SELECTABLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE, CampaignKind.PICK)
 CHUNK = 2000
 
 
@@ -92,7 +92,7 @@ def choose_campaigns(dataset: Dataset, campaigns: Iterable[Campaign]) -> None:
     """
     rows = list(campaigns)
     if _kind_of(rows) != dataset.kind:
-        others = "comparisons" if dataset.kind == DatasetKind.PAIRS else "alignment and style campaigns"
+        others = "comparisons" if dataset.kind == DatasetKind.PAIRS else "alignment, style and pick campaigns"
         raise DatasetRefused(f"This dataset holds {dataset.unit}s, and so it selects from {others} only.")
     known = set(dataset.campaigns.values_list("pk", flat=True))
     _check_closed([row for row in rows if row.pk not in known])
@@ -122,7 +122,12 @@ def _decided_samples(dataset: Dataset) -> list[Any]:
         ItemSample.objects.filter(Exists(verdict), item__campaign__in=dataset.campaigns.all())
         .select_related("sample__prompt", "sample__batch__model_version")
         .annotate(
-            outcome=verdict.values("outcome")[:1],
+            outcome=Case(
+                # A candidate of a pick has an outcome of its own.
+                When(picked=True, then=Value(Outcome.ACCEPTED.value)),
+                When(picked=False, then=Value(Outcome.REJECTED.value)),
+                default=Subquery(verdict.values("outcome")[:1]),
+            ),
             rule=verdict.values("rule")[:1],
             asked_rule=F("item__campaign__rule"),
             judgment_ids=ArraySubquery(standing),
@@ -226,9 +231,12 @@ def _kind_of(campaigns: list[Campaign]) -> DatasetKind:
         return DatasetKind.PAIRS
     if kinds <= {*SELECTABLE, CampaignKind.COMPARE}:
         raise DatasetRefused(
-            "A dataset holds either images or pairs: choose alignment and style campaigns, or comparisons, but not both."
+            "A dataset holds either images or pairs: "
+            "choose alignment, style and pick campaigns, or comparisons, but not both."
         )
-    raise DatasetRefused("A dataset selects from alignment and style campaigns, or from comparisons, and nothing else.")
+    raise DatasetRefused(
+        "A dataset selects from alignment, style and pick campaigns, or from comparisons, and nothing else."
+    )
 
 
 def _check_closed(campaigns: list[Campaign]) -> None:

@@ -6,7 +6,7 @@ from django import forms
 from django.db.models import Case, Q, QuerySet, When
 
 from accounts.models import Role, User
-from curation.campaigns import CampaignRefused, create_campaign, set_raters
+from curation.campaigns import CampaignRefused, create_campaign, create_pick_campaign, set_raters
 from curation.datasets import SELECTABLE, DatasetRefused, choose_campaigns, create_dataset
 from curation.models import Campaign, CampaignKind, CampaignState, Dataset, DatasetKind, Outcome
 from curation.recounts import set_rule
@@ -19,6 +19,10 @@ KINDS = [
     (CampaignKind.ALIGNMENT.value, "Alignment: does the sticker show what the prompt says? One key for each sticker."),
     (CampaignKind.STYLE.value, "Style: three questions for experts, on drawing, prompt and house style."),
 ]
+PICK = (
+    CampaignKind.PICK.value,
+    "Pick: experts choose the best of each prompt’s samples, several or none. Each prompt is one item.",
+)
 
 
 class RaterField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
@@ -40,7 +44,8 @@ def rule_field(*, required: bool = False) -> forms.ChoiceField:
     """How judgments become a verdict."""
     return forms.ChoiceField(
         required=required,
-        choices=RuleKind.choices,
+        # What picks are decided by is not chosen.
+        choices=[choice for choice in RuleKind.choices if choice[0] != RuleKind.HALF],
         initial=RuleKind.MAJORITY,
         widget=forms.RadioSelect,
         label="What a verdict needs",
@@ -70,12 +75,12 @@ def chosen_rule(asked: dict[str, Any]) -> Rule:
 class CampaignForm(forms.Form):
     """A campaign about the samples of one or more batches."""
 
-    kind = forms.ChoiceField(choices=KINDS, widget=forms.RadioSelect, initial=CampaignKind.ALIGNMENT)
+    kind = forms.ChoiceField(choices=[*KINDS, PICK], widget=forms.RadioSelect, initial=CampaignKind.ALIGNMENT)
     name = forms.CharField(max_length=120, help_text="Raters see it above their work.")
     batches = forms.ModelMultipleChoiceField(
         GenerationBatch.objects.none(),
         widget=forms.CheckboxSelectMultiple,
-        help_text="Every sample drawn so far becomes one item.",
+        help_text="Every sample drawn so far becomes one item, or for a pick every prompt with 2 to 9 samples.",
         error_messages={"required": "Choose at least one batch to judge."},
     )
     overlap = forms.IntegerField(
@@ -111,6 +116,16 @@ class CampaignForm(forms.Form):
         """The campaign; None with an error on the form where it was refused."""
         asked = self.cleaned_data
         try:
+            if asked["kind"] == CampaignKind.PICK:
+                return create_pick_campaign(
+                    asked["name"],
+                    by=by,
+                    batches=asked["batches"],
+                    overlap=asked["overlap"],
+                    raters=asked["raters"],
+                    guidelines=asked["guidelines"].strip() or GUIDELINES[CampaignKind.PICK],
+                    open_now=asked["open_now"],
+                )
             return create_campaign(
                 asked["kind"],
                 name=asked["name"],
@@ -156,6 +171,8 @@ class ReasonsForm(forms.Form):
 
     def rubric(self, kind: str) -> list[QuestionSpec]:
         """The usual questions of the kind with these reasons; a question without any asks for none."""
+        if kind == CampaignKind.PICK:
+            return []
         rubric = []
         for question in default_questions(kind):
             name = f"reasons_{kind}_{question['name']}"
@@ -230,7 +247,7 @@ class DatasetForm(forms.Form):
 
     name = forms.CharField(max_length=120, help_text="For example “Content” or “Die-cut style”.")
     campaigns = SelectionField(
-        help_text="From alignment and style campaigns come images: a sample is in when every one of these that has "
+        help_text="From alignment, style and pick campaigns come images: a sample is in when every one of these that has "
         "decided about it accepted it. From closed comparisons come pairs, of the preferred and the rejected sample. A "
         "dataset holds one or the other.",
     )

@@ -49,6 +49,8 @@ def mark_gold(item: Item, answers: Mapping[str, str], *, by: User) -> GoldItem:
     Raises GoldRefused for answers that its questions do not have.
     """
     campaign = item.campaign
+    if campaign.kind == CampaignKind.PICK:
+        raise GoldRefused("A pick has no gold items: which of several is best has no one known answer.")
     _check_known(campaign, answers)
     locked = Item.objects.select_for_update(no_key=True).get(pk=item.pk)
     gold = GoldItem.objects.filter(item=locked).first()

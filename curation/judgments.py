@@ -168,7 +168,7 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
     order = slots_shown(submission.order, assignment)
     if submission.action == JudgmentAction.ANSWER:
         questions = desk.questions[assignment.item.campaign_id]
-        check_answers(submission.answers, questions)
+        check_answers(submission.answers, questions, len(order))
         check_details(submission.details, submission.answers, questions, words=prompt_words(assignment.item.prompt))
     if submission.action == JudgmentAction.UNDO:
         _check_undo(submission, latest)

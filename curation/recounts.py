@@ -15,7 +15,7 @@ from accounts.models import User
 from curation import tallies
 from curation.dawid_skene import estimate
 from curation.models import Campaign, CampaignEvent, CampaignKind, Judgment, Question, Verdict
-from curation.rules import Posteriors, Rule, RuleRefused, read_rule
+from curation.rules import PICKED_BY_HALF, Posteriors, Rule, RuleRefused, read_rule
 from curation.verdicts import preferred, refresh_verdicts
 from jobs.context import JobContext
 from jobs.models import Job
@@ -35,6 +35,8 @@ def set_rule(campaign: Campaign, rule: Rule, *, by: User) -> Job | None:
     Raises RuleRefused where the rule cannot be followed here, or while a recount is on its way.
     """
     check_rule(rule, campaign.overlap)
+    if (campaign.kind == CampaignKind.PICK) != (rule == PICKED_BY_HALF):
+        raise RuleRefused(f"{PICKED_BY_HALF.in_words()}: that is the rule of every pick, and of nothing else.")
     with transaction.atomic():
         _lock(campaign)
         before = campaign.rule

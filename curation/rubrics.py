@@ -28,6 +28,7 @@ class QuestionSpec(TypedDict):
     required: NotRequired[bool]
     reasons: NotRequired[list[str]]
     needs_reason: NotRequired[bool]
+    multiple: NotRequired[bool]
     marks: NotRequired[str]
 
 
@@ -98,7 +99,27 @@ RUBRICS: dict[str, list[QuestionSpec]] = {
 }
 COMPARE_VALUES = frozenset({"left", "right", "tie", "both_bad"})
 
+
+def pick_questions(candidates: int) -> list[QuestionSpec]:
+    """Which of so many candidates are the best: a digit for each, and a key for none."""
+    choices: list[Choice] = [
+        {"value": str(place), "label": str(place), "key": str(place), "accepts": True}
+        for place in range(1, candidates + 1)
+    ]
+    choices.append({"value": "none", "label": "None is good", "key": "N", "accepts": False})
+    return [{"name": "best", "text": "Which of these are the best?", "choices": choices, "multiple": True}]
+
+
 GUIDELINES: dict[str, str] = {
+    CampaignKind.PICK: """\
+Several stickers for one prompt. Pick the best of them: those that you would put into the set as they are.
+
+- Look at the examples first: what you pick should look as if it belonged to them.
+- Pick several where several are that good.
+- **None is good** when you would take none. Few and good stickers teach more than many.
+
+The order is mixed at random and means nothing.
+""",
     CampaignKind.ALIGNMENT: """\
 **Pass** a sticker that shows everything the prompt names: the subject, what it does, what it feels.
 

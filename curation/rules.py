@@ -6,6 +6,9 @@
 - `dawid-skene-0.90`: the same, where Dawid and Skene's model (curation.dawid_skene) finds it at least so likely, given how
   each rater answers over the whole campaign. It is estimated now and then (curation.recounts), and stands as of then.
 
+- `half`, for picks alone: each candidate is accepted that at least half of its raters picked, and the item when one of its
+  candidates is.
+
 What none of this decides is split. A comparison that goes to no side is a tie; it is contested, and waits for a curator, where
 judges contradict each other: by majority where as many prefer one side as the other, otherwise where they do not all say the same.
 """
@@ -23,12 +26,13 @@ Tallies = Mapping[str, Mapping[str, int]]
 Posteriors = Mapping[str, Mapping[str, float]]
 SIDES = (Outcome.BASELINE.value, Outcome.CANDIDATE.value)
 THRESHOLDS = (0.51, 0.99)
-NAME = re.compile(r"(majority|unanimous)|(dawid-skene)-(0\.[5-9][0-9])")
+NAME = re.compile(r"(majority|unanimous|half)|(dawid-skene)-(0\.[5-9][0-9])")
 
 
 class RuleKind(TextChoices):
     MAJORITY = "majority", "More than half"
     UNANIMOUS = "unanimous", "All of them"
+    HALF = "half", "At least half"
     DAWID_SKENE = "dawid-skene", "Likely enough, by Dawid and Skene's model"
 
 
@@ -66,6 +70,7 @@ class Rule:
         return {
             RuleKind.MAJORITY: f"More than half of the judgments {said}",
             RuleKind.UNANIMOUS: f"All judgments {said}",
+            RuleKind.HALF: "At least half of the judgments pick it",
             RuleKind.DAWID_SKENE: f"It is at least {self.threshold:.0%} likely that "
             + ("one side is the better one" if compares else "every question is to be accepted")
             + ", by Dawid and Skene's model of the raters",
@@ -73,6 +78,7 @@ class Rule:
 
 
 MAJORITY = Rule(RuleKind.MAJORITY)
+PICKED_BY_HALF = Rule(RuleKind.HALF)
 
 
 def make_rule(kind: str, threshold: float | None = None) -> Rule:
@@ -110,6 +116,9 @@ def names_in_words(joined: str, compares: bool = False) -> str:
 def read_votes(rule: Rule, kind: str, questions: Sequence[Question], tallies: Tallies) -> Reading:
     """What the rule, which is not an estimated one, makes of an item that has its judgments."""
     needed = _all_of if rule.kind == RuleKind.UNANIMOUS else _more_than_half
+    if kind == CampaignKind.PICK:
+        found = any(is_picked(each.get("picked", 0), sum(each.values())) for each in tallies.values())
+        return Reading(Outcome.ACCEPTED if found else Outcome.REJECTED, False)
     if kind == CampaignKind.COMPARE:
         first = tallies[questions[0].name]
         total, votes = sum(first.values()), [first.get(side, 0) for side in SIDES]
@@ -154,6 +163,11 @@ def read_posteriors(rule: Rule, kind: str, questions: Sequence[Question], poster
 def accepting(question: Question) -> set[str]:
     """The values that count towards a pass."""
     return {choice["value"] for choice in question.choices if choice.get("accepts")}
+
+
+def is_picked(picked: int, total: int) -> bool:
+    """Whether a candidate that so many of its raters picked is accepted, by the rule `half`."""
+    return 2 * picked >= total > 0
 
 
 def _more_than_half(count: int, total: int) -> bool:

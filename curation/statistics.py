@@ -13,6 +13,7 @@ from django.db import connection
 
 from curation import tallies
 from curation.models import Campaign, CampaignKind, CampaignState, Outcome, Question, TallyKind
+from curation.picks import PICKED, question_of
 from curation.rules import accepting
 
 Z95 = 1.959963984540054
@@ -167,11 +168,15 @@ def pass_rates(campaign: Campaign, questions: Iterable[Question]) -> tuple[list[
     """The questions that can be passed, and for each bucket a row {"bucket", "shares": a Share for each question}; then all."""
     asked = [question for question in questions if accepting(question)]
     sums: defaultdict[str, list[list[int]]] = defaultdict(lambda: [[0, 0] for _ in asked])
-    places = {question.name: (place, accepting(question)) for place, question in enumerate(asked)}
+    places = {
+        question.name: (place, {PICKED} if question.multiple else accepting(question))
+        for place, question in enumerate(asked)
+    }
     for found, (n, _) in tallies.read([campaign.pk], TallyKind.PATTERN).items():
-        if found.question not in places:
+        asked_by = question_of(found.question)
+        if asked_by not in places:
             continue
-        place, accepts = places[found.question]
+        place, accepts = places[asked_by]
         for value, count in json.loads(found.key).items():
             for name in (found.bucket, "\0all"):
                 cell = sums[name][place]

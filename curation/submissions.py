@@ -8,6 +8,7 @@ from typing import Any
 from curation.details import Details, read_details
 from curation.malformed import UNSTORABLE, Malformed, quote, storable
 from curation.models import Assignment, JudgmentAction, Question
+from curation.picks import picked_places
 
 MAX_REASON = 300
 MAX_ID = 2**63 - 1
@@ -64,14 +65,16 @@ def read_submission(row: object) -> Submission:
     )
 
 
-def check_answers(answers: dict[str, str], questions: list[Question]) -> None:
-    """Raises Malformed unless the answers fit the rubric."""
+def check_answers(answers: dict[str, str], questions: list[Question], pictures: int) -> None:
+    """Raises Malformed unless the answers fit the rubric, and of so many pictures name only those that there are."""
     known = {question.name: question for question in questions}
     for name, value in answers.items():
         if name not in known:
             raise Malformed(f"This campaign has no question {quote(name)}.")
-        if value not in known[name].values:
+        if not known[name].takes(value):
             raise Malformed(f"{quote(value)} is no choice of the question {name}.")
+        if known[name].multiple and max(picked_places(value), default=0) > pictures:
+            raise Malformed(f"There are {pictures} pictures, so {quote(value)} is no choice of the question {name}.")
     missing = [question.name for question in questions if question.required and question.name not in answers]
     if missing:
         raise Malformed(f"No answer to {', '.join(missing)}.")

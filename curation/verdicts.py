@@ -11,6 +11,7 @@ from typing import NamedTuple
 from django.db.models.functions import Now
 
 from curation.models import Campaign, CampaignKind, Item, Judgment, Outcome, Question, Verdict
+from curation.picks import mark_candidates, tally_picks
 from curation.rules import MAJORITY, SIDES, Posteriors, Reading, Rule, read_posteriors, read_rule, read_votes
 
 Tallies = dict[str, dict[str, int]]
@@ -71,6 +72,12 @@ def refresh_verdicts(
             )
         )
     Item.objects.bulk_update(items, ["judged", "is_open"])
+    if campaign.kind == CampaignKind.PICK:
+        counted, outcomes = (
+            {row.item_id: row.tallies for row in verdicts},
+            {row.item_id: row.outcome for row in verdicts},
+        )
+        mark_candidates(items, counted, outcomes)
     Verdict.objects.bulk_create(
         verdicts,
         update_conflicts=True,
@@ -103,7 +110,10 @@ def standing_answers(items: Iterable[Item]) -> defaultdict[int, list[Answer]]:
 
 
 def tally(kind: str, questions: Sequence[Question], answers: Sequence[Answer]) -> Tallies:
-    """Question name -> choice -> count. In a comparison left and right are counted as baseline and candidate."""
+    """Question name -> choice -> count. In a comparison left and right are counted as baseline and candidate, of a pick how
+    often each candidate was picked and left."""
+    if kind == CampaignKind.PICK:
+        return tally_picks(answers)
     counts: Tallies = {}
     for question in questions:
         given = Counter(

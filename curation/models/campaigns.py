@@ -187,6 +187,9 @@ class Question(models.Model):
     text = models.CharField(max_length=200)
     choices = models.JSONField()
     required = models.BooleanField(default=True)
+    multiple = models.BooleanField(
+        default=False, help_text="Whether several choices that accept may be given together."
+    )
     reasons = models.JSONField(default=list, blank=True)
     needs_reason = models.BooleanField(default=False, help_text="Whether a fail without a reason is refused.")
     marks = models.CharField(max_length=8, choices=Mark.choices, default=Mark.NOTHING, blank=True)
@@ -204,6 +207,14 @@ class Question(models.Model):
     @property
     def values(self) -> list[str]:
         return [choice["value"] for choice in self.choices]
+
+    def takes(self, value: str) -> bool:
+        """Whether this is an answer: one of the choices, or of `multiple` several that accept, in their order, joined by +."""
+        if not self.multiple or value in self.values:
+            return value in self.values
+        places = [choice["value"] for choice in self.choices if choice["accepts"]]
+        given = value.split("+")
+        return given == [place for place in places if place in given]
 
     def is_fail(self, value: str) -> bool:
         """Whether this choice speaks against the item; where no choice accepts, none does."""

@@ -83,11 +83,13 @@ class Item(models.Model):
 
 
 class ItemSample(models.Model):
-    """A sample in its slot. In a comparison slot 0 is the baseline and slot 1 the candidate; raters see neither."""
+    """A sample in its slot. In a comparison slot 0 is the baseline and slot 1 the candidate; raters see neither. `picked` says
+    of a candidate of a pick whether the item's verdict accepts it; elsewhere, and before there is a verdict, it is empty."""
 
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="item_samples")
     slot = models.PositiveSmallIntegerField()
     sample = models.ForeignKey(Sample, on_delete=models.PROTECT, related_name="item_samples")
+    picked = models.BooleanField(null=True, blank=True, editable=False)
 
     class Meta:
         ordering = ["item", "slot"]

@@ -14,7 +14,8 @@ from curation.campaigns import is_blind_for
 from curation.details import prompt_words
 from curation.forms import SampleFilterForm
 from curation.gold import is_hidden_from
-from curation.models import Adjudication, DatasetVersion, Item, Judgment, Outcome
+from curation.models import Adjudication, CampaignKind, DatasetVersion, Item, ItemSample, Judgment, Outcome
+from curation.picks import QUESTION, picked_slots
 from curation.verdicts import preferred
 from curation.views.campaigns import TEAM, read_key
 from generation.models import Sample
@@ -112,17 +113,18 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
     """What one campaign says of the sample."""
     if is_blind_for(item.campaign, user):
         return {"campaign": item.campaign, "is_blind": True}
-    slot = next(row.slot for row in item.item_samples.all() if row.sample_id == sample.pk)
+    shown = next(row for row in item.item_samples.all() if row.sample_id == sample.pk)
     rows = Judgment.objects.filter(item=item).select_related("rater", "superseded_by").order_by("received_at")
     decisions = item.adjudications.select_related("by", "superseded_by").order_by("at")
     sides = ("baseline", "candidate")
     return {
         "campaign": item.campaign,
-        "side": sides[slot] if item.campaign.kind == "compare" else "",
+        "side": sides[shown.slot] if item.campaign.kind == "compare" else "",
         "verdict": next(iter(item.verdicts.all()), None),
+        "picked": shown.picked,
         "is_gold": item.is_gold and not is_hidden_from(item.campaign, user),
-        "judgments": [(row, _words(row), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
-        "decisions": [(row, _words(row), hasattr(row, "superseded_by")) for row in decisions],
+        "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
+        "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }
 
 
@@ -150,8 +152,12 @@ def _details(item: Item, judgment: Judgment) -> list[str]:
     return said
 
 
-def _words(judgment: Judgment | Adjudication) -> list[tuple[str, str]]:
-    """(question, answer) as a person reads them; the sides of a comparison by what they were."""
+def _words(judgment: Judgment | Adjudication, shown: ItemSample) -> list[tuple[str, str]]:
+    """(question, answer) as a person reads them; the sides of a comparison by what they were, a pick by what it says of this
+    sample."""
+    if QUESTION in judgment.answers and shown.item.campaign.kind == CampaignKind.PICK:
+        is_picked = shown.slot in picked_slots(judgment.answers[QUESTION], judgment.order)
+        return [(QUESTION, "picked" if is_picked else "not picked")]
     return [
         (name.replace("_", " "), preferred(value, judgment.order).replace("_", " "))
         for name, value in judgment.answers.items()

@@ -74,6 +74,7 @@ export function buildKeymap(config) {
     choiceKeys.set(`${option.question}\0${option.value}`, key);
   };
 
+  if (questions.some((question) => question.multiple)) bind("Enter", { type: "submit" });
   const own = (question, choice) => keys.answers?.[kind]?.[question.name]?.[choice.value];
   for (const question of questions) for (const choice of question.choices) if (own(question, choice)) bindChoice(question, choice, own(question, choice));
   for (const question of questions) {

@@ -65,6 +65,11 @@ function decide(action) {
       const { question, value } = pickOption(action, queue.draft());
       return showUnless(queue.answer(question, value));
     }
+    case "submit": {
+      const record = ready ? queue.submit() : null;
+      if (!record) view.announce("Pick the best, or say that none is good.");
+      return record;
+    }
     case "answer-all":
       return ready ? showUnless(queue.answerAll(action.answers)) : null;
     case "reason":
@@ -164,7 +169,9 @@ addEventListener("online", () => keyStore.flush().then((refusal) => refusal && s
 keyStore.flush();
 
 document.addEventListener("keydown", (event) => {
-  const action = readKey(keymap, event, isBusy(event));
+  // Enter presses the button that has the focus, if it is none of the choices.
+  const elsewhere = event.key === "Enter" && event.target instanceof Element && event.target.closest("button:not(.choice), a, summary");
+  const action = elsewhere ? null : readKey(keymap, event, isBusy(event));
   if (!action) return;
   event.preventDefault();
   act(action);

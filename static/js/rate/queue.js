@@ -1,4 +1,5 @@
 import { createMarks } from "./marks.js";
+import { endsPick, togglePick } from "./pick.js";
 
 // What is to be judged, what was, and the rows that say so. Pure: no DOM, no network, no clock of its own.
 
@@ -105,6 +106,13 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, most = 50, h
     /** One question answered. Returns the finished record once all required questions are, else null. */
     answer(question, value) {
       if (!items.length) return null;
+      const multiple = questions.find((one) => one.name === question && one.multiple);
+      if (multiple) {
+        const picked = togglePick(multiple, draft()[question], value, items[0].images.length);
+        const { [question]: _, ...others } = draft();
+        drafts.set(items[0].assignment, picked === null ? others : { ...others, [question]: picked });
+        return endsPick(multiple, value) ? finish() : null;
+      }
       const optional = !required.includes(question);
       const answers = { ...draft() };
       if (optional && answers[question] === value) delete answers[question];
@@ -113,6 +121,9 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, most = 50, h
       if (optional && required.length) return null;
       return finish();
     },
+
+    /** What is chosen so far, where several may be. Returns the finished record, or null while something is missing. */
+    submit: () => (items.length ? finish() : null),
 
     answerAll(answers) {
       if (!items.length) return null;

@@ -1,6 +1,7 @@
 // The only module of the rater that knows the DOM.
 import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
 import { createKeysView } from "./view-keys.js";
+import { readPicks } from "./pick.js";
 import { createMarksView } from "./view-marks.js";
 import { createStickerView } from "./view-sticker.js";
 
@@ -66,6 +67,7 @@ export function createView({ config, keymap, act, rows = null }) {
   const choices = find("rate-choices");
   const buttons = []; // {button, question, value}
   const inTurn = asksInTurn(config);
+  const picks = config.questions.find((question) => question.multiple);
   const marksView = createMarksView({ config, act, buildKey, keys: () => keymap.reasonKeys });
   const keysView = createKeysView({ config, keymap, act, buildKey });
   const stickerView = createStickerView({ stage, remember, announce });
@@ -106,6 +108,13 @@ export function createView({ config, keymap, act, rows = null }) {
       row.append(box);
       choices.append(row);
     });
+    if (config.questions.some((question) => question.multiple)) {
+      const done = build("button", "choice choice--done");
+      done.type = "button";
+      done.append(build("kbd", "", "⏎"), build("span", "choice__label", "Take these"));
+      done.addEventListener("click", () => act({ type: "submit" }));
+      choices.append(done);
+    }
     choices.dataset.questions = inTurn ? 1 : config.questions.length;
     if (keymap.passAll) {
       const all = build("button", "choice choice--pass choice--all");
@@ -172,7 +181,7 @@ export function createView({ config, keymap, act, rows = null }) {
     const single = stage.dataset.count === "1" || !stage.dataset.count;
     const gap = 8;
     const count = Number(stage.dataset.count || 1);
-    const columns = single ? 1 : Math.min(count, stage.clientWidth < 560 && count > 2 ? 2 : count);
+    const columns = single ? 1 : stage.clientWidth < 560 && count > 2 ? (count > 4 ? 3 : 2) : count > 5 ? Math.ceil(count / 2) : count;
     const rows = Math.ceil(count / columns);
     stage.dataset.columns = columns;
     scale = Math.max(48, Math.min((stage.clientWidth - gap * (columns - 1)) / columns, (stage.clientHeight - gap * (rows - 1)) / rows) - 16);
@@ -197,7 +206,8 @@ export function createView({ config, keymap, act, rows = null }) {
       const open = config.questions.findIndex((question) => !(question.name in draft));
       [...choices.querySelectorAll(".question")].forEach((row, index) => row.toggleAttribute("hidden", index !== Math.max(0, open)));
     }
-    for (const { button, question, value } of buttons) button.setAttribute("aria-pressed", String(question !== undefined && draft[question] === value));
+    for (const { button, question, value } of buttons) button.setAttribute("aria-pressed", String(question !== undefined && readPicks(draft[question]).includes(value)));
+    for (const frame of stage.querySelectorAll("[data-value]")) frame.toggleAttribute("data-picked", readPicks(draft[picks.name]).includes(frame.dataset.value));
   }
 
   function setState(state) {
@@ -222,9 +232,14 @@ export function createView({ config, keymap, act, rows = null }) {
       const frame = build("div", "rate__frame");
       picture.alt = pictures.length > 1 ? `Sticker ${index + 1}` : "The sticker";
       frame.append(picture);
-      if (pictures.length > 2) frame.append(build("span", "rate__number", String(index + 1)));
+      if (picks) {
+        frame.dataset.value = String(index + 1);
+        frame.addEventListener("click", () => act({ type: "answer", question: picks.name, value: frame.dataset.value }));
+      }
+      if (picks || pictures.length > 2) frame.append(build("span", "rate__number", String(index + 1)));
       return frame;
     }));
+    for (const { button, question, value } of buttons) if (picks?.name === question) button.hidden = Number(value) > pictures.length;
     stickerView.clear();
     marksView.showPrompt(item);
     find("rate-bucket").textContent = item.bucket ?? "";
@@ -289,7 +304,7 @@ export function createView({ config, keymap, act, rows = null }) {
     if (record.action !== "answer") return "skip";
     const judged = config.questions.filter((question) => question.name in record.answers && question.choices.some((choice) => choice.accepts === true));
     if (!judged.length) return "even";
-    return judged.every((question) => question.choices.find((choice) => choice.value === record.answers[question.name])?.accepts) ? "pass" : "fail";
+    return judged.every((question) => question.choices.find((choice) => choice.value === readPicks(record.answers[question.name])[0])?.accepts) ? "pass" : "fail";
   }
 
   function showProgress({ done, total, left, pace }) {
