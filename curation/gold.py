@@ -145,7 +145,7 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
 
 def active_gold(campaign: Campaign) -> QuerySet[Item]:
     """The campaign's gold items that are handed out and count."""
-    return campaign.items.filter(is_gold=True, gold__retired_at=None)
+    return campaign.items.filter(is_gold=True, gold__isnull=False, gold__retired_at=None)
 
 
 def unseen_gold(campaign: Campaign, rater: User) -> QuerySet[Item]:

@@ -203,7 +203,7 @@ def outcomes_of(campaign: Campaign) -> dict[str, int]:
 
 def judgments_curve(campaign: Campaign) -> dict[str, Any]:
     """Judgments since the first, as `curves.js` reads them: x in minutes or hours, at most 120 points."""
-    short = tallies.total([campaign.pk], TallyKind.MINUTE) <= MOST_DRAWN_ONE_BY_ONE
+    short = tallies.total([campaign.pk], TallyKind.SEEN) <= MOST_DRAWN_ONE_BY_ONE
     rows = _curve_of_judgments(campaign) if short else _curve_of_minutes(campaign)
     unit, size = ("Hours", 3600) if rows and rows[-1][0] > 3 * 3600 else ("Minutes", 60)
     points = [[0.0, 0], *([round(seconds / size, 3), count] for seconds, count in rows)] if rows else []
@@ -253,7 +253,7 @@ def recent_rate(campaign: Campaign) -> float:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT coalesce(sum(n), 0) FROM curation_tally WHERE what = %s AND campaign_id = %s "
-            "AND key::bigint > floor(extract(epoch FROM now()) / 60)::bigint - 10",
+            "AND key = ANY(ARRAY(SELECT (floor(extract(epoch FROM now()) / 60)::bigint - ago)::text FROM generate_series(0, 9) ago))",
             [TallyKind.MINUTE, campaign.pk],
         )
         return float(cursor.fetchone()[0]) / 10

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from django.db import connection, transaction
+from django.db.models import Sum
 
 from curation.models import Campaign, Tally, TallyKind
 
@@ -173,8 +174,12 @@ def read(campaigns: Iterable[int], *what: TallyKind, rater_id: int | None = None
 
 def total(campaigns: Iterable[int], what: TallyKind, key: str | None = None, rater_id: int | None = None) -> int:
     """The sum of the counts of one kind, of one key or of all."""
-    found = read(campaigns, what, rater_id=rater_id)
-    return sum(n for name, (n, _) in found.items() if key is None or name.key == key)
+    rows = Tally.objects.filter(what=what, campaign__in=list(campaigns))
+    if key is not None:
+        rows = rows.filter(key=key)
+    if rater_id is not None:
+        rows = rows.filter(rater_id=rater_id)
+    return int(rows.aggregate(sum=Sum("n"))["sum"] or 0)
 
 
 def differences(campaign: Campaign) -> list[Key]:

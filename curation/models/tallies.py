@@ -55,6 +55,7 @@ class Tally(models.Model):
         verbose_name_plural = "tallies"
         indexes = [
             models.Index(fields=["what", "campaign", "rater_id"], name="tally_of_campaign"),
+            models.Index(fields=["campaign", "key"], name="tally_of_minute", condition=Q(what="minute")),
             models.Index(fields=["campaign"], name="tally_loose", condition=Q(is_folded=False)),
         ]
 

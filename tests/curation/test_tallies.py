@@ -154,6 +154,7 @@ def test_long_campaign_has_its_curve_from_the_minutes():
     Tally.objects.bulk_create(
         Tally(campaign=campaign, what=TallyKind.MINUTE, key=str(29_000_000 + 3 * number), n=20) for number in range(300)
     )
+    Tally.objects.create(campaign=campaign, what=TallyKind.SEEN, rater_id=rater.pk, n=6000)
     points = judgments_curve(campaign)["series"][0]["points"]
     assert (points[0], points[-1], len(points)) == ([0.0, 0], [round(898 / 60, 3), 6000], 121)
     assert points == sorted(points)
