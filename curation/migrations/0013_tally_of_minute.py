@@ -9,7 +9,7 @@ ANALYZE = "ANALYZE curation_item, curation_verdict, curation_assignment, curatio
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('curation', '0011_qualification'),
+        ('curation', '0012_picks'),
     ]
 
     operations = [
