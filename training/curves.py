@@ -43,7 +43,11 @@ DECODER_CHARTS = (
     Chart("psnr", "Colour on validation images, seen on white", "PSNR, dB"),
     Chart("parts", f"Training loss by part, mean of {WINDOW} steps", "weighted mean absolute error"),
     *(
-        replace(each, y_label="weighted mean absolute error" if "loss" in each.title else each.y_label)
+        replace(
+            each,
+            title=each.title.replace("on a frozen grid", "on the same images each time"),
+            y_label="weighted mean absolute error" if "loss" in each.title else each.y_label,
+        )
         for each in CHARTS
         if "band" not in each.name
     ),

@@ -72,7 +72,7 @@ def test_recipe_run_version_and_drawing_of_the_demo_model(client, settings, tmp_
     assert run.job.state == JobState.SUCCEEDED, run.job.error
     page = client.get(run.get_absolute_url()).content.decode()
     assert "alpha IoU" in page
-    assert "before alpha is learned" in page
+    assert "before training" in page
     assert "noise band" not in page
     assert [each["label"] for each in curve(run, "alpha")["series"]] == ["all"]
     assert {each["label"] for each in curve(run, "parts")["series"]} == {"colour", "alpha"}
