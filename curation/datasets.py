@@ -229,13 +229,8 @@ def _kind_of(campaigns: list[Campaign]) -> DatasetKind:
         return DatasetKind.IMAGES
     if kinds == {CampaignKind.COMPARE}:
         return DatasetKind.PAIRS
-    if kinds <= {*SELECTABLE, CampaignKind.COMPARE}:
-        raise DatasetRefused(
-            "A dataset holds either images or pairs: "
-            "choose alignment, style and pick campaigns, or comparisons, but not both."
-        )
     raise DatasetRefused(
-        "A dataset selects from alignment, style and pick campaigns, or from comparisons, and nothing else."
+        "A dataset holds either images or pairs: choose alignment, style and pick campaigns, or comparisons, but not both."
     )
 
 

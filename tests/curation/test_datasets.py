@@ -7,7 +7,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models import ProtectedError
 
-from curation import downloads
+from curation import downloads, tallies
 from curation.assignments import lease_items
 from curation.datasets import DatasetRefused, create_dataset, freeze, preview, select_entries
 from curation.integrity import problems
@@ -298,6 +298,11 @@ def test_integrity_finds_what_was_tampered_with(accepted, settings):
         cursor.execute("ALTER TABLE curation_datasetentry DISABLE TRIGGER append_only")
         cursor.execute("UPDATE curation_datasetentry SET caption = 'a lie' WHERE position = 0")
     found = list(problems())
+    # What is counted beside the rows no longer fits them either.
+    assert len(found) > 3
+    assert all(problem.startswith("The count “") for problem in found[2:-1])
+    tallies.fill(accepted)
+    found = list(problems())
     assert len(found) == 3
     assert found[0].startswith("The verdict on item 0")
     assert found[1].startswith("The count of item 1")
@@ -316,6 +321,7 @@ def test_integrity_finds_a_judgment_that_was_removed(rater, action):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE curation_judgment DISABLE TRIGGER append_only")
         cursor.execute("DELETE FROM curation_judgment WHERE action = %s", [action])
+    tallies.fill(campaign)
     if action == "skip":
         assert list(problems()) == ["1 assignments are marked as skipped or flagged, but no judgment says so."]
         return
@@ -323,6 +329,7 @@ def test_integrity_finds_a_judgment_that_was_removed(rater, action):
     Assignment.objects.all().delete()
     Verdict.objects.all().delete()
     Item.objects.update(judged=0, is_open=True)
+    tallies.fill(campaign)
     assert list(problems()) == [f"1 judgments behind dataset version {version} are gone."]
 
 

@@ -185,7 +185,6 @@ def test_campaign_is_set_up_from_a_batch(curator, rater):
         ({"overlap": 0}, "greater than or equal to 1"),
         ({"overlap": 26}, "less than or equal to 25"),
         ({"kind": "compare"}, "not one of the available choices"),
-        ({"kind": "compare"}, "not one of the available choices"),
         ({"raters": [10**12]}, "not one of the available choices"),
     ],
 )

@@ -17,7 +17,7 @@ from curation.datasets import DatasetRefused, choose_campaigns, create_dataset, 
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.manifests import Entry, canonical_manifest, frozen_entries, manifest_of, manifest_rows, read_manifest
-from curation.models import Campaign, CampaignKind, Dataset, DatasetEntry, DatasetKind, DatasetVersion, Judgment
+from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion, Judgment
 from generation.images import storage_name
 from generation.models import Sample
 from tests.accounts.factories import make_person
@@ -194,10 +194,6 @@ def test_kinds_are_not_mixed(pairs, dataset):
         choose_campaigns(dataset, [alignment])
     with pytest.raises(DatasetRefused, match="either images or pairs"):
         choose_campaigns(dataset, [alignment, comparison])
-    pick = make_campaign()
-    Campaign.objects.filter(pk=pick.pk).update(kind=CampaignKind.PICK)
-    with pytest.raises(DatasetRefused, match="and nothing else"):
-        create_dataset(name="Picked", campaigns=Campaign.objects.filter(pk=pick.pk), by=by)
     assert list(images.campaigns.all()) == [alignment]
     assert set(Dataset.objects.values_list("pk", flat=True)) == {images.pk, dataset.pk}
 
