@@ -115,10 +115,10 @@ STATEMENTS = [
     WHERE i.campaign_id = %(campaign)s AND i.position < %(judged)s
     """,
     """
-    INSERT INTO curation_judgment (id, assignment_id, item_id, rater_id, action, answers, reason, "order",
+    INSERT INTO curation_judgment (id, assignment_id, item_id, rater_id, action, answers, details, reason, "order",
                                    shown_at, decided_at, received_at, late)
     SELECT gen_random_uuid(), a.id, a.item_id, a.rater_id, 'answer',
-           jsonb_build_object(%(question)s::text, CASE WHEN random() < 0.8 THEN 'pass' ELSE 'fail' END), '', '[0]',
+           jsonb_build_object(%(question)s::text, CASE WHEN random() < 0.8 THEN 'pass' ELSE 'fail' END), '{}', '', '[0]',
            a.leased_at, a.leased_at + random() * interval '6 s', a.leased_at + interval '10 s', false
     FROM curation_assignment a JOIN curation_item i ON i.id = a.item_id WHERE i.campaign_id = %(campaign)s
     """,

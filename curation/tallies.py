@@ -41,16 +41,19 @@ class Key(NamedTuple):
 
 COUNTS = """
 WITH chosen AS MATERIALIZED (
-    SELECT id, campaign_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
+    SELECT id, campaign_id, prompt_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
 ), given AS MATERIALIZED (
-    SELECT i.campaign_id, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.late, j.received_at, later.id IS NULL AS stands,
-           j.page IS NOT NULL AS is_paged,
+    SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.details, j.late,
+           j.received_at, later.id IS NULL AS stands, j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
     LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
 ), answered AS (
     SELECT given.*, answer.key AS question, answer.value FROM given, LATERAL jsonb_each_text(answers) answer
     WHERE stands AND action = 'answer'
+), detailed AS (
+    SELECT campaign_id, prompt_id, bucket, detail.key AS question, detail.value AS detail
+    FROM given, LATERAL jsonb_each(details) detail WHERE stands AND action = 'answer'
 ), compared AS (
     SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
            sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others
@@ -74,6 +77,16 @@ WITH chosen AS MATERIALIZED (
     SELECT i.campaign_id, 0, 'pattern', i.bucket, asked.key, asked.value::text, count(*), NULL
     FROM chosen i JOIN curation_verdict v ON v.item_id = i.id, LATERAL jsonb_each(v.tallies) asked
     WHERE asked.value <> '{{}}' GROUP BY 1, 4, 5, 6
+    UNION ALL
+    SELECT campaign_id, 0, 'reason', bucket, question, reason.value, count(*), NULL
+    FROM detailed, LATERAL jsonb_array_elements_text(coalesce(detail -> 'reasons', '[]')) reason GROUP BY 1, 4, 5, 6
+    UNION ALL
+    -- Places count from 0; punctuation at its ends makes no other word.
+    SELECT campaign_id, 0, 'word', '', '', lower(btrim(words[place.value::int + 1], '.,;:!?"''()“”‘’')), count(*), NULL
+    FROM detailed JOIN generation_prompt p ON p.id = prompt_id,
+         LATERAL regexp_split_to_array(btrim(coalesce(nullif(p.caption, ''), p.text), E' \t\r\n'), '\\s+') words,
+         LATERAL jsonb_array_elements_text(coalesce(detail -> 'words', '[]')) place
+    WHERE words[place.value::int + 1] IS NOT NULL GROUP BY 1, 6
     UNION ALL
     SELECT campaign_id, 0, 'minute', '', '', floor(extract(epoch FROM received_at) / 60)::bigint::text, count(*), NULL
     FROM given WHERE action = 'answer' AND NOT is_gold GROUP BY 1, 6

@@ -17,6 +17,8 @@ class TallyKind(models.TextChoices):
     SPLIT = "split", "Items that wait for a curator since their judgments contradict each other"
     FLAGGED = "flagged", "Other items that wait for a curator since a rater reported them"
     PATTERN = "pattern", "Items by bucket, question and what was answered how often, as JSON"
+    REASON = "reason", "Reasons of standing fails by bucket, question and reason"
+    WORD = "word", "Words of prompts that standing fails marked as wrong or missing"
     MINUTE = "minute", "Answers by the minute in which they came, since 1970"
     SEEN = "seen", "A rater's judgments, with the time of the last"
     ENDED = "ended", "A rater's assignments by the action that stands"
