@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q
-from django.db.models.functions import Now
+from django.db.models.functions import Greatest, Now
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
@@ -133,7 +133,7 @@ def _taken(campaign: Campaign, rater: User) -> int:
         .values("item", "item__judged")
         .annotate(others=Count("pk"))
     )
-    return held.filter(others__gte=campaign.overlap - F("item__judged")).count()
+    return held.filter(others__gte=Greatest(campaign.overlap - F("item__judged"), 1)).count()
 
 
 def _as_it_is(campaign: Campaign) -> Any:

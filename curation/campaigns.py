@@ -52,6 +52,7 @@ def create_campaign(
     batches: Iterable[GenerationBatch] = (),
     samples: Iterable[Sample] | None = None,
     overlap: int = 1,
+    max_overlap: int | None = None,
     raters: Iterable[User] = (),
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
@@ -69,7 +70,7 @@ def create_campaign(
     if not rows:
         raise CampaignRefused("There is nothing to judge: no samples have been drawn yet.")
     with transaction.atomic():
-        campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds, rule)
+        campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds, rule, max_overlap)
         _add_items(campaign, [(sample.prompt, [sample]) for sample in rows])
         set_raters(campaign, raters, by=by)
         if open_now:
@@ -215,11 +216,14 @@ def _create(
     questions: Sequence[QuestionSpec] | None,
     lease_seconds: int,
     rule: Rule = MAJORITY,
+    max_overlap: int | None = None,
 ) -> Campaign:
     if not name.strip():
         raise CampaignRefused("A campaign needs a name.")
     if not 1 <= overlap <= 25:
         raise CampaignRefused("Between 1 and 25 judgments can be asked for each item.")
+    if max_overlap is not None and not overlap <= max_overlap <= 25:
+        raise CampaignRefused(f"An item can get at most {overlap} to 25 judgments.")
     rubric = default_questions(kind) if questions is None else questions
     try:
         check_questions(kind, rubric)
@@ -231,6 +235,7 @@ def _create(
         name=name.strip()[:120],
         kind=kind,
         overlap=overlap,
+        max_overlap=max_overlap,
         rule=rule.name,
         lease_seconds=lease_seconds,
         guidelines=GUIDELINES[kind] if guidelines is None else guidelines,

@@ -86,6 +86,14 @@ class CampaignForm(forms.Form):
     overlap = forms.IntegerField(
         min_value=1, max_value=25, initial=2, label="Judgments for each item", help_text="By different raters; 1 to 25."
     )
+    max_overlap = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=25,
+        label="At most, where they disagree",
+        help_text="Left empty: no more than that. Otherwise an item is handed out again, to one rater at a time, while more "
+        "judgments could change its verdict, up to so many.",
+    )
     rule = rule_field()
     threshold = threshold_field()
     raters = RaterField(required=False, help_text="They can be changed later.")
@@ -112,6 +120,13 @@ class CampaignForm(forms.Form):
             raise forms.ValidationError(f"Still drawing: {', '.join(drawing)}. Wait until it is done, or cancel it.")
         return batches
 
+    def clean(self) -> dict[str, Any]:
+        asked = super().clean() or {}
+        overlap, most = asked.get("overlap"), asked.get("max_overlap")
+        if overlap and most and most < overlap:
+            self.add_error("max_overlap", f"At most has to be {overlap} or more, as each item gets so many.")
+        return asked
+
     def create(self, by: User, questions: list[QuestionSpec] | None = None) -> Campaign | None:
         """The campaign; None with an error on the form where it was refused."""
         asked = self.cleaned_data
@@ -132,6 +147,7 @@ class CampaignForm(forms.Form):
                 by=by,
                 batches=asked["batches"],
                 overlap=asked["overlap"],
+                max_overlap=asked["max_overlap"],
                 rule=chosen_rule(asked),
                 raters=asked["raters"],
                 guidelines=asked["guidelines"].strip() or GUIDELINES[asked["kind"]],

@@ -164,18 +164,22 @@ def _differences(
 ) -> Iterator[str]:
     count, tallies = len(answers), tally(campaign.kind, questions, answers)
     name = _name(campaign, item)
-    if item.judged != count or item.is_open != (count < campaign.overlap and not item.adjudicated):
+    if item.judged != count:
         yield f"The count of {name} says {item.judged}, but it has {count} judgments."
     if verdict is None:
+        if not item.is_open and not count and not item.adjudicated:
+            yield f"The {name} has no judgment, but wants none."
         if count or item.adjudicated:
             yield f"The {name} has judgments but no verdict."
         return
-    by_rule, contested = decide(
+    (by_rule, contested), wants_more = decide(
         read_rule(verdict.rule), campaign, questions, tallies, count, verdict.posteriors or None
     )
     if verdict.rule != campaign.rule and not (campaign.recount_job and campaign.recount_job.is_open):
         yield f"The verdict on {name} is by the rule {verdict.rule}, not by {campaign.rule}."
         return
+    if item.is_open != (wants_more and not item.adjudicated):
+        yield f"The {name} is {'open' if item.is_open else 'done'}, which does not fit its {count} judgments."
     expected = (count, item.adjudicated or by_rule, by_rule, contested, tallies)
     if (verdict.judgments, verdict.outcome, verdict.by_rule, verdict.contested, verdict.tallies) != expected:
         yield f"The verdict on {name} is not what its judgments add up to."
@@ -191,5 +195,5 @@ def _overlap_problems(campaign: Campaign, items: list[Item]) -> Iterator[str]:
     )
     # Gold goes to every rater. What was gold for a time may have more judgments than were wanted.
     rows = Item.objects.filter(pk__in=[item.pk for item in items], gold=None).annotate(in_time=in_time)
-    for item in rows.filter(in_time__gt=campaign.overlap).order_by("position"):
-        yield f"The item {item.position} of campaign “{campaign}” has {item.in_time} judgments in time, not {campaign.overlap}."  # type: ignore[attr-defined]
+    for item in rows.filter(in_time__gt=campaign.most).order_by("position"):
+        yield f"The item {item.position} of campaign “{campaign}” has {item.in_time} judgments in time, not {campaign.most}."  # type: ignore[attr-defined]

@@ -117,6 +117,8 @@ def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
         .select_related("campaign", "prompt")
         .order_by("pk")
     }
+    for item in items.values():
+        item.wanted = item.places(item.campaign)
     in_time = Case(When(expires_at__gt=Now(), then=Value(True)), default=Value(False), output_field=BooleanField())
     assignments = {row.pk: row for row in mine.annotate(in_time=in_time)}
     for row in assignments.values():
@@ -223,7 +225,7 @@ def _is_late(submission: Submission, assignment: Assignment, latest: Judgment | 
     if latest is not None and latest.action == JudgmentAction.ANSWER:
         return latest.late  # A correction takes the place of what it corrects.
     leased = assignment.state == AssignmentState.LEASED and assignment.in_time  # type: ignore[attr-defined]
-    return bool(not leased or assignment.item.judged >= assignment.item.campaign.overlap)
+    return bool(not leased or assignment.item.judged >= assignment.item.wanted)
 
 
 def _note(desk: _Desk, judgment: Judgment) -> None:
@@ -274,4 +276,4 @@ def _has_place(assignment: Assignment) -> bool:
     """Whether the item still wants this rater's judgment beside those it has and those that others are about to give."""
     item = assignment.item
     others = Assignment.objects.live().filter(item=item).exclude(pk=assignment.pk).count()
-    return bool(item.judged + others < item.campaign.overlap)
+    return bool(item.judged + others < item.wanted)

@@ -140,6 +140,30 @@ def read_votes(rule: Rule, kind: str, questions: Sequence[Question], tallies: Ta
     return Reading(Outcome.ACCEPTED, False) if all(passed) else Reading(Outcome.SPLIT, True)
 
 
+def is_certain(rule: Rule, kind: str, questions: Sequence[Question], tallies: Tallies, most: int) -> bool:
+    """Whether judgments up to `most` cannot change what the rule, which is not an estimated one, makes of an item.
+
+    Where all have to say the same, more of them never bring together what they are split about, and there is no end to
+    confirming what they are not: the judgments that are there are enough.
+    """
+    if rule.kind == RuleKind.UNANIMOUS:
+        return True
+    if kind == CampaignKind.COMPARE:
+        first = tallies[questions[0].name]
+        left = most - sum(first.values())
+        votes = [first.get(side, 0) for side in SIDES]
+        return any(2 * count > most for count in votes) or all(2 * (count + left) <= most for count in votes)
+    passed = []
+    for question in questions:
+        if question.required:
+            counts, accepts = tallies[question.name], accepting(question)
+            yes = sum(count for value, count in counts.items() if value in accepts)
+            if 2 * (sum(counts.values()) - yes) > most:
+                return True
+            passed.append(2 * yes > most)
+    return all(passed)
+
+
 def read_posteriors(rule: Rule, kind: str, questions: Sequence[Question], posteriors: Posteriors) -> Reading:
     """What an estimated rule makes of how likely each choice is the true answer, by question."""
     if kind == CampaignKind.COMPARE:

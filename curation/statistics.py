@@ -24,12 +24,14 @@ MOST_DRAWN_ONE_BY_ONE = 5000
 
 @dataclass
 class Progress:
-    """How far a campaign is. `agreement` is the share of pairs of judgments of one item that say the same, per question."""
+    """How far a campaign is: `wanted` judgments if every item that is open is decided by the next that it needs, and `at_most`
+    so many. `agreement` is the share of pairs of judgments of one item that say the same, per question."""
 
     items: int = 0
     done: int = 0
     judgments: int = 0
     wanted: int = 0
+    at_most: int = 0
     split: int = 0
     pairs: int = 0
     agreeing: int = 0
@@ -67,10 +69,10 @@ class Share:
 
 def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
     """Campaign id -> Progress, for all of them at once."""
-    overlaps = {campaign.pk: campaign.overlap for campaign in campaigns}
-    found = {pk: Progress() for pk in overlaps}
+    by_id = {campaign.pk: campaign for campaign in campaigns}
+    found = {pk: Progress() for pk in by_id}
     kinds = (TallyKind.OPEN, TallyKind.DONE, TallyKind.OUTCOME, TallyKind.PATTERN)
-    for name, (n, _) in tallies.read(overlaps, *kinds).items():
+    for name, (n, _) in tallies.read(by_id, *kinds).items():
         progress = found[name.campaign_id]
         if name.what == TallyKind.PATTERN:
             counts = list(json.loads(name.key).values())
@@ -79,11 +81,13 @@ def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
         elif name.what == TallyKind.OUTCOME:
             progress.split += n * (name.key == Outcome.SPLIT)
         else:
-            overlap = overlaps[name.campaign_id]
+            campaign, is_done = by_id[name.campaign_id], name.what == TallyKind.DONE
+            judged = min(int(name.key), campaign.most)
             progress.items += n
-            progress.done += n * (name.what == TallyKind.DONE)
-            progress.judgments += n * min(int(name.key), overlap)
-            progress.wanted += n * overlap
+            progress.done += n * is_done
+            progress.judgments += n * judged
+            progress.wanted += n * (judged if is_done else max(campaign.overlap, judged + 1))
+            progress.at_most += n * (judged if is_done else campaign.most)
     return found
 
 

@@ -1,6 +1,7 @@
 """Verdicts: what the standing judgments of an item add up to, by the rule of its campaign (curation.rules).
 
-An item with fewer judgments than its campaign wants is pending. Judgments that were superseded or undone, skips and flags do
+An item with fewer judgments than its campaign wants is pending. A campaign may want more of what is not decided: an item is
+open again while the judgments that may still come could change its verdict, or while an estimate finds it undecided. Judgments that were superseded or undone, skips and flags do
 not count. What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
 """
 
@@ -12,7 +13,17 @@ from django.db.models.functions import Now
 
 from curation.models import Campaign, CampaignKind, Item, Judgment, Outcome, Question, Verdict
 from curation.picks import mark_candidates, tally_picks
-from curation.rules import MAJORITY, SIDES, Posteriors, Reading, Rule, read_posteriors, read_rule, read_votes
+from curation.rules import (
+    MAJORITY,
+    SIDES,
+    Posteriors,
+    Reading,
+    Rule,
+    is_certain,
+    read_posteriors,
+    read_rule,
+    read_votes,
+)
 
 Tallies = dict[str, dict[str, int]]
 PENDING = Reading(Outcome.PENDING, False)
@@ -53,11 +64,11 @@ def refresh_verdicts(
     for item in items:
         answers = standing[item.pk]
         item.judged = len(answers)
-        item.is_open = len(answers) < campaign.overlap and not item.adjudicated
         tallies = tally(campaign.kind, questions, answers)
         # What an estimate says of an item that has not all its judgments yet is not kept: it would be outdated when it has.
         own = None if is_new and len(answers) < campaign.overlap else likely.get(item.pk)
-        reading = decide(rule, campaign, questions, tallies, len(answers), own)
+        reading, wants_more = decide(rule, campaign, questions, tallies, len(answers), own)
+        item.is_open = wants_more and not item.adjudicated
         verdicts.append(
             Verdict(
                 item=item,
@@ -141,13 +152,20 @@ def decide(
     tallies: Tallies,
     judgments: int,
     posteriors: Posteriors | None = None,
-) -> Reading:
-    """What the rule makes of an item with so many judgments."""
+) -> tuple[Reading, bool]:
+    """What the rule makes of an item with so many judgments, and whether more of them are wanted."""
     if judgments < campaign.overlap:
-        return PENDING
+        return PENDING, True
     if not rule.is_estimated:
-        return read_votes(rule, campaign.kind, questions, tallies)
-    return read_posteriors(rule, campaign.kind, questions, posteriors) if posteriors else PENDING
+        reading = read_votes(rule, campaign.kind, questions, tallies)
+        is_decided = is_certain(rule, campaign.kind, questions, tallies, campaign.most)
+    elif posteriors:
+        reading = read_posteriors(rule, campaign.kind, questions, posteriors)
+        is_decided = not reading.contested
+    else:
+        return PENDING, False  # The next estimate tells.
+    wants_more = judgments < campaign.most and not is_decided
+    return (PENDING if wants_more else reading), wants_more
 
 
 def decide_alone(kind: str, questions: Sequence[Question], answers: Mapping[str, str], order: Sequence[int]) -> Outcome:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
@@ -55,6 +55,11 @@ class Campaign(models.Model):
     kind = models.CharField(max_length=16, choices=CampaignKind.choices)
     state = models.CharField(max_length=16, choices=CampaignState.choices, default=CampaignState.DRAFT)
     overlap = models.PositiveSmallIntegerField(default=1, help_text="Judgments wanted for each item.")
+    max_overlap = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="Judgments wanted at most, of an item that is not decided; empty is as many as of each.",
+    )
     rule = models.CharField(
         max_length=32, default="majority", db_default="majority", help_text="How judgments become a verdict."
     )
@@ -92,6 +97,10 @@ class Campaign(models.Model):
         ordering = ["-id"]
         constraints = [
             models.CheckConstraint(condition=Q(overlap__gte=1, overlap__lte=25), name="campaign_overlap_in_range"),
+            models.CheckConstraint(
+                condition=Q(max_overlap=None) | Q(max_overlap__gte=F("overlap"), max_overlap__lte=25),
+                name="campaign_max_overlap_in_range",
+            ),
             models.CheckConstraint(condition=Q(lease_seconds__gte=10), name="campaign_lease_long_enough"),
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="campaign_gold_at_most_half"),
             models.CheckConstraint(
@@ -110,6 +119,11 @@ class Campaign(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("campaign", args=[self.slug])
+
+    @property
+    def most(self) -> int:
+        """How many judgments an item gets at most."""
+        return self.max_overlap or self.overlap
 
     @property
     def compares(self) -> bool:

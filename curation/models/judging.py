@@ -21,7 +21,10 @@ class ItemQuerySet(models.QuerySet["Item"]):
         return self.filter(is_gold=False)
 
     def free_for(self, rater: "User", overlap: int) -> "ItemQuerySet":
-        """Open items that this rater has not seen and that are short of judgments, live leases of others counted in."""
+        """Open items that this rater has not seen and that are short of judgments, live leases of others counted in.
+
+        One that has the judgments of the overlap and is open still wants another, and is leased to one rater at a time.
+        """
         seen = Assignment.objects.filter(item=OuterRef("pk"), rater=rater).exclude(
             state=AssignmentState.LEASED, expires_at__lte=Now()
         )
@@ -37,7 +40,7 @@ class ItemQuerySet(models.QuerySet["Item"]):
         return (
             self.filter(~Exists(seen), is_open=True)
             .alias(leased=Coalesce(models.Subquery(others), 0))
-            .filter(judged__lt=overlap - F("leased"))
+            .filter(Q(leased=0) | Q(judged__lt=overlap - F("leased")))
         )
 
 
@@ -78,8 +81,17 @@ class Item(models.Model):
             ),
         ]
 
+    # How many judgments it wants in all, as it stood when it was locked; set where judgments are taken in.
+    wanted = 0
+
     def __str__(self) -> str:
         return f"Item {self.position} of {self.campaign_id}"
+
+    def places(self, campaign: Campaign) -> int:
+        """How many judgments it wants in all, as it stands."""
+        if self.is_gold:
+            return campaign.overlap
+        return max(campaign.overlap, self.judged + 1) if self.is_open else min(self.judged, campaign.most)
 
 
 class ItemSample(models.Model):

@@ -83,7 +83,9 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
         are_valid = reasons.is_valid() and form.is_valid()
         if are_valid and (campaign := form.create(request.user, reasons.rubric(form.cleaned_data["kind"]))):
             items = campaign.items.count()
-            messages.success(request, f"“{campaign}” is set up with {items} item{pluralize(items)}.")
+            messages.success(
+                request, f"“{campaign}” is set up with {items} item{pluralize(items)}{_estimate(campaign, items)}."
+            )
             return redirect(campaign)
     else:
         batch = read_key(request.GET.get("batch", ""))
@@ -180,10 +182,19 @@ def _event_words(event: CampaignEvent) -> str:
     return str(event.kind).capitalize()
 
 
+def _estimate(campaign: Campaign, items: int) -> str:
+    """How many judgments that will be, where it depends on what raters say."""
+    if campaign.most == campaign.overlap:
+        return ""
+    return f", for between {items * campaign.overlap:,} and {items * campaign.most:,} judgments"
+
+
 def _too_few(campaign: Campaign, raters: int) -> str:
     """A sentence where so few people cannot give every item its judgments, which all come from different people."""
-    if campaign.state == CampaignState.CLOSED or raters >= campaign.overlap or not raters:
+    if campaign.state == CampaignState.CLOSED or raters >= campaign.most or not raters:
         return ""
+    if campaign.most > campaign.overlap:
+        return f"Up to {campaign.most} judgments of an item come from as many people; {raters} can rate here. Choose more raters."
     return f"{campaign.overlap} judgments of each item come from as many people; {raters} can rate here. Choose more raters."
 
 
@@ -206,7 +217,7 @@ def _results(campaign: Campaign) -> dict[str, Any]:
     return {
         "questions": asked,
         "every_question": questions,
-        "agreement": agreement_by_bucket(campaign, questions) if campaign.overlap > 1 else [],
+        "agreement": agreement_by_bucket(campaign, questions) if campaign.most > 1 else [],
         "rates": rates,
         "reason_tables": reason_tables(campaign, questions),
         "marked_words": marked_words(campaign) if any(row.marks == Mark.WORDS for row in questions) else [],
