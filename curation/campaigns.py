@@ -153,11 +153,14 @@ def pause_campaign(campaign: Campaign, *, by: User) -> bool:
 
 
 def close_campaign(campaign: Campaign, *, by: User) -> bool:
-    """Anything -> closed: as paused, and meant to stay. An estimated rule is estimated anew, over all that came in."""
+    """Anything -> closed: as paused, and meant to stay.
+
+    An estimated rule is estimated anew, over all that came in, and what waited for more judgments is decided without them.
+    """
     before = {CampaignState.DRAFT, CampaignState.OPEN, CampaignState.PAUSED}
     if not _move(campaign, before, CampaignState.CLOSED, by):
         return False
-    if read_rule(campaign.rule).is_estimated:
+    if read_rule(campaign.rule).is_estimated or campaign.most > campaign.overlap:
         # A recount that is on its way already began before the last judgments; the page says as of when it is.
         with suppress(RuleRefused):
             recount(campaign, by=by)

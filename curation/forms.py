@@ -125,6 +125,10 @@ class CampaignForm(forms.Form):
         overlap, most = asked.get("overlap"), asked.get("max_overlap")
         if overlap and most and most < overlap:
             self.add_error("max_overlap", f"At most has to be {overlap} or more, as each item gets so many.")
+        if asked.get("kind") == CampaignKind.PICK and most:
+            self.add_error(
+                "max_overlap", "An item of a pick gets the same number of judgments whatever they say: leave it empty."
+            )
         return asked
 
     def create(self, by: User, questions: list[QuestionSpec] | None = None) -> Campaign | None:

@@ -144,9 +144,10 @@ def is_certain(rule: Rule, kind: str, questions: Sequence[Question], tallies: Ta
     """Whether judgments up to `most` cannot change what the rule, which is not an estimated one, makes of an item.
 
     Where all have to say the same, more of them never bring together what they are split about, and there is no end to
-    confirming what they are not: the judgments that are there are enough.
+    confirming what they are not: the judgments that are there are enough. So they are of a pick, whose candidates are each
+    decided by what its raters said.
     """
-    if rule.kind == RuleKind.UNANIMOUS:
+    if rule.kind in (RuleKind.UNANIMOUS, RuleKind.HALF):
         return True
     if kind == CampaignKind.COMPARE:
         first = tallies[questions[0].name]

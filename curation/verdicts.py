@@ -1,8 +1,8 @@
 """Verdicts: what the standing judgments of an item add up to, by the rule of its campaign (curation.rules).
 
 An item with fewer judgments than its campaign wants is pending. A campaign may want more of what is not decided: an item is
-open again while the judgments that may still come could change its verdict, or while an estimate finds it undecided. Judgments that were superseded or undone, skips and flags do
-not count. What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
+open again while the judgments that may still come could change its verdict, or while an estimate finds it undecided. Judgments
+that were superseded or undone, skips and flags do not count. What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
 """
 
 from collections import Counter, defaultdict
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from django.db.models.functions import Now
 
-from curation.models import Campaign, CampaignKind, Item, Judgment, Outcome, Question, Verdict
+from curation.models import Campaign, CampaignKind, CampaignState, Item, Judgment, Outcome, Question, Verdict
 from curation.picks import mark_candidates, tally_picks
 from curation.rules import (
     MAJORITY,
@@ -164,7 +164,8 @@ def decide(
         is_decided = not reading.contested
     else:
         return PENDING, False  # The next estimate tells.
-    wants_more = judgments < campaign.most and not is_decided
+    # What no rater will be handed any more is decided by what there is.
+    wants_more = judgments < campaign.most and not is_decided and campaign.state != CampaignState.CLOSED
     return (PENDING if wants_more else reading), wants_more
 
 

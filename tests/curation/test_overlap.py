@@ -5,7 +5,7 @@ from django.db import IntegrityError
 from django.urls import reverse
 
 from curation.assignments import lease_items, left_for
-from curation.campaigns import CampaignRefused
+from curation.campaigns import CampaignRefused, close_campaign
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.models import Campaign, Judgment, Question
@@ -139,6 +139,18 @@ def test_what_all_have_to_say_alike_is_asked_no_further(raters):
 
 
 @pytest.mark.django_db
+def test_closing_decides_what_waited_for_more(raters):
+    campaign = make_campaign(items=3, raters=raters, overlap=2, max_overlap=5)
+    answer(campaign, raters[0], "pass", "pass", "pass")
+    answer(campaign, raters[1], "pass", "fail", "pass")
+    answer(campaign, raters[2], "pass", "pass", "pass")
+    assert standing(campaign)[1] == (3, True, "pending")
+    close_campaign(campaign, by=make_curator())
+    assert standing(campaign)[1] == (3, False, "accepted")
+    assert list(problems()) == []
+
+
+@pytest.mark.django_db
 def test_estimate_asks_again_for_what_it_finds_undecided(raters):
     campaign = make_campaign(items=12, raters=raters, overlap=2, max_overlap=3, rule=LIKELY)
     good = ["pass", "fail"] * 6
@@ -176,6 +188,8 @@ def test_campaign_with_a_maximum_is_set_up_on_the_page(raters):
     form["raters"] = [rater.pk for rater in raters[:3]]
     page = client.post(reverse("campaign_new"), form).content.decode()
     assert "At most has to be 2 or more" in page
+    page = client.post(reverse("campaign_new"), form | {"kind": "pick", "max_overlap": 4}).content.decode()
+    assert "leave it empty" in page
     page = client.post(reverse("campaign_new"), form | {"max_overlap": 4}, follow=True).content.decode()
     assert "set up with 2 items, for between 4 and 8 judgments" in page
     assert "2 to 4 judgments for each item" in page
