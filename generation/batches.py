@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from generation.drawing import draw_images, sample_seed
-from generation.engine.requests import CHUNK_SIZE, MAX_SEED, SCHEDULERS, DrawRequest
+from generation.engine.requests import CHUNK_SIZE, FLOW_SCHEDULERS, MAX_SEED, SCHEDULERS, DrawRequest
 from generation.models import GenerationBatch, ModelVersion, Prompt, PromptSet, Sample
 from jobs.context import JobContext
 from jobs.models import Job, JobState
@@ -82,6 +82,8 @@ def find_problems(
         problems["guidance"] = f"Guidance lies between 0 and {MAX_GUIDANCE:.0f}."
     if scheduler not in SCHEDULERS:
         problems["scheduler"] = "This scheduler is not known."
+    elif model_version.is_flow and scheduler not in FLOW_SCHEDULERS:
+        problems["scheduler"] = f"{model_version} is a flow-matching model: choose the scheduler “The model's own”."
     factor, largest = model_version.size_factor, model_version.largest_side
     for field, side in (("width", width), ("height", height)):
         if not factor <= side <= largest or side % factor:
@@ -98,7 +100,7 @@ def request_batch(
     seed: int = 0,
     steps: int = 20,
     guidance: float = 4.0,
-    scheduler: str = "ddim",
+    scheduler: str = "",
     negative_prompt: str = "",
     width: int | None = None,
     height: int | None = None,
@@ -107,14 +109,14 @@ def request_batch(
 ) -> GenerationBatch:
     """Ask for k images of each prompt, and queue the job that draws them. Raises BatchRefused with sentences.
 
-    Without a width or height the model's own size is taken. `after` are jobs that must have succeeded before.
+    Without a width or height the model's own size is taken, and without a scheduler DDIM, or a flow's own. `after` are jobs that must have succeeded before.
     """
     wanted: dict[str, Any] = {
         "images_per_prompt": images_per_prompt,
         "seed": seed,
         "steps": steps,
         "guidance": guidance,
-        "scheduler": scheduler,
+        "scheduler": scheduler or default_scheduler(model_version),
         "width": width or model_version.image_size,
         "height": height or model_version.image_size,
     }
@@ -136,6 +138,11 @@ def request_batch(
         )
         Job.objects.filter(pk=job.pk).update(url=batch.get_absolute_url(), progress_total=total)
     return batch
+
+
+def default_scheduler(model_version: ModelVersion) -> str:
+    """What a model is drawn with where nobody says."""
+    return FLOW_SCHEDULERS[0] if model_version.is_flow else "ddim"
 
 
 def plan_batch(batch: GenerationBatch) -> list[tuple[Prompt, int]]:

@@ -6,7 +6,7 @@ from django import forms
 
 from accounts.models import User
 from generation import batches, combinations, model_versions, prompt_sets
-from generation.engine.folders import MAX_SIDE
+from generation.engine.folder_checks import MAX_SIDE
 from generation.engine.requests import MAX_SEED
 from generation.models import GenerationBatch, ModelVersion, PromptSet
 from jobs.models import Job

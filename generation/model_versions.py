@@ -162,8 +162,8 @@ def describe(report: FolderReport) -> dict[str, Any]:
     """What a version's `config` keeps of its folder's report: all but the file list, and the factor of image sizes."""
     config = asdict(report)
     del config["files"]
-    # The VAE shrinks by this factor, and the engine asks for multiples of 8.
-    config["size_factor"] = math.lcm(8, report.resolution // report.latent_size)
+    # The VAE shrinks by this factor, a transformer sees patches of it, and the engine asks for multiples of 8.
+    config["size_factor"] = math.lcm(8, report.resolution // report.latent_size * report.patch_size)
     return config
 
 

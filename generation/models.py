@@ -9,6 +9,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
+from generation.engine.families import FAMILIES, STABLE_DIFFUSION, Family
 from jobs.models import Job, JobState
 
 if TYPE_CHECKING:
@@ -156,7 +157,18 @@ class ModelVersion(models.Model):
     @property
     def largest_side(self) -> int:
         """The largest width or height that may be asked for; far beyond its own size a model only repeats itself."""
-        return 4 * self.image_size
+        reach = self.config.get("largest_side") or 4 * self.image_size
+        return int(min(reach, 4 * self.image_size))
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it is a flow-matching model: drawn by its own scheduler, and trained on a velocity."""
+        return self.family.is_flow
+
+    @property
+    def family(self) -> Family:
+        """The kind of pipeline that its folder holds; older rows do not say, when there was but one."""
+        return FAMILIES[self.config.get("pipeline") or STABLE_DIFFUSION.pipeline]
 
 
 class ModelPromotion(models.Model):

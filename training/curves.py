@@ -137,7 +137,7 @@ def _bands(run: TrainingRun) -> dict[str, list[Point]]:
 
 def _noisiest_first(series: dict[str, list[Point]]) -> dict[str, list[Point]]:
     """Bands of timesteps as lines; where bands are those of sources, the colours agree with theirs."""
-    labels = sorted(series, key=lambda label: [-int(part) for part in label.split("-") if part.isdecimal()])
+    labels = sorted(series, key=lambda label: [-float(part) for part in label.split("-")])
     return {f"t {label.replace('-', ' to ')}": series[label] for label in labels}
 
 

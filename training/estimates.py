@@ -143,7 +143,7 @@ def _memory(parent: ModelVersion, values: Mapping[str, Any]) -> Memory:
     counts = {part: int(count) for part, count in parent.config.get("parameters", {}).items()}
     weights = FLOAT * sum(counts.values())
     if values.get("objective") == "dpo" and values["method"] == "full":
-        weights += FLOAT * counts.get("unet", 0)  # The parent, which the loss compares with.
+        weights += FLOAT * counts.get(parent.family.denoiser, 0)  # The parent, which the loss compares with.
     shapes = _trained_shapes(parent, values, counts)
     if shapes is None:
         return Memory(weights, None, None, None, None)
@@ -183,17 +183,18 @@ def _trained_shapes(
 ) -> list[tuple[int, ...]] | None:
     """The shapes of what is trained; None where that takes the parent's files, and they are not on this machine."""
     decodes = values.get("objective") == "alpha"
-    tensors = _tensors(parent, "vae" if decodes else "unet")
+    denoiser = parent.family.denoiser
+    tensors = _tensors(parent, "vae" if decodes else denoiser)
     if tensors is None:
-        is_counted = not decodes and values["method"] == "full" and "unet" in counts
+        is_counted = not decodes and values["method"] == "full" and denoiser in counts
         # AdamW remembers as much of each number, whatever the shapes.
-        return [(counts["unet"],)] if is_counted and values.get("optimizer", "adamw") == "adamw" else None
+        return [(counts[denoiser],)] if is_counted and values.get("optimizer", "adamw") == "adamw" else None
     if decodes:
         return [each.shape for name, each in tensors.items() if name.startswith(("decoder.", "post_quant_conv."))]
     if values["method"] == "full":
         return [each.shape for each in tensors.values()]
     rank = int(values.get("lora_rank", HELD["lora_rank"]))
-    targets = tuple(f".{target}.weight" for target in LORA_TARGETS)
+    targets = tuple(f".{target}.weight" for target in LORA_TARGETS[parent.family.network])
     shapes: list[tuple[int, ...]] = []
     for outputs, inputs in (each.shape[:2] for name, each in tensors.items() if name.endswith(targets)):
         shapes += [(rank, inputs), (outputs, rank), *([(outputs,)] if values["method"] == "dora" else [])]

@@ -9,6 +9,7 @@ from django.db.models import QuerySet
 from accounts.models import Role, User
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion, PromptSet
+from training.engine.flows import FLOW_DEFAULTS
 from training.models import Preset, Recipe
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
 
@@ -33,6 +34,10 @@ HYPERPARAMETERS = (
     "min_snr_gamma",
     "ema_decay",
     "noise_offset",
+    "timestep_sampling",
+    "logit_mean",
+    "logit_std",
+    "flow_weighting",
     "holdout",
     "optimizer",
     "weight_decay",
@@ -133,7 +138,8 @@ class RecipeForm(forms.Form):
         max_value=998,
         initial=T_PRIME,
         label="Split T'",
-        help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000.",
+        help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000; on a flow-matching model "
+        "893 is the same noise.",
     )
     content_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
     style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
@@ -144,7 +150,7 @@ class RecipeForm(forms.Form):
     learning_rate = forms.FloatField(initial=DEFAULT_HYPERPARAMETERS["learning_rate"])
     method = forms.ChoiceField(
         choices=[
-            ("full", "All weights of the U-Net"),
+            ("full", "All weights of the U-Net or transformer"),
             ("lora", "LoRA, merged into the result"),
             ("dora", "DoRA, merged into the result"),
         ],
@@ -208,6 +214,23 @@ class RecipeForm(forms.Form):
         required=False,
         label="Noise offset",
         help_text="About 0.05 teaches very dark and very light images; empty for none.",
+    )
+    timestep_sampling = forms.ChoiceField(
+        choices=[("logit_normal", "Logit-normal: the middle most often"), ("uniform", "Evenly")],
+        required=False,
+        label="Noise levels of a flow-matching model",
+        help_text="How often training draws them. This and the next three say nothing of other models.",
+    )
+    logit_mean = forms.FloatField(
+        min_value=-10, max_value=10, required=False, label="Mean of the logit", help_text="More is noisier. Empty: 0."
+    )
+    logit_std = forms.FloatField(
+        min_value=0.05, max_value=10, required=False, label="Its standard deviation", help_text="Empty: 1."
+    )
+    flow_weighting = forms.ChoiceField(
+        choices=[("none", "All equal"), ("sigma_sqrt", "1 / σ²"), ("cosmap", "CosMap")],
+        required=False,
+        label="Weights of a flow's losses",
     )
     lr_schedule = forms.ChoiceField(
         choices=[("constant", "Constant"), ("cosine", "Half a cosine, down to zero")],
@@ -277,6 +300,11 @@ class RecipeForm(forms.Form):
         }
         for key in hidden.get(preset or "", ("dpo_beta", *DECODER_SETTINGS)):
             values[key] = None
+        schedule = self.cleaned_data.get("schedule")
+        is_flow = schedule is not None and schedule.is_flow
+        for key in FLOW_DEFAULTS:
+            if not is_flow or (values["timestep_sampling"] == "uniform" and key.startswith("logit")):
+                values[key] = None
         if not values["gradient_checkpointing"]:
             values["gradient_checkpointing"] = None
         if preset not in (Preset.STYLE_TAILORING, Preset.JOINT):

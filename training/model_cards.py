@@ -64,18 +64,21 @@ def lora_file(version: ModelVersion) -> Path:
 def card(version: ModelVersion) -> str:
     """The model card in Markdown: what it is, its line of parents, what taught it, and what was measured."""
     config = version.config
+    pipeline = config.get("pipeline", "StableDiffusionPipeline")
+    is_without_t5 = version.is_flow and "text_encoder_3" not in config.get("parameters", {})
+    absent = ", text_encoder_3=None, tokenizer_3=None" if is_without_t5 else ""
     lines = [
         f"# {version.name} (v{version.number})",
         "",
-        f"A diffusers `StableDiffusionPipeline`: {version.image_size} x {version.image_size} px"
+        f"A diffusers `{pipeline}`: {version.image_size} x {version.image_size} px"
         f"{' with transparency' if version.has_alpha else ''}, {config.get('prediction_type', 'unknown')} prediction, "
         f"{config.get('scheduler', 'unknown scheduler')}, weights in {config.get('dtype', 'an unknown type')}.",
         "",
         "```python",
         "import torch",
-        "from diffusers import StableDiffusionPipeline",
+        f"from diffusers import {pipeline}",
         "",
-        f'pipeline = StableDiffusionPipeline.from_pretrained("v{version.number}", dtype=torch.float32)',
+        f'pipeline = {pipeline}.from_pretrained("v{version.number}", dtype=torch.float32{absent})',
         'image = pipeline("a cat", generator=torch.Generator().manual_seed(0)).images[0]',
         *(['image.save("cat.png")  # RGBA: what is not there is transparent.'] if version.has_alpha else []),
         "```",

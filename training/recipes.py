@@ -19,15 +19,15 @@ from training.engine import recipe as run_json
 from training.engine.bands import (
     FULL_BAND,
     Band,
-    NoiseSchedule,
+    Schedule,
     TableRefused,
     describe_band,
     draw_shares,
     inference_steps_in_band,
-    inference_timesteps,
     split_at,
     table_problems,
 )
+from training.engine.schedules import misplaced_setting, read_schedule
 from training.models import Preset, Recipe, RecipeSource
 from training.transparency import count_alpha
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 T_PRIME = 900
 # A comparison shows so many runs.
 MOST_SPLITS = 6
+SCARCE_SHARE = 0.05
 SHOWN_STEP_COUNTS = (10, 20, 50)
 # Suited to the demo model on two CPU cores: some minutes.
 DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
@@ -85,17 +86,29 @@ class RowArithmetic:
 
     `share` is the share of training draws in [0, 1]; `steps` maps a number of drawing steps to how many of them fall
     into the row's band; `passes` is how often each image is seen in the whole run, None where that is not asked.
-    `start` and `width` are the band in timesteps; `held_out` counts the images that only validation sees.
+    `start` and `width` are the band in timesteps; `held_out` counts the images that only validation sees. A row is scarce
+    where a flow's density leaves its band so few draws that more steps alone hardly teach it.
     """
 
     row: Row
     share: float
     band: str
-    start: int
-    width: int
+    start: float
+    width: float
     steps: dict[int, int]
     passes: float | None
     held_out: int = 0
+    is_scarce: bool = False
+
+    @property
+    def scarcity(self) -> str:
+        """A sentence where few draws fall into the band, or an empty text."""
+        if not self.is_scarce:
+            return ""
+        return (
+            f"Only {100 * self.share:.1f}% of training images teach “{self.row.name}”, since this model's noise levels are "
+            "drawn most often in the middle. Fixed shares of the sources give it more: each band then has draws of its own."
+        )
 
     @property
     def warning(self) -> str:
@@ -114,7 +127,7 @@ def create_recipe(
     name: str,
     preset: str,
     by: "User",
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     style: DatasetVersion | None = None,
     content: DatasetVersion | None = None,
     pairs: DatasetVersion | None = None,
@@ -131,6 +144,7 @@ def create_recipe(
     and the field to change.
     """
     chosen = check_hyperparameters(_with_objective(preset, {**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})}))
+    check_kind(chosen, schedule)
     tables = preset_tables(
         preset,
         schedule=schedule,
@@ -177,7 +191,7 @@ def _check_alpha(versions: Sequence[DatasetVersion]) -> None:
             )
 
 
-def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSchedule, by: "User") -> list[Recipe]:
+def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: Schedule, by: "User") -> list[Recipe]:
     """The same Style Tailoring recipe at other splits, all kept or none: one for each T', in order, counted on `schedule`.
 
     Raises RecipeRefused for a recipe of another kind, and for a T' that leaves a band empty.
@@ -209,7 +223,7 @@ def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: NoiseSched
 def preset_tables(
     preset: str,
     *,
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     style: DatasetVersion | None = None,
     content: DatasetVersion | None = None,
     pairs: DatasetVersion | None = None,
@@ -288,13 +302,20 @@ def check_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: whole[key] for key in values}
 
 
-def schedule_of(version: ModelVersion) -> NoiseSchedule:
+def check_kind(values: Mapping[str, Any], schedule: Schedule) -> None:
+    """Raise RecipeRefused for the first setting that does not apply to models of the schedule's kind."""
+    field, sentence = misplaced_setting(values, schedule)
+    if field:
+        raise RecipeRefused(sentence, field="preset" if field == "objective" else field)
+
+
+def schedule_of(version: ModelVersion) -> Schedule:
     """The noise schedule of a version, from its scheduler's config. Raises RecipeRefused where it cannot be trained."""
     config = version.config.get("scheduler_config")
     if not isinstance(config, dict):
         raise RecipeRefused(f"The noise schedule of {version} is not known.", field="parent")
     try:
-        return NoiseSchedule.from_config(config)
+        return read_schedule(config, int(version.config.get("image_tokens") or 0))
     except TableRefused as refused:
         raise RecipeRefused(refused.sentence, field="parent") from None
 
@@ -323,7 +344,7 @@ def chain_of(recipe: Recipe) -> list[Recipe]:
 
 def work_out(
     rows: Sequence[Row],
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     *,
     mixture: str = "natural",
     images: int | None = None,
@@ -344,21 +365,17 @@ def work_out(
                 share=share,
                 band=describe_band(schedule, row.band),
                 start=inside.start if inside else 0,
-                width=len(inside),
+                width=inside.stop - inside.start if inside else 0,
                 steps={n: inference_steps_in_band(schedule, n, row.band) for n in step_counts},
                 passes=images * share / count if images is not None and count else None,
                 held_out=held_out,
+                is_scarce=schedule.is_flow and mixture == "natural" and share < SCARCE_SHARE,
             )
         )
     return worked
 
 
-def drawing_timesteps(schedule: NoiseSchedule, count: int = 20) -> list[int]:
-    """The timesteps that drawing in `count` steps visits, for the ticks of the noise axis."""
-    return inference_timesteps(schedule, count)
-
-
-def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Mapping[str, Any] | None = None) -> str:
+def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[str, Any] | None = None) -> str:
     """The recipe in one line: "Style Tailoring: content faces v3 for t > 900, style die-cut v2 for t ≤ 900, 300 steps".
 
     Without a schedule the edges are given as log-SNR. `changed` are values that a run took instead of the recipe's.
@@ -377,13 +394,13 @@ def describe(recipe: Recipe, schedule: NoiseSchedule | None = None, changed: Map
     return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
 
 
-def describe_sources(recipe: Recipe, schedule: NoiseSchedule | None = None) -> str:
+def describe_sources(recipe: Recipe, schedule: Schedule | None = None) -> str:
     """The table in one line: "content faces v3 for t > 900, style die-cut v2 for t ≤ 900"."""
     rows = rows_of(recipe)
     return ", ".join(f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
 
 
-def _where(row: Row, schedule: NoiseSchedule | None) -> str:
+def _where(row: Row, schedule: Schedule | None) -> str:
     low, high = row.band.log_snr_min, row.band.log_snr_max
     if low is None and high is None:
         return ""

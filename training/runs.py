@@ -18,6 +18,7 @@ from training.recipes import (
     DEFAULT_HYPERPARAMETERS,
     RecipeRefused,
     check_hyperparameters,
+    check_kind,
     hyperparameters_of,
     rows_of,
     schedule_of,
@@ -159,6 +160,7 @@ def images_per_step(values: Mapping[str, Any]) -> int:
 def check_table(recipe: Recipe, parent: ModelVersion) -> None:
     """Raise RecipeRefused unless every table of the chain is trainable on the parent's schedule, which its results share."""
     schedule = schedule_of(parent)
+    check_kind(hyperparameters_of(recipe), schedule)
     following: Recipe | None = recipe
     while following is not None:
         if problems := table_problems(schedule, rows_of(following)):

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.models import DatasetEntry, DatasetKind
-from training.engine.bands import NoiseSchedule
-from training.recipes import SHOWN_STEP_COUNTS, Row, RowArithmetic, drawing_timesteps, work_out
+from training.engine.bands import Schedule
+from training.recipes import SHOWN_STEP_COUNTS, Row, RowArithmetic, work_out
 
 THUMBNAILS = 5
 LANE_HEIGHT = 28
 TICK_HEIGHT = 12
 WORD_HEIGHT = 20
 SERIES = 6
+# The axis shows the steps of a drawing of so many.
+DRAWING_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,27 @@ class RowView:
 
 @dataclass(frozen=True)
 class TableView:
-    """One table. The axis runs from t = 0 (clean) to `timesteps` (noise); `edge` is T' where the table has one split."""
+    """One table. The axis runs from t = 0 (clean) to `timesteps` (noise); `edge` is T' where the table has one split, which
+    is drawn at `edge_start`. On a flow the last timestep is the end of the axis itself."""
 
     name: str
     rows: list[RowView]
     timesteps: int
-    ticks: list[int]
+    ticks: list[float]
     step_counts: tuple[int, ...]
     edge: int | None
     # A decoder learns at no noise level: its table has no axis.
-    has_noise: bool = True
+    has_noise: bool
+    edge_start: float
+    is_flow: bool
 
     @property
     def tick_y(self) -> int:
         return LANE_HEIGHT * len(self.rows)
+
+    @property
+    def last_timestep(self) -> int:
+        return self.timesteps if self.is_flow else self.timesteps - 1
 
     @property
     def tick_end(self) -> int:
@@ -78,7 +87,7 @@ class TableView:
     @property
     def edge_place(self) -> str:
         """Behind the last timestep of the band below."""
-        return "" if self.edge is None else place(self.edge + 1, self.timesteps)
+        return "" if self.edge is None else place(self.edge_start, self.timesteps)
 
     @property
     def edge_anchor(self) -> str:
@@ -88,17 +97,17 @@ class TableView:
 
     @property
     def warnings(self) -> list[str]:
-        return [row.sums.warning for row in self.rows if row.sums.warning and self.has_noise]
+        if not self.has_noise:
+            return []
+        return [text for row in self.rows for text in (row.sums.scarcity, row.sums.warning) if text]
 
 
-def place(timestep: int, timesteps: int) -> str:
+def place(timestep: float, timesteps: int) -> str:
     """A timestep in percent of the axis, for an attribute of the drawing."""
     return f"{100 * timestep / timesteps:.2f}"
 
 
-def view_tables(
-    tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], schedule: NoiseSchedule
-) -> list[TableView]:
+def view_tables(tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], schedule: Schedule) -> list[TableView]:
     """Every (name, rows, hyperparameters) as a page shows it; a series keeps its colour across the tables."""
     views, series = [], 0
     for name, rows, hyperparameters in tables:
@@ -106,7 +115,7 @@ def view_tables(
         images *= int(hyperparameters.get("gradient_accumulation") or 1)
         sums = work_out(
             rows,
-            schedule,
+            schedule.sampled(hyperparameters),
             mixture=hyperparameters.get("mixture") or "natural",
             images=images or None,
             holdout=float(hyperparameters.get("holdout") or 0),
@@ -124,16 +133,19 @@ def view_tables(
             for i, row in enumerate(sums)
         ]
         series += len(lanes)
-        edges = {row.start - 1 for row in sums if row.start > 0}
+        edges = {row.start: row.row.band.log_snr_max for row in sums if row.start > 0}
+        (edge_start, edge), *others = edges.items() or [(0, None)]
         views.append(
             TableView(
                 name=name,
                 rows=lanes,
                 timesteps=schedule.num_timesteps,
-                ticks=drawing_timesteps(schedule),
+                ticks=list(schedule.drawing_timesteps(DRAWING_STEPS)),
                 step_counts=SHOWN_STEP_COUNTS,
-                edge=edges.pop() if len(edges) == 1 else None,
                 has_noise=hyperparameters.get("objective") != "alpha",
+                edge=schedule.timestep_at(edge) if edge is not None and not others else None,
+                edge_start=edge_start,
+                is_flow=schedule.is_flow,
             )
         )
     return views

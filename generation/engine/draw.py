@@ -5,12 +5,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from PIL import Image
 
 from generation.engine.images import png_bytes, thumbnail_bytes
 from generation.engine.pipeline import Pipeline
-from generation.engine.requests import DrawRequest, chunk_requests
+from generation.engine.requests import FLOW_SCHEDULERS, DrawRequest, chunk_requests
 
 __all__ = ["DrawRequest", "Interrupted", "chunk_requests", "draw", "png_bytes", "thumbnail_bytes"]
 
@@ -73,6 +78,10 @@ def derive_scheduler(folder_scheduler: Any, name: str) -> Any:
     A scheduler that is built by hand instead of derived is the usual cause of washed-out images.
     """
     config = folder_scheduler.config
+    if isinstance(folder_scheduler, FlowMatchEulerDiscreteScheduler):
+        if name not in FLOW_SCHEDULERS:
+            raise ValueError(f"a flow-matching model is not drawn with “{name}”")
+        return FlowMatchEulerDiscreteScheduler.from_config(config)
     # Absent means clipping to DDIM's eyes, which would cut latents at 1.
     clip = {"clip_sample": config.get("clip_sample", False)}
     if name == "default":

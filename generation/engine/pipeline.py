@@ -6,10 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
 
+from generation.engine.families import FAMILIES
 from generation.engine.folders import FolderRefused, FolderReport, hash_folder, inspect_folder
 from generation.engine.runtime import choose_device, choose_dtype, prepare_torch
+
+# What a folder may name and is never loaded, by pipeline.
+LEFT_OUT: dict[Any, dict[str, Any]] = {
+    StableDiffusionPipeline: {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "image_encoder": None,
+        "requires_safety_checker": False,
+    },
+    StableDiffusion3Pipeline: {"feature_extractor": None, "image_encoder": None},
+}
+PIPELINES = {kind.__name__: kind for kind in LEFT_OUT}
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,11 @@ class Pipeline:
     def resolution(self) -> int:
         return self.report.resolution
 
+    @property
+    def denoiser(self) -> Any:
+        """The network that a run trains: a U-Net, or a transformer."""
+        return getattr(self.pipe, self.report.denoiser)
+
 
 def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Pipeline:
     """Load a model folder after checking it, without network, pickle or code of the folder's own.
@@ -39,15 +57,9 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Pi
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
     try:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            folder,
-            dtype=chosen_dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            safety_checker=None,
-            feature_extractor=None,
-            image_encoder=None,
-            requires_safety_checker=False,
+        kind = PIPELINES[report.pipeline]
+        pipe = kind.from_pretrained(
+            folder, dtype=chosen_dtype, local_files_only=True, use_safetensors=True, **LEFT_OUT[kind], **_absent(report)
         )
     except (
         ArithmeticError,
@@ -64,9 +76,16 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Pi
         raise FolderRefused("The model's configs and weights do not fit together: diffusers cannot load it.") from error
     pipe.set_progress_bar_config(disable=True)
     pipe.to(chosen_device)
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False).eval()
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(False).eval()
     return Pipeline(pipe, report, folder, chosen_device, chosen_dtype)
+
+
+def _absent(report: FolderReport) -> dict[str, None]:
+    """The optional parts that the folder does not have: diffusers wants to be told."""
+    has_them = any(part in report.parameters for part in FAMILIES[report.pipeline].optional)
+    return {} if has_them else dict.fromkeys(FAMILIES[report.pipeline].optional)
 
 
 class WarmPipelines:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 # "default" is the scheduler that the model's folder names; the others are derived from the folder's configuration.
 SCHEDULERS = ("default", "ddim", "dpm++", "euler")
+# What a flow-matching model is drawn with: its own scheduler takes Euler's steps already.
+FLOW_SCHEDULERS = ("default",)
 # The canonical size of a group that is drawn together.
 CHUNK_SIZE = 8
 MAX_SEED = 2**63 - 1

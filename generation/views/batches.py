@@ -202,6 +202,8 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     if number.isdecimal() and len(number) < 10:
         chosen = ModelVersion.objects.filter(number=int(number)).first() or chosen
     initial: dict[str, Any] = {"model_version": chosen.pk if chosen else None}
+    if chosen:
+        initial["scheduler"] = verbs.default_scheduler(chosen)
     if (key := request.GET.get("prompt_set", "")).isdecimal():
         initial["prompt_set"] = int(key)
     return initial

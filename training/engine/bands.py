@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -22,6 +22,10 @@ SPACINGS = ("leading", "linspace", "trailing")
 EDGE_DECIMALS = 6
 # Every page that shows a noise axis computes the schedule; Stable Diffusion has 1,000 timesteps.
 MAX_TIMESTEPS = 10_000
+# The paper's split as stored: log-SNR at T' = 900 of Stable Diffusion's schedule.
+PAPER_EDGE = -4.243708
+# Random numbers are whole and below this.
+WORD = 2**64
 
 
 class TableRefused(ValueError):
@@ -61,11 +65,93 @@ class TableRow(Protocol):
 
 
 @dataclass(frozen=True)
+class Interval:
+    """The timesteps start < t <= stop, as real numbers: the edge itself belongs to the side with less noise."""
+
+    start: float
+    stop: float
+
+    def __contains__(self, timestep: float) -> bool:
+        return self.start < timestep <= self.stop
+
+    def __bool__(self) -> bool:
+        return self.start < self.stop
+
+
+# Timesteps beside each other: indices of a schedule of betas, or the real times of a flow.
+Region = range | Interval
+
+
+@dataclass(frozen=True)
 class Split:
     """The two bands of Style Tailoring: content where t > T', style where t <= T'."""
 
     content: Band
     style: Band
+
+
+class Schedule(Protocol):
+    """The noise levels of a model, and how training and drawing visit them: `NoiseSchedule` or `flows.FlowSchedule`.
+
+    `is_flow` says which. Regions are `range` on the one and `Interval` on the other; both count timesteps from clean to
+    noise.
+    """
+
+    @property
+    def is_flow(self) -> bool: ...
+
+    @property
+    def num_timesteps(self) -> int: ...
+
+    @property
+    def axis(self) -> Region:
+        """All timesteps."""
+        ...
+
+    @property
+    def default_cut(self) -> float:
+        """Where a region begins that no band of a table cuts off: losses there are never averaged away."""
+        ...
+
+    def between(self, start: float, stop: float) -> Region: ...
+
+    def timesteps_in(self, band: Band) -> Region:
+        """The timesteps of a band; they lie beside each other because log-SNR falls with t."""
+        ...
+
+    def timestep_at(self, log_snr: float) -> int:
+        """T' for an edge: the last timestep whose log-SNR is not below `log_snr`."""
+        ...
+
+    def split(self, t_prime: int) -> Split: ...
+
+    def sampled(self, values: Mapping[str, Any]) -> Self:
+        """The same noise levels, drawn in training as a recipe's settings say."""
+        ...
+
+    def probability(self, region: Region) -> float:
+        """The share of all training draws that fall into a region."""
+        ...
+
+    def pick(self, word: int, region: Region) -> float:
+        """The timestep of a region that a uniform whole number below `WORD` stands for, by training's density."""
+        ...
+
+    def drawing_timesteps(self, n_steps: int) -> Sequence[float]:
+        """The timesteps that drawing visits in `n_steps` steps, noisiest first."""
+        ...
+
+    def spread(self, region: Region, count: int) -> list[float]:
+        """Up to `count` timesteps in the middle of equal parts of a region."""
+        ...
+
+    def describe(self, region: Region) -> str:
+        """A region for a person."""
+        ...
+
+    def label(self, region: Region) -> str:
+        """A region's name in metrics, "901-999"."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -115,6 +201,22 @@ class NoiseSchedule:
         """log-SNR of every timestep, falling; minus infinity where only noise is left."""
         return tuple(math.log(alpha / (1.0 - alpha)) if alpha > 0.0 else -math.inf for alpha in self.alphas_cumprod)
 
+    @property
+    def is_flow(self) -> bool:
+        return False
+
+    @property
+    def axis(self) -> range:
+        return range(self.num_timesteps)
+
+    @property
+    def default_cut(self) -> int:
+        """A tenth of all timesteps from the noisy end, as the paper has it."""
+        return min(self.num_timesteps * 9 // 10 + 1, self.num_timesteps - 1)
+
+    def between(self, start: float, stop: float) -> range:
+        return range(int(start), int(stop))
+
     def timesteps_in(self, band: Band) -> range:
         """The timesteps of a band; they are contiguous because log-SNR falls with t."""
         inside = [t for t, value in enumerate(self.log_snr) if band.holds(value)]
@@ -123,6 +225,68 @@ class NoiseSchedule:
     def timestep_at(self, log_snr: float) -> int:
         """T' for an edge: the last timestep whose log-SNR is not below `log_snr` (-1 if there is none)."""
         return sum(value >= log_snr for value in self.log_snr) - 1
+
+    def split(self, t_prime: int) -> Split:
+        """Content in t > T', style in t <= T': T' itself belongs to style, T' + 1 to content.
+
+        The stored edge is log-SNR(T') rounded down to six decimals, so it reads as the published figure (-4.244 for
+        T' = 900 of Stable Diffusion's schedule) and survives a round trip through JSON or a form field.
+        """
+        last = self.num_timesteps - 1
+        if not 0 <= t_prime < last:
+            raise TableRefused(f"T' must lie between 0 and {last - 1}, so that both bands hold a timestep.")
+        edge = round_edge(self.log_snr[t_prime])
+        if self.log_snr[t_prime + 1] >= edge:
+            # Two timesteps closer than the rounding: keep the exact value.
+            edge = self.log_snr[t_prime]
+        return Split(content=Band(None, edge), style=Band(edge, None))
+
+    def sampled(self, values: Mapping[str, Any]) -> "NoiseSchedule":
+        """Itself: here training draws every timestep as often."""
+        return self
+
+    def probability(self, region: Region) -> float:
+        return (region.stop - region.start) / self.num_timesteps
+
+    def pick(self, word: int, region: Region) -> int:
+        first, last = int(region.start), int(region.stop)
+        return first + word * (last - first) // WORD
+
+    def drawing_timesteps(self, n_steps: int) -> list[int]:
+        """The timesteps that diffusers' DDIM scheduler visits in `n_steps` steps, noisiest first."""
+        total = self.num_timesteps
+        if not 1 <= n_steps <= total:
+            raise TableRefused(f"The number of steps must lie between 1 and {total}.")
+        if self.timestep_spacing == "linspace":
+            if n_steps == 1:
+                return [0]
+            return [round((total - 1) * i / (n_steps - 1)) for i in reversed(range(n_steps))]
+        if self.timestep_spacing == "trailing":
+            return [round(total - i * total / n_steps) - 1 for i in range(n_steps)]
+        ratio = total // n_steps
+        return [i * ratio + self.steps_offset for i in reversed(range(n_steps))]
+
+    def spread(self, region: Region, count: int) -> list[float]:
+        first, length = int(region.start), int(region.stop - region.start)
+        points = min(count, length)
+        return [first + int((i + 0.5) * length / points) for i in range(points)]
+
+    def describe(self, region: Region) -> str:
+        """ "t 901 to 999 (99 of 1000)"."""
+        if not region:
+            return "no timestep"
+        first, last = int(region.start), int(region.stop) - 1
+        return f"t {first} to {last} ({last - first + 1} of {self.num_timesteps})"
+
+    def label(self, region: Region) -> str:
+        """ "901-999": the first and last timestep of a region."""
+        return f"{int(region.start)}-{int(region.stop) - 1}"
+
+
+def round_edge(log_snr: float) -> float:
+    """An edge as it is stored."""
+    scale = 10**EDGE_DECIMALS
+    return math.floor(log_snr * scale) / scale
 
 
 def _betas(config: Mapping[str, Any]) -> list[float]:
@@ -163,32 +327,17 @@ def _zero_terminal_snr(betas: Sequence[float]) -> list[float]:
     return [max(0.0, (root - last) * first / (first - last)) ** 2 for root in roots]
 
 
-def split_at(schedule: NoiseSchedule, t_prime: int = 900) -> Split:
-    """Content in t > T', style in t <= T': T' itself belongs to style, T' + 1 to content.
-
-    The stored edge is log-SNR(T') rounded down to six decimals, so it reads as the published figure (-4.244 for
-    T' = 900 of Stable Diffusion's schedule) and survives a round trip through JSON or a form field.
-    """
-    last = schedule.num_timesteps - 1
-    if not 0 <= t_prime < last:
-        raise TableRefused(f"T' must lie between 0 and {last - 1}, so that both bands hold a timestep.")
-    scale = 10**EDGE_DECIMALS
-    edge = math.floor(schedule.log_snr[t_prime] * scale) / scale
-    if schedule.log_snr[t_prime + 1] >= edge:
-        # Two timesteps closer than the rounding: keep the exact value.
-        edge = schedule.log_snr[t_prime]
-    return Split(content=Band(None, edge), style=Band(edge, None))
+def split_at(schedule: Schedule, t_prime: int = 900) -> Split:
+    """The two bands of Style Tailoring at T'. Raises `TableRefused` for a T' that leaves one of them empty."""
+    return schedule.split(t_prime)
 
 
-def describe_band(schedule: NoiseSchedule, band: Band) -> str:
+def describe_band(schedule: Schedule, band: Band) -> str:
     """A band in timesteps, for a person: "t 901 to 999 (99 of 1000)"."""
-    inside = schedule.timesteps_in(band)
-    if not inside:
-        return "no timestep"
-    return f"t {inside.start} to {inside.stop - 1} ({len(inside)} of {schedule.num_timesteps})"
+    return schedule.describe(schedule.timesteps_in(band))
 
 
-def table_problems(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> list[str]:
+def table_problems(schedule: Schedule, rows: Sequence[TableRow]) -> list[str]:
     """Sentences for everything that makes a recipe table untrainable; an empty list means that it is fine.
 
     Bands may overlap: where they do, sources are drawn by their weights.
@@ -204,94 +353,71 @@ def table_problems(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> list[st
             problems.append(f"The band of “{row.name}” ends before it begins.")
         elif not schedule.timesteps_in(row.band):
             problems.append(f"The band of “{row.name}” holds no timestep of this schedule.")
-    covered = {t for row in rows for t in schedule.timesteps_in(row.band)}
-    problems += [
-        f"No source covers the timesteps {gap.start} to {gap.stop - 1}."
-        for gap in _gaps(covered, schedule.num_timesteps)
-    ]
+    bands = [schedule.timesteps_in(row.band) for row in rows]
+    gaps = [piece for piece in pieces_of(schedule, rows) if not any(_covers(band, piece) for band in bands)]
+    problems += [f"No source covers the timesteps {schedule.label(gap).replace('-', ' to ')}." for gap in gaps]
     return problems
 
 
-def _gaps(covered: set[int], count: int) -> list[range]:
-    gaps, start = [], None
-    for t in range(count + 1):
-        missing = t < count and t not in covered
-        if missing and start is None:
-            start = t
-        elif not missing and start is not None:
-            gaps.append(range(start, t))
-            start = None
-    return gaps
+def pieces_of(schedule: Schedule, rows: Sequence[TableRow], region: Region | None = None) -> list[Region]:
+    """A region, or the whole axis, cut wherever a band of the table begins or ends within it."""
+    whole = schedule.axis if region is None else region
+    bands = [schedule.timesteps_in(row.band) for row in rows]
+    cuts = {edge for band in bands if band for edge in (band.start, band.stop) if whole.start < edge < whole.stop}
+    return [schedule.between(low, high) for low, high in pairwise([whole.start, *sorted(cuts), whole.stop])]
 
 
-def check_table(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> None:
+def _covers(band: Region, piece: Region) -> bool:
+    """Whether a band holds a piece that no band's edge cuts."""
+    return bool(band) and band.start <= piece.start and piece.stop <= band.stop
+
+
+def check_table(schedule: Schedule, rows: Sequence[TableRow]) -> None:
     """Raise `TableRefused` with all sentences of `table_problems`, if there are any."""
     problems = table_problems(schedule, rows)
     if problems:
         raise TableRefused(" ".join(problems))
 
 
-def draw_shares(schedule: NoiseSchedule, rows: Sequence[TableRow], mixture: str = "natural") -> list[float]:
+def draw_shares(schedule: Schedule, rows: Sequence[TableRow], mixture: str = "natural") -> list[float]:
     """The expected share of training draws of every row; they add up to 1 for a table without gaps.
 
-    natural: t is uniform over all timesteps, then a source is drawn by weight among those whose band holds t.
-    shares: a source is drawn by weight, then t uniformly from its band.
+    natural: t is drawn first, then a source by weight among those whose band holds t.
+    shares: a source is drawn by weight, then t from its band.
     """
     if mixture == "shares":
         total = sum(row.weight for row in rows)
         return [row.weight / total for row in rows]
-    return cell_shares(schedule, rows, range(schedule.num_timesteps))
+    return cell_shares(schedule, rows, schedule.axis)
 
 
-def report_regions(schedule: NoiseSchedule, rows: Sequence[TableRow]) -> list[range]:
-    """The parts of [0, T) for which losses are reported apart: cut wherever a band of the table begins or ends.
+def report_regions(schedule: Schedule, rows: Sequence[TableRow]) -> list[Region]:
+    """The parts of the axis for which losses are reported apart: cut wherever a band of the table begins or ends.
 
-    A table of full bands is cut at T' = 0.9 T all the same, so that it can be compared with a split one, and so that
-    no table's losses hide the noisy end.
+    A table of full bands is cut at the noisy end all the same, so that it can be compared with a split one, and so that
+    no table's losses hide that end.
     """
-    count = schedule.num_timesteps
-    cuts = {
-        edge for row in rows for inside in [schedule.timesteps_in(row.band)] for edge in (inside.start, inside.stop)
-    }
-    inner = sorted(cut for cut in cuts if 0 < cut < count) or [min(count * 9 // 10 + 1, count - 1)]
-    edges = [0, *inner, count]
-    return [range(low, high) for low, high in pairwise(edges)]
+    pieces = pieces_of(schedule, rows)
+    if len(pieces) > 1:
+        return pieces
+    cut, whole = schedule.default_cut, schedule.axis
+    return [schedule.between(whole.start, cut), schedule.between(cut, whole.stop)]
 
 
-def region_label(region: range) -> str:
-    """ "901-999": the first and last timestep of a region."""
-    return f"{region.start}-{region.stop - 1}"
-
-
-def cell_shares(schedule: NoiseSchedule, rows: Sequence[TableRow], region: range) -> list[float]:
+def cell_shares(schedule: Schedule, rows: Sequence[TableRow], region: Region) -> list[float]:
     """The natural share of draws of every row within one region of timesteps."""
-    inside = [schedule.timesteps_in(row.band) for row in rows]
+    bands = [schedule.timesteps_in(row.band) for row in rows]
     shares = [0.0] * len(rows)
-    for t in region:
-        holders = [i for i in range(len(rows)) if t in inside[i]]
+    for piece in pieces_of(schedule, rows, region):
+        holders = [i for i, band in enumerate(bands) if _covers(band, piece)]
         total = sum(rows[i].weight for i in holders)
         for i in holders:
-            shares[i] += rows[i].weight / total / schedule.num_timesteps
+            shares[i] += rows[i].weight / total * schedule.probability(piece)
     return shares
 
 
-def inference_timesteps(schedule: NoiseSchedule, n_steps: int) -> list[int]:
-    """The timesteps that diffusers' DDIM scheduler visits in `n_steps` steps, noisiest first."""
-    total = schedule.num_timesteps
-    if not 1 <= n_steps <= total:
-        raise TableRefused(f"The number of steps must lie between 1 and {total}.")
-    if schedule.timestep_spacing == "linspace":
-        if n_steps == 1:
-            return [0]
-        return [round((total - 1) * i / (n_steps - 1)) for i in reversed(range(n_steps))]
-    if schedule.timestep_spacing == "trailing":
-        return [round(total - i * total / n_steps) - 1 for i in range(n_steps)]
-    ratio = total // n_steps
-    return [i * ratio + schedule.steps_offset for i in reversed(range(n_steps))]
-
-
-def inference_steps_in_band(schedule: NoiseSchedule, n_steps: int, band: Band) -> int:
+def inference_steps_in_band(schedule: Schedule, n_steps: int, band: Band) -> int:
     """How many of `n_steps` drawing steps fall into a band. 0 for content is worth a warning: training in that band
     then changes nothing that anyone sees."""
     inside = schedule.timesteps_in(band)
-    return sum(t in inside for t in inference_timesteps(schedule, n_steps))
+    return sum(t in inside for t in schedule.drawing_timesteps(n_steps))

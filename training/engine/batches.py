@@ -5,16 +5,18 @@ from dataclasses import dataclass
 
 import torch
 
-from training.engine.bands import NoiseSchedule
+from training.engine.bands import NoiseSchedule, Schedule
 from training.engine.cache import Encoded
 from training.engine.draws import Draw
+from training.engine.recipe import RunSettings
 
 
 @dataclass(frozen=True)
 class Batch:
     """B examples on the training device, float32.
 
-    noisy, target: [B, C, H, W]; timesteps: [B] int64; text: [B, L, D]; weights: [B], multiplied with each loss.
+    noisy, target: [B, C, H, W]; timesteps: [B], int64 on a schedule of betas and float32 on a flow; text: [B, L, D];
+    weights: [B], multiplied with each loss; pooled: [B, P], for models that take the text as one vector too.
     """
 
     noisy: torch.Tensor
@@ -22,6 +24,7 @@ class Batch:
     timesteps: torch.Tensor
     text: torch.Tensor
     weights: torch.Tensor
+    pooled: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Diffusion:
     ) -> "Diffusion":
         alphas = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32, device=device)
         return cls(alphas, schedule.prediction_type, min_snr_gamma, noise_offset)
+
+    @property
+    def device(self) -> torch.device:
+        return self.alphas_cumprod.device
 
     def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps; in float32, because half precision loses small t."""
@@ -76,32 +83,76 @@ class Diffusion:
         return clipped / (snr + 1) if self.prediction_type == "v_prediction" else clipped
 
 
+@dataclass(frozen=True)
+class Flow:
+    """The forward process and training target of a flow (Esser et al. 2024, arXiv 2403.03206, equations 13 and 14)."""
+
+    num_timesteps: int
+    device: torch.device
+    # Factors of the loss beside the density of its draws, as in diffusers' `compute_loss_weighting_for_sd3`.
+    weighting: str = "none"
+    noise_offset: float = 0.0
+
+    def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """x_t = (1 - sigma) x_0 + sigma eps."""
+        sigma = self._sigma(timesteps).view(-1, 1, 1, 1)
+        return (1 - sigma) * clean + sigma * noise
+
+    def target(self, clean: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The velocity eps - x_0."""
+        return noise - clean
+
+    def loss_weights(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """[B]: 1, or sigma^-2, or the weight with which losses of uniform draws are those of CosMap's."""
+        sigma = self._sigma(timesteps)
+        if self.weighting == "sigma_sqrt":
+            # Below the lowest level that drawing visits the square would let one example outweigh a whole batch.
+            return sigma.clamp(min=1 / self.num_timesteps) ** -2
+        if self.weighting == "cosmap":
+            return 2 / (torch.pi * (1 - 2 * sigma + 2 * sigma**2))
+        return torch.ones_like(sigma)
+
+    def _sigma(self, timesteps: torch.Tensor) -> torch.Tensor:
+        return timesteps / self.num_timesteps
+
+
+def process_of(schedule: Schedule, device: torch.device, settings: RunSettings) -> Diffusion | Flow:
+    """The forward process of a run on this schedule."""
+    if isinstance(schedule, NoiseSchedule):
+        return Diffusion.of(schedule, device, settings.min_snr_gamma, settings.noise_offset)
+    return Flow(schedule.num_timesteps, device, settings.flow_weighting)
+
+
 def make_batch(
     draws: Sequence[Draw],
     encoded: Encoded,
-    diffusion: Diffusion,
+    diffusion: Diffusion | Flow,
     scaling_factor: float,
     *,
+    shift_factor: float = 0.0,
     sampled: bool = True,
     rejected: bool = False,
 ) -> Batch:
     """The tensors of some draws. Noise is made on the CPU from each draw's own seed: the same on every device and in
     every grouping. `sampled=False` takes the mean of each latent posterior, for a validation that never changes.
-    `rejected` takes the other image of each pair, with the same noise."""
+    `rejected` takes the other image of each pair, with the same noise. A latent becomes (latent - shift) x scale."""
     keys = encoded.rejected_keys if rejected else encoded.latent_keys
-    device = diffusion.alphas_cumprod.device
-    clean, noise, text = [], [], []
+    device = diffusion.device
+    clean, noise, text, pooled = [], [], [], []
     for draw in draws:
         mean, std = encoded.latents[keys[draw.source][draw.image]]
         generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
         eps_posterior, eps = torch.randn((2, *mean.shape), generator=generator)
-        clean.append((mean + std * eps_posterior if sampled else mean) * scaling_factor)
+        latent = mean + std * eps_posterior if sampled else mean
+        clean.append((latent - shift_factor) * scaling_factor)
         # Validation measures what drawing starts from, which has no offset.
         if diffusion.noise_offset and sampled:
             eps = eps + diffusion.noise_offset * torch.randn((len(mean), 1, 1), generator=generator)
         noise.append(eps)
         key = encoded.empty_text_key if draw.drop_caption else encoded.text_keys[draw.source][draw.image]
-        text.append(encoded.texts[key])
+        text.append(encoded.text(key))
+        if encoded.has_pooled:
+            pooled.append(encoded.pooled(key))
     timesteps = torch.tensor([draw.timestep for draw in draws], device=device)
     x0, eps_t = torch.stack(clean).to(device), torch.stack(noise).to(device)
     weights = torch.tensor([draw.weight for draw in draws], device=device)
@@ -111,4 +162,5 @@ def make_batch(
         timesteps=timesteps,
         text=torch.stack(text).to(device),
         weights=weights * diffusion.loss_weights(timesteps),
+        pooled=torch.stack(pooled).to(device) if pooled else None,
     )

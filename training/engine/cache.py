@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.nn import functional
 
 from generation.engine.folders import Manifest, hash_file, hash_manifest
 from generation.engine.images import on_white
@@ -30,6 +31,11 @@ from training.engine.run_files import write_bytes
 # Part of every latent's key: change it whenever `read_pixels` changes.
 PREPROCESSING = "white lanczos center 1"
 SHARD_ENTRIES = 256
+
+# The folders of all text encoders and tokenizers begin so.
+TEXT_PARTS = ("text_encoder", "tokenizer")
+# What Stable Diffusion 3 takes of T5 when it draws.
+T5_TOKENS = 256
 
 Report = Callable[[int, int], None]
 
@@ -71,9 +77,11 @@ class ShardStore:
 
 @dataclass(frozen=True)
 class Encoded:
-    """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `texts[key]` is [L, D], both float32.
+    """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `text(key)` is [L, D], both float32, and
+    `pooled(key)` is [P] where the model takes the text as one vector too.
 
-    `rejected_keys` are the latents of the rejected images where the sources are pairs.
+    `rejected_keys` are the latents of the rejected images where the sources are pairs. `text_length` is L where the store
+    leaves out what is zero at the end.
     """
 
     latents: ShardStore
@@ -82,6 +90,18 @@ class Encoded:
     text_keys: tuple[tuple[str, ...], ...]
     empty_text_key: str
     rejected_keys: tuple[tuple[str, ...], ...] = ()
+    text_length: int = 0
+
+    @property
+    def has_pooled(self) -> bool:
+        return self.text_length > 0
+
+    def text(self, key: str) -> torch.Tensor:
+        stored = self.texts[key]
+        return functional.pad(stored, (0, 0, 0, self.text_length - len(stored))) if self.text_length else stored
+
+    def pooled(self, key: str) -> torch.Tensor:
+        return self.texts[_pooled_key(key)]
 
 
 def encode_sources(
@@ -96,7 +116,7 @@ def encode_sources(
     """Make sure that every image and caption is in the cache; a decoder needs no captions. `report(done, total)` is
     called after each new entry and may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
     vae_hash = _part_hash(parent_manifest, "vae/")
-    text_hash = _part_hash(parent_manifest, "text_encoder/", "tokenizer/")
+    text_hash = _part_hash(parent_manifest, *TEXT_PARTS)
     latents = ShardStore(cache_dir / "latents")
     texts = ShardStore(cache_dir / "texts")
     size = pipeline.resolution
@@ -107,9 +127,14 @@ def encode_sources(
     missing_images = [key for key in images if key not in latents]
     missing_captions = [key for key in captions if key not in texts]
     total = len(missing_images) + len(missing_captions)
-    done = _fill(texts, missing_captions, lambda key: encode_text(pipeline, captions[key]), report, 0, total)
+    done = _fill(texts, missing_captions, lambda key: _text_entries(pipeline, key, captions[key]), report, 0, total)
     _fill(
-        latents, missing_images, lambda key: encode_image(pipeline, read_pixels(images[key], size)), report, done, total
+        latents,
+        missing_images,
+        lambda key: {key: encode_image(pipeline, read_pixels(images[key], size))},
+        report,
+        done,
+        total,
     )
     return Encoded(
         latents=latents,
@@ -118,6 +143,7 @@ def encode_sources(
         rejected_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in losers),
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
         empty_text_key=_text_key("", text_hash),
+        text_length=pipeline.pipe.tokenizer_max_length + T5_TOKENS if pipeline.report.is_flow else 0,
     )
 
 
@@ -182,18 +208,44 @@ def encode_text(pipeline: Pipeline, caption: str) -> torch.Tensor:
         return pipe.text_encoder(tokens.input_ids.to(pipeline.device), attention_mask=mask)[0][0].float().cpu()
 
 
+def encode_text_sd3(pipeline: Pipeline, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """([L, D], [P]) float32 on the CPU: what diffusers' Stable Diffusion 3 pipeline conditions on for this prompt.
+
+    Without T5 the sequence is that of the CLIP encoders alone; the pipeline fills the rest with zeros.
+    """
+    pipe = pipeline.pipe
+    with torch.inference_mode():
+        text, _, pooled, _ = pipe.encode_prompt(
+            caption,
+            None,
+            None,
+            device=pipeline.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=T5_TOKENS,
+        )
+    length = len(text[0]) if pipe.text_encoder_3 is not None else pipe.tokenizer_max_length
+    return text[0, :length].float().cpu(), pooled[0].float().cpu()
+
+
+def _text_entries(pipeline: Pipeline, key: str, caption: str) -> dict[str, torch.Tensor]:
+    if not pipeline.report.is_flow:
+        return {key: encode_text(pipeline, caption)}
+    text, pooled = encode_text_sd3(pipeline, caption)
+    return {key: text, _pooled_key(key): pooled}
+
+
 def _fill(
     store: ShardStore,
     keys: Sequence[str],
-    encode: Callable[[str], torch.Tensor],
+    encode: Callable[[str], Mapping[str, torch.Tensor]],
     report: Report,
     done: int,
     total: int,
 ) -> int:
     for start in range(0, len(keys), SHARD_ENTRIES):
-        shard = {}
+        shard: dict[str, torch.Tensor] = {}
         for key in keys[start : start + SHARD_ENTRIES]:
-            shard[key] = encode(key)
+            shard.update(encode(key))
             done += 1
             report(done, total)
         store.add(shard)
@@ -214,6 +266,10 @@ def _latent_key(image_sha256: str, size: int, vae_hash: str) -> str:
 
 def _text_key(caption: str, text_hash: str) -> str:
     return _key(caption, text_hash)
+
+
+def _pooled_key(text_key: str) -> str:
+    return _key(text_key, "pooled")
 
 
 def _key(*parts: str | int) -> str:

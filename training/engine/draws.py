@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from training.engine.bands import NoiseSchedule, TableRow, check_table, draw_shares
-
-WORD = 2**64
+from training.engine.bands import WORD, Region, Schedule, TableRow, check_table, draw_shares
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One training example. `noise_seed` seeds the diffusion noise and the sample of the image's latent posterior;
+    """One training example. `timestep` is an index of a schedule of betas, or a flow's time. `noise_seed` seeds the diffusion noise and the sample of the image's latent posterior;
     `weight` multiplies its loss (1 except for importance weights)."""
 
-    timestep: int
+    timestep: float
     source: int
     image: int
     drop_caption: bool
@@ -33,16 +31,18 @@ class Draw:
 class Mixture:
     """The joint distribution of timestep and source that a recipe table describes.
 
-    natural: t is uniform over all T timesteps, then a source is drawn by weight among those whose band holds t. For
-    Style Tailoring's two rows this is the unweighted sum of the paper's two expectations: about 10% content draws.
-    shares: the source is drawn by weight first, then t uniformly from its band; with `importance_weights` each loss is
-    multiplied by natural / used probability, so that the expected loss is the natural one.
+    natural: t is drawn first (each of T timesteps as often, or a flow's time by its density), then a source by weight
+    among those whose band holds t. For Style Tailoring's two rows this is the unweighted sum of the paper's two
+    expectations: about 10% content draws on Stable Diffusion's schedule.
+    shares: the source is drawn by weight first, then t from its band by the same density cut to the band; with
+    `importance_weights` each loss is multiplied by natural / used probability, so that the expected loss is the natural
+    one.
 
     Images are drawn uniformly from their source, with replacement: independence of history is what makes resuming exact.
     `sizes` counts the images of each row. Raises `TableRefused` for a table with gaps or empty bands.
     """
 
-    schedule: NoiseSchedule
+    schedule: Schedule
     rows: tuple[TableRow, ...]
     sizes: tuple[int, ...]
     seed: int
@@ -54,28 +54,24 @@ class Mixture:
         check_table(self.schedule, self.rows)
 
     @cached_property
-    def bands(self) -> tuple[range, ...]:
+    def bands(self) -> tuple[Region, ...]:
         return tuple(self.schedule.timesteps_in(row.band) for row in self.rows)
 
-    @cached_property
-    def holders(self) -> tuple[tuple[int, ...], ...]:
-        """For each timestep the rows that may be drawn for it."""
-        return tuple(
-            tuple(i for i, band in enumerate(self.bands) if t in band) for t in range(self.schedule.num_timesteps)
-        )
+    def holders(self, timestep: float) -> list[int]:
+        """The rows that may be drawn for a timestep."""
+        return [i for i, band in enumerate(self.bands) if timestep in band]
 
     def draw(self, step: int, slot: int) -> Draw:
         """The example of slot `slot` (0 .. images per step - 1) of step `step` (from 0)."""
         u_time, u_source, u_image, u_drop, noise_seed = _words(self.seed, step, slot)
         if self.mode == "natural":
-            timestep = _pick(u_time, self.schedule.num_timesteps)
-            holders = self.holders[timestep]
+            timestep = self.schedule.pick(u_time, self.schedule.axis)
+            holders = self.holders(timestep)
             source = holders[_pick_weighted(u_source, [self.rows[i].weight for i in holders])]
             weight = 1.0
         else:
             source = _pick_weighted(u_source, [row.weight for row in self.rows])
-            band = self.bands[source]
-            timestep = band[_pick(u_time, len(band))]
+            timestep = self.schedule.pick(u_time, self.bands[source])
             weight = self._importance(timestep, source) if self.importance_weights else 1.0
         return Draw(
             timestep=timestep,
@@ -90,15 +86,15 @@ class Mixture:
         """The expected share of draws of every row."""
         return draw_shares(self.schedule, self.rows, self.mode)
 
-    def _importance(self, timestep: int, source: int) -> float:
-        holders = self.holders[timestep]
+    def _importance(self, timestep: float, source: int) -> float:
+        """natural / used: the density at the timestep is the same in both, and cancels."""
         weights = [row.weight for row in self.rows]
-        natural = weights[source] / sum(weights[i] for i in holders) / self.schedule.num_timesteps
-        used = weights[source] / sum(weights) / len(self.bands[source])
+        natural = weights[source] / sum(weights[i] for i in self.holders(timestep))
+        used = weights[source] / sum(weights) / self.schedule.probability(self.bands[source])
         return natural / used
 
 
-def key_words(*parts: int | str) -> tuple[int, ...]:
+def key_words(*parts: float | str) -> tuple[int, ...]:
     """Eight independent, uniform 64-bit numbers from a key."""
     digest = hashlib.blake2b(":".join(str(part) for part in parts).encode(), digest_size=64).digest()
     return tuple(int.from_bytes(digest[i : i + 8], "big") for i in range(0, 64, 8))

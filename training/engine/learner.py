@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from diffusers import SD3Transformer2DModel
 
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
 from training.engine.draws import key_words
@@ -86,7 +87,7 @@ def _add_lora(unet: Any, settings: RunSettings) -> None:
                 r=rank,
                 lora_alpha=rank,
                 init_lora_weights="gaussian",
-                target_modules=list(LORA_TARGETS),
+                target_modules=list(LORA_TARGETS[type(unet).__name__]),
                 use_dora=settings.method == "dora",
             )
         )
@@ -207,8 +208,13 @@ def low_rank_weights(learner: Learner) -> Tensors | None:
     from peft import get_peft_model_state_dict
 
     with weights_for_use(learner) as unet:
-        named = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-        return {f"unet.{name}": tensor.detach().cpu().clone() for name, tensor in named.items()}
+        named = get_peft_model_state_dict(unet)
+        is_transformer = isinstance(unet, SD3Transformer2DModel)
+        if not is_transformer:
+            # Transformers keep peft's own names, as diffusers' scripts for them do.
+            named = convert_state_dict_to_diffusers(named)
+        part = "transformer" if is_transformer else "unet"
+        return {f"{part}.{name}": tensor.detach().cpu().clone() for name, tensor in named.items()}
 
 
 def merged_weights(learner: Learner) -> Tensors:

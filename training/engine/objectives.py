@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import SD3Transformer2DModel
 from torch.nn import functional
 
-from training.engine.batches import Batch, Diffusion, make_batch
+from training.engine.batches import Batch, Diffusion, Flow, make_batch
 from training.engine.cache import Encoded
 from training.engine.draws import Draw
 from training.engine.transparency import DecoderInputs, decoding_errors
 
-# The U-Net's answer to (noisy, timesteps, text), [B, C, H, W].
-Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+# The network's answer to (noisy, timesteps, text), and the pooled text where it takes one: [B, C, H, W].
+Denoiser = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Inputs:
     """What draws are turned into tensors with. `reference` is the parent's denoiser, for objectives that compare with it."""
 
     encoded: Encoded
-    diffusion: Diffusion
+    diffusion: Diffusion | Flow
     scaling_factor: float
+    shift_factor: float = 0.0
     reference: Denoiser | None = None
     beta: float = 0.0
 
@@ -34,24 +36,39 @@ def example_errors(
     of a decoder they are [B, 2], and their sum is the error."""
     if isinstance(inputs, DecoderInputs):
         return decoding_errors(network, draws, inputs, sampled=sampled)
+    chosen = _batch_of(draws, inputs, sampled=sampled)
     if inputs.reference is None:
-        batch = make_batch(draws, inputs.encoded, inputs.diffusion, inputs.scaling_factor, sampled=sampled)
-        return denoising_errors(denoiser_of(network), batch), batch.weights
-    chosen, rejected = (
-        make_batch(draws, inputs.encoded, inputs.diffusion, inputs.scaling_factor, sampled=sampled, rejected=side)
-        for side in (False, True)
-    )
+        return denoising_errors(denoiser_of(network), chosen), chosen.weights
+    rejected = _batch_of(draws, inputs, sampled=sampled, rejected=True)
     return preference_errors(denoiser_of(network), inputs.reference, chosen, rejected, inputs.beta), chosen.weights
 
 
+def _batch_of(draws: Sequence[Draw], inputs: Inputs, *, sampled: bool, rejected: bool = False) -> Batch:
+    return make_batch(
+        draws,
+        inputs.encoded,
+        inputs.diffusion,
+        inputs.scaling_factor,
+        shift_factor=inputs.shift_factor,
+        sampled=sampled,
+        rejected=rejected,
+    )
+
+
 def denoiser_of(unet: Any) -> Denoiser:
-    """A diffusers U-Net as a function of its three inputs."""
+    """A diffusers network as a function of its inputs."""
+    if isinstance(unet, SD3Transformer2DModel):
+        return lambda noisy, timesteps, text, pooled: (
+            unet(noisy, encoder_hidden_states=text, pooled_projections=pooled, timestep=timesteps).sample
+        )
     return lambda noisy, timesteps, text: unet(noisy, timesteps, encoder_hidden_states=text).sample
 
 
 def denoising_errors(denoiser: Denoiser, batch: Batch) -> torch.Tensor:
-    """The mean squared error of each example, [B] (Ho et al. 2020, arXiv 2006.11239, equation 14)."""
-    predicted = denoiser(batch.noisy, batch.timesteps, batch.text)
+    """The mean squared error of each example, [B] (Ho et al. 2020, arXiv 2006.11239, equation 14; of a flow's velocity
+    Esser et al. 2024, arXiv 2403.03206, equation 12)."""
+    pooled = () if batch.pooled is None else (batch.pooled,)
+    predicted = denoiser(batch.noisy, batch.timesteps, batch.text, *pooled)
     return (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
 
 
@@ -74,4 +91,4 @@ def preference_errors(
 
 def _together(first: Batch, second: Batch) -> Batch:
     pairs = [(getattr(first, name), getattr(second, name)) for name in Batch.__dataclass_fields__]
-    return Batch(*(torch.cat(pair) for pair in pairs))
+    return Batch(*(None if pair[0] is None else torch.cat(pair) for pair in pairs))

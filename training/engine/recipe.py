@@ -5,7 +5,7 @@ The web process writes the file and the trainer reads it, both through this modu
 run.json (keys with a default may be left out; unknown keys are refused):
 
     {"schema": 1,
-     "parent": "folder of a StableDiffusionPipeline", "parent_hash": "content hash by generation.engine.folders",
+     "parent": "folder of a model", "parent_hash": "content hash by generation.engine.folders",
      "sources": [{"name": "content", "manifest": "images.jsonl",
                   "band": {"log_snr_min": null, "log_snr_max": -4.244}, "weight": 1.0}, ...],
      "cache_dir": "folder of cached latents and text embeddings, shared by runs", "steps": 300, ...}
@@ -24,11 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from training.engine.bands import FULL_BAND, Band
+from training.engine.flows import SAMPLINGS, WEIGHTINGS
 
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
-# The attention projections: the usual targets of LoRA in Stable Diffusion (Hu et al. 2021, arXiv 2106.09685).
-LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+# What LoRA adds to, by network: the attention projections, as usual in Stable Diffusion (Hu et al. 2021, arXiv
+# 2106.09685), and as in diffusers' own script for Stable Diffusion 3, where the text has projections of its own.
+LORA_TARGETS = {
+    "UNet2DConditionModel": ("to_q", "to_k", "to_v", "to_out.0"),
+    "SD3Transformer2DModel": tuple(
+        f"attn.{each}"
+        for each in ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "to_k", "to_out.0", "to_q", "to_v")
+    ),
+}
 OBJECTIVES = ("denoise", "dpo", "alpha")
 OPTIMIZERS = ("adamw", "adafactor")
 LR_SCHEDULES = ("constant", "cosine")
@@ -112,6 +120,12 @@ class RunSettings:
     min_snr_gamma: float | None = None
     # Noise of one value a channel, this strong, on top of each draw's noise: teaches very dark and very light images.
     noise_offset: float = 0.0
+    # Of flow-matching models: how their noise levels are drawn ("logit_normal" with a mean and a standard deviation of
+    # logit(sigma), or "uniform"), and the weights of their losses (see `flows` and `batches.Flow`).
+    timestep_sampling: str = "logit_normal"
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    flow_weighting: str = "none"
     # Share of each source's images that only validation sees; 0 validates on images that are trained on.
     holdout: float = 0.0
     # Share of captions replaced by the empty one, which guidance needs.
@@ -159,6 +173,8 @@ _CHOICES = {
     "schedule": LR_SCHEDULES,
     "precision": PRECISIONS,
     "mixture": MIXTURES,
+    "timestep_sampling": SAMPLINGS,
+    "flow_weighting": WEIGHTINGS,
     "device": DEVICES,
 }
 # (least, most), both allowed.
@@ -189,6 +205,8 @@ _NUMBERS = {
     "caption_dropout": (0.0, 1.0),
     "noise_offset": (0.0, 1.0),
     "holdout": (0.0, 0.5),
+    "logit_mean": (-10.0, 10.0),
+    "logit_std": (0.05, 10.0),
     "sample_guidance": (0.0, 50.0),
 }
 _SWITCHES = ("importance_weights", "gradient_checkpointing")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generation.engine.pipeline import Pipeline
-from training.engine.bands import NoiseSchedule
-from training.engine.batches import Diffusion
+from training.engine.bands import Region, Schedule
+from training.engine.batches import Diffusion, Flow
 from training.engine.board import Board
 from training.engine.cache import Encoded
 from training.engine.draws import Mixture
@@ -31,12 +31,12 @@ class Run:
     stop: Callable[[], bool]
     files: RunFiles
     pipeline: Pipeline
-    schedule: NoiseSchedule
+    schedule: Schedule
     encoded: Encoded
     items: tuple[tuple[Item, ...], ...]
     mixture: Mixture
-    diffusion: Diffusion
-    regions: list[range]
+    diffusion: Diffusion | Flow
+    regions: list[Region]
     grid: list[Cell]
     learner: Learner
     digest: str
@@ -58,9 +58,20 @@ class Run:
                 alpha_weight=settings.alpha_weight,
                 backgrounds=settings.backgrounds,
             )
-        reference = self.learner.reference
-        return Inputs(self.encoded, self.diffusion, self.scaling_factor, reference, settings.dpo_beta)
+        return Inputs(
+            self.encoded,
+            self.diffusion,
+            self.scaling_factor,
+            self.shift_factor,
+            reference=self.learner.reference,
+            beta=settings.dpo_beta,
+        )
 
     @property
     def scaling_factor(self) -> float:
         return float(self.pipeline.pipe.vae.config.scaling_factor)
+
+    @property
+    def shift_factor(self) -> float:
+        """What is taken from latents before they are scaled: of flow-matching models alone, as their pipelines do."""
+        return float(self.pipeline.pipe.vae.config.shift_factor) if self.schedule.is_flow else 0.0

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from training.engine.bands import region_label
 from training.engine.draws import Draw, key_words
 from training.engine.learner import apply_gradients, learning_rate_of
 from training.engine.objectives import example_errors
@@ -114,8 +113,8 @@ def _by_part(losses: list[list[float]]) -> dict[str, Any]:
     return {"loss_by_part": _means(labels, [value for each in losses for value in each])}
 
 
-def _region_of(run: Run, timestep: int) -> str:
-    return next(region_label(region) for region in run.regions if timestep in region)
+def _region_of(run: Run, timestep: float) -> str:
+    return next(run.schedule.label(region) for region in run.regions if timestep in region)
 
 
 def _means(labels: list[str], values: list[float]) -> dict[str, float]:

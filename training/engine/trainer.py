@@ -20,8 +20,8 @@ import torch
 from generation.engine.folders import hash_folder
 from generation.engine.pipeline import Pipeline, load_pipeline
 from training.engine import trackers
-from training.engine.bands import NoiseSchedule, report_regions
-from training.engine.batches import Diffusion
+from training.engine.bands import report_regions
+from training.engine.batches import process_of
 from training.engine.board import Board
 from training.engine.cache import encode_sources
 from training.engine.checkpoints import (
@@ -33,6 +33,7 @@ from training.engine.checkpoints import (
     save_checkpoint,
 )
 from training.engine.draws import Mixture
+from training.engine.flows import FLOW_DEFAULTS
 from training.engine.group import Group, join_group
 from training.engine.holdout import split_sources
 from training.engine.learner import (
@@ -51,6 +52,7 @@ from training.engine.recipe import RunRefused, RunSettings, load_run
 from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
+from training.engine.schedules import misplaced_setting, read_schedule
 from training.engine.steps import peak_memory, train_step
 from training.engine.trackers import Trackers
 from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
@@ -84,6 +86,7 @@ LATER_SETTINGS = {
     "colour_weight": 1.0,
     "alpha_weight": 1.0,
     "backgrounds": 1,
+    **FLOW_DEFAULTS,
 }
 
 
@@ -141,7 +144,11 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    schedule = NoiseSchedule.from_config(pipeline.report.scheduler_config)
+    values = settings.as_json()
+    schedule = read_schedule(pipeline.report.scheduler_config, pipeline.report.image_tokens).sampled(values)
+    field, sentence = misplaced_setting(values, schedule)
+    if field:
+        raise RunRefused(sentence, field=field)
     mixture = Mixture(
         schedule,
         settings.sources,
@@ -181,7 +188,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         encoded=encoded,
         items=tuple(split.items for split in splits),
         mixture=mixture,
-        diffusion=Diffusion.of(schedule, pipeline.device, settings.min_snr_gamma, settings.noise_offset),
+        diffusion=process_of(schedule, pipeline.device, settings),
         regions=report_regions(schedule, settings.sources),
         grid=make(schedule, settings.sources, splits),
         learner=learner,
@@ -203,7 +210,7 @@ def load_parent(folder: Path, settings: RunSettings) -> Pipeline:
 
 def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
     """The part of the parent that the run trains."""
-    return pipeline.pipe.vae if settings.trains_decoder else pipeline.pipe.unet
+    return pipeline.pipe.vae if settings.trains_decoder else pipeline.denoiser
 
 
 def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
@@ -385,7 +392,7 @@ def _finish(run: Run, started: float) -> None:
     if run.settings.trains_decoder:
         content_hash = publish_result(run.folder, parent, weights, part="vae", kept=ENCODER_PARTS, has_alpha=True)
     else:
-        content_hash = publish_result(run.folder, parent, weights, low_rank)
+        content_hash = publish_result(run.folder, parent, weights, low_rank, part=run.pipeline.report.denoiser)
     if not files.happened("finished", learner.step):
         files.event("finished", learner.step, content_hash=content_hash)
     final = {"loss": learner.final_loss, "validation_loss": validations[-1].get("loss") if validations else None}

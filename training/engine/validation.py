@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from training.engine.bands import NoiseSchedule, cell_shares, region_label, report_regions
+from training.engine.bands import Region, Schedule, cell_shares, report_regions
 from training.engine.draws import Draw, key_words
 from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
@@ -35,16 +35,17 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Cell:
-    """One source in one region of timesteps, and its natural share of training draws."""
+    """One source in one region of timesteps, with that region's name, and its natural share of training draws."""
 
     source: int
-    region: range
+    region: Region
+    label: str
     share: float
     draws: tuple[Draw, ...]
     held_out: bool
 
 
-def make_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
+def make_grid(schedule: Schedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
     """Every source in every region, also where its band says nothing: what is forgotten there shows here."""
     cells = []
     for region in report_regions(schedule, rows):
@@ -55,19 +56,20 @@ def make_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence
                     timestep, source, image, False, key_words("validation", split.items[image].sha256, timestep)[0] >> 1
                 )
                 for image in _chosen(split)
-                for timestep in _spread(region)
+                for timestep in schedule.spread(region, POINTS)
             )
-            cells.append(Cell(source, region, shares[source], draws, split.held > 0))
+            cells.append(Cell(source, region, schedule.label(region), shares[source], draws, split.held > 0))
     return cells
 
 
-def make_decoder_grid(schedule: NoiseSchedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
+def make_decoder_grid(schedule: Schedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
     """One cell a source: a decoder knows no noise, so that each image is measured once, at its clean latent."""
     total = sum(row.weight for row in rows)
     return [
         Cell(
             source,
-            range(schedule.num_timesteps),
+            schedule.axis,
+            schedule.label(schedule.axis),
             row.weight / total,
             tuple(
                 Draw(0, source, image, True, key_words("validation", split.items[image].sha256, 0)[0] >> 1)
@@ -140,7 +142,7 @@ def validate(
     started = time.monotonic()
     with weights_for_use(learner) as unet, torch.inference_mode():
         errors = [_cell_error(unet, cell, inputs) for cell in grid]
-    labels = [region_label(cell.region) for cell in grid]
+    labels = [cell.label for cell in grid]
     by_source = {
         row.name: _mean([(error, cell.share) for cell, error in zip(grid, errors, strict=True) if cell.source == i])
         for i, row in enumerate(rows)
@@ -183,12 +185,6 @@ def _chosen(split: Split, most: int = IMAGES) -> list[int]:
         split.for_validation, key=lambda i: key_words("validation image", items[i].sha256, items[i].caption)
     )
     return ranked[:most]
-
-
-def _spread(region: range) -> list[int]:
-    """Up to `POINTS` timesteps in the middle of equal parts of a region."""
-    count = min(POINTS, len(region))
-    return [region[int((i + 0.5) * len(region) / count)] for i in range(count)]
 
 
 def _mean(values: Sequence[tuple[float, float]]) -> float:

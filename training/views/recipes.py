@@ -18,6 +18,8 @@ from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
 from training import recipes, runs
+from training.engine.bands import PAPER_EDGE
+from training.engine.flows import FLOW_DEFAULTS
 from training.forms import RecipeForm, SweepForm, dataset_versions, suggested_sources
 from training.models import Preset, Recipe, TrainingRun
 from training.recipes import RecipeRefused
@@ -28,7 +30,7 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
-    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer",
+    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", *FLOW_DEFAULTS,
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -49,6 +51,10 @@ LABELS = {
     "caption_dropout": "Captions left out",
     "min_snr_gamma": "Min-SNR γ",
     "noise_offset": "Noise offset",
+    "timestep_sampling": "Noise levels of a flow",
+    "logit_mean": "Mean of their logit",
+    "logit_std": "Its standard deviation",
+    "flow_weighting": "Weights of a flow's losses",
     "ema_decay": "Moving average",
     "mixture": "Mixture",
     "importance_weights": "Weighed back to the natural mixture",
@@ -70,6 +76,11 @@ VALUES: dict[tuple[str, Any], str] = {
     ("optimizer", "adafactor"): "Adafactor",
     ("mixture", "natural"): "natural",
     ("mixture", "shares"): "fixed shares",
+    ("timestep_sampling", "logit_normal"): "logit-normal",
+    ("timestep_sampling", "uniform"): "evenly",
+    ("flow_weighting", "none"): "all equal",
+    ("flow_weighting", "sigma_sqrt"): "1 / σ²",
+    ("flow_weighting", "cosmap"): "CosMap",
     ("importance_weights", True): "yes",
     ("importance_weights", False): "no",
     ("gradient_checkpointing", True): "yes",
@@ -201,6 +212,9 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "style": style.pk if style else None,
         "content": content.pk if content else None,
     }
+    if promoted is not None and promoted.is_flow:
+        with suppress(RecipeRefused):
+            initial["t_prime"] = recipes.schedule_of(promoted).timestep_at(PAPER_EDGE)
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.
@@ -283,7 +297,7 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
         return {"tables": [], "problem": refused.sentence}
     mixing = preset in (Preset.JOINT, Preset.STYLE_TAILORING)
     hyperparameters = {
-        **{key: values.get(key) for key in ("steps", "batch_size", "gradient_accumulation", "holdout")},
+        **{key: values.get(key) for key in ("steps", "batch_size", "gradient_accumulation", "holdout", *FLOW_DEFAULTS)},
         "mixture": values.get("mixture") if mixing else "natural",
         "objective": recipes.OBJECTIVES.get(Preset(preset)),
     }

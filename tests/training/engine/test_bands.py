@@ -18,8 +18,6 @@ from training.engine.bands import (
     describe_band,
     draw_shares,
     inference_steps_in_band,
-    inference_timesteps,
-    region_label,
     report_regions,
     split_at,
     table_problems,
@@ -81,7 +79,7 @@ def test_inference_timesteps_agree_with_diffusers(spacing: str, steps: int) -> N
     config = {**STABLE_DIFFUSION, "timestep_spacing": spacing}
     scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(steps)
-    assert inference_timesteps(NoiseSchedule.from_config(config), steps) == scheduler.timesteps.tolist()
+    assert NoiseSchedule.from_config(config).drawing_timesteps(steps) == scheduler.timesteps.tolist()
 
 
 def test_few_inference_steps_fall_into_the_content_band() -> None:
@@ -158,8 +156,8 @@ def test_shares_follow_weights_where_bands_overlap() -> None:
 
 
 def test_regions_are_cut_at_the_bands_and_always_show_the_noisy_end() -> None:
-    split = [region_label(region) for region in report_regions(SCHEDULE, rows(SPLIT.content, SPLIT.style))]
-    joint = [region_label(region) for region in report_regions(SCHEDULE, rows(Band(), Band()))]
+    split = [SCHEDULE.label(region) for region in report_regions(SCHEDULE, rows(SPLIT.content, SPLIT.style))]
+    joint = [SCHEDULE.label(region) for region in report_regions(SCHEDULE, rows(Band(), Band()))]
     assert split == joint == ["0-900", "901-999"]
 
 

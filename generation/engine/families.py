@@ -1,0 +1,90 @@
+"""The pipelines that a model folder may hold, and the parts that each is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+# Of these a model draws by steps of a noise schedule of betas; any of them may read the others' config.
+DIFFUSION_SCHEDULERS = frozenset(
+    {
+        "DDIMScheduler",
+        "DDPMScheduler",
+        "DEISMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "LMSDiscreteScheduler",
+        "PNDMScheduler",
+        "UniPCMultistepScheduler",
+    }
+)
+FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
+CLIP_TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a pipeline: its library, the classes that may stand there, and its weights file, if it has one."""
+
+    library: str
+    kinds: frozenset[str]
+    weights: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """A pipeline class. `denoiser` is the part that is trained; the parts in `optional` may be missing, together."""
+
+    pipeline: str
+    denoiser: str
+    parts: Mapping[str, Part]
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def network(self) -> str:
+        """The denoiser's class."""
+        return next(iter(self.parts[self.denoiser].kinds))
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it is drawn by following a velocity, and not by removing noise of a schedule of betas."""
+        return FLOW_SCHEDULER in self.parts["scheduler"].kinds
+
+
+def _network(library: str, kind: str) -> Part:
+    name = "diffusion_pytorch_model" if library == "diffusers" else "model"
+    return Part(library, frozenset({kind}), f"{name}.safetensors")
+
+
+STABLE_DIFFUSION = Family(
+    "StableDiffusionPipeline",
+    "unet",
+    {
+        "unet": _network("diffusers", "UNet2DConditionModel"),
+        "vae": _network("diffusers", "AutoencoderKL"),
+        "text_encoder": _network("transformers", "CLIPTextModel"),
+        "tokenizer": Part("transformers", CLIP_TOKENIZERS),
+        "scheduler": Part("diffusers", DIFFUSION_SCHEDULERS),
+    },
+)
+# Esser et al. 2024 (arXiv 2403.03206): the third text encoder, T5, is by far the largest part and may be left out.
+STABLE_DIFFUSION_3 = Family(
+    "StableDiffusion3Pipeline",
+    "transformer",
+    {
+        "transformer": _network("diffusers", "SD3Transformer2DModel"),
+        "vae": _network("diffusers", "AutoencoderKL"),
+        "text_encoder": _network("transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_2": _network("transformers", "CLIPTextModelWithProjection"),
+        "text_encoder_3": _network("transformers", "T5EncoderModel"),
+        "tokenizer": Part("transformers", CLIP_TOKENIZERS),
+        "tokenizer_2": Part("transformers", CLIP_TOKENIZERS),
+        "tokenizer_3": Part("transformers", frozenset({"T5Tokenizer", "T5TokenizerFast"})),
+        "scheduler": Part("diffusers", frozenset({FLOW_SCHEDULER})),
+    },
+    optional=frozenset({"text_encoder_3", "tokenizer_3"}),
+)
+FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_3)}

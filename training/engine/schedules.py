@@ -1,0 +1,47 @@
+"""Which noise levels a model's scheduler describes, and which settings of a run do not apply to them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from generation.engine.families import FLOW_SCHEDULER
+from training.engine.bands import NoiseSchedule, Schedule
+from training.engine.flows import FLOW_DEFAULTS, FlowSchedule
+
+
+def read_schedule(config: Mapping[str, Any], image_tokens: int = 0) -> Schedule:
+    """The schedule of a `scheduler_config.json`. `image_tokens` are the patches of the model's image, which a scheduler
+    that shifts by size needs. Raises `TableRefused` for one that cannot be trained on."""
+    if config.get("_class_name") == FLOW_SCHEDULER:
+        return FlowSchedule.from_config(config, image_tokens)
+    return NoiseSchedule.from_config(config)
+
+
+def misplaced_setting(values: Mapping[str, Any], schedule: Schedule) -> tuple[str, str]:
+    """(key, sentence) of the first setting that does not apply to models of this kind; empty if there is none."""
+    if schedule.is_flow:
+        if values.get("objective") == "alpha":
+            return (
+                "objective",
+                "Transparency is learned by the decoders of models that remove noise; this one is a flow-matching model.",
+            )
+        if values.get("objective") == "dpo":
+            return (
+                "objective",
+                "Preferences are learned by models that remove noise; this one is a flow-matching model.",
+            )
+        if values.get("min_snr_gamma") is not None:
+            return (
+                "min_snr_gamma",
+                "Min-SNR weights are of models that remove noise; a flow-matching model has its own.",
+            )
+        if values.get("noise_offset"):
+            return (
+                "noise_offset",
+                "A flow-matching model begins with pure noise; an offset would teach it another start.",
+            )
+        return "", ""
+    for key, default in FLOW_DEFAULTS.items():
+        if values.get(key, default) != default:
+            label = key.replace("_", " ").capitalize()
+            return key, f"{label} is of flow-matching models; this one removes noise of a schedule."
+    return "", ""
