@@ -17,7 +17,7 @@ from jobs.testing import run_due_jobs
 from tests.generation.factories import make_model, make_prompt_set
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.factories import make_dataset_version, make_pair_version, make_person, make_recipe
-from training import model_cards, runs
+from training import estimates, model_cards, runs
 from training.models import Preset
 from training.recipes import RecipeRefused, create_recipe, describe, rows_of, schedule_of, work_out
 from training.tables import view_tables
@@ -117,6 +117,10 @@ class TestRecipes:
         assert content.steps == {10: 3, 20: 6, 50: 13}
         assert "for t > 893, style" in describe(recipe, plain)
 
+    def test_memory_is_counted_of_the_transformer(self):
+        parent = make_flow()
+        assert estimates.estimate(make_recipe(parent, t_prime=893), parent).memory.gradients == 4 * 300_000
+
     def test_few_draws_are_a_warning_that_fixed_shares_end(self):
         schedule = schedule_of(make_flow())
         recipe = make_recipe(make_flow(), t_prime=893)
@@ -165,6 +169,22 @@ class TestRecipes:
                 pairs=make_pair_version(),
             )
         assert refused.value.field == "preset"
+
+    def test_transparency_is_refused_on_a_flow(self):
+        with pytest.raises(RecipeRefused) as refused:
+            create_recipe(
+                name="Decoder",
+                preset=Preset.TRANSPARENCY,
+                by=make_person(Role.CURATOR),
+                schedule=schedule_of(make_flow()),
+                stickers=[make_dataset_version()],
+            )
+        assert (refused.value.field, refused.value.sentence[:12]) == ("preset", "Transparency")
+
+    def test_adafactor_goes_with_a_flow(self):
+        parent = make_flow()
+        recipe = make_recipe(parent, t_prime=893, hyperparameters={"optimizer": "adafactor"})
+        assert recipe.hyperparameters["optimizer"] == "adafactor"
 
     def test_a_flows_settings_are_refused_on_another_parent(self):
         recipe = make_recipe(make_flow(), t_prime=893, hyperparameters={"logit_mean": 0.5})
