@@ -144,7 +144,11 @@ def create_pick_campaign(
 
 def open_campaign(campaign: Campaign, *, by: User) -> bool:
     """Draft, paused or closed -> open; False where it was open already."""
-    return _move(campaign, {CampaignState.DRAFT, CampaignState.PAUSED, CampaignState.CLOSED}, CampaignState.OPEN, by)
+    if _move(campaign, {CampaignState.CLOSED}, CampaignState.OPEN, by):
+        if campaign.most > campaign.overlap:
+            _recount(campaign, by)  # What closing decided with fewer judgments than it may have is handed out again.
+        return True
+    return _move(campaign, {CampaignState.DRAFT, CampaignState.PAUSED}, CampaignState.OPEN, by)
 
 
 def pause_campaign(campaign: Campaign, *, by: User) -> bool:
@@ -161,10 +165,14 @@ def close_campaign(campaign: Campaign, *, by: User) -> bool:
     if not _move(campaign, before, CampaignState.CLOSED, by):
         return False
     if read_rule(campaign.rule).is_estimated or campaign.most > campaign.overlap:
-        # A recount that is on its way already began before the last judgments; the page says as of when it is.
-        with suppress(RuleRefused):
-            recount(campaign, by=by)
+        _recount(campaign, by)
     return True
+
+
+def _recount(campaign: Campaign, by: User) -> None:
+    # A recount that is on its way already began before the last judgments; the page says as of when it is.
+    with suppress(RuleRefused):
+        recount(campaign, by=by)
 
 
 @transaction.atomic

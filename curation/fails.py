@@ -24,7 +24,7 @@ class ReasonTable:
 
 
 def reason_tables(campaign: Campaign, questions: Iterable[Question]) -> list[ReasonTable]:
-    """A table for each question that has reasons and was failed. A fail may have several reasons, or none."""
+    """A table for each question of which a fail was given a reason. A fail may have several reasons, or none."""
     asked = {question.name: question for question in questions if question.reasons}
     fails: defaultdict[str, Counter[str]] = defaultdict(Counter)
     given: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -35,7 +35,8 @@ def reason_tables(campaign: Campaign, questions: Iterable[Question]) -> list[Rea
         elif question := asked.get(name.question):
             failed = sum(count for value, count in json.loads(name.key).items() if question.is_fail(value))
             fails[name.question][name.bucket] += n * failed
-    return [_table(asked[name], fails[name], given) for name in asked if fails[name].total()]
+    explained = {name for (name, _), counts in given.items() if counts.total()}
+    return [_table(asked[name], fails[name], given) for name in asked if name in explained]
 
 
 def _table(question: Question, fails: Counter[str], given: dict[tuple[str, str], Counter[str]]) -> ReasonTable:

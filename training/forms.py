@@ -95,6 +95,17 @@ def suggested_sources() -> tuple[DatasetVersion | None, DatasetVersion | None]:
     return content, style
 
 
+class ScheduleSelect(forms.Select):
+    """Model versions, those that match flows marked for the page, which hides what says nothing of the chosen one."""
+
+    def create_option(self, name: str, value: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        option = super().create_option(name, value, *args, **kwargs)
+        version = getattr(value, "instance", None)
+        if version is not None and version.is_flow:
+            option["attrs"]["data-flow"] = ""
+        return option
+
+
 class RecipeForm(forms.Form):
     """A table by its preset. Which fields matter depends on the preset; the page hides the others."""
 
@@ -130,6 +141,7 @@ class RecipeForm(forms.Form):
     )
     schedule = forms.ModelChoiceField(
         queryset=ModelVersion.objects.none(),
+        widget=ScheduleSelect,
         label="Noise schedule of",
         help_text="T' is counted on this version's schedule and stored as log-SNR, so it means the same noise on any other.",
     )
@@ -302,6 +314,8 @@ class RecipeForm(forms.Form):
             values[key] = None
         schedule = self.cleaned_data.get("schedule")
         is_flow = schedule is not None and schedule.is_flow
+        if is_flow:
+            values["min_snr_gamma"] = values["noise_offset"] = None
         for key in FLOW_DEFAULTS:
             if not is_flow or (values["timestep_sampling"] == "uniform" and key.startswith("logit")):
                 values[key] = None

@@ -5,7 +5,7 @@ from django.db import IntegrityError
 from django.urls import reverse
 
 from curation.assignments import lease_items, left_for
-from curation.campaigns import CampaignRefused, close_campaign
+from curation.campaigns import CampaignRefused, close_campaign, open_campaign
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.models import Campaign, Judgment, Question
@@ -147,6 +147,11 @@ def test_closing_decides_what_waited_for_more(raters):
     assert standing(campaign)[1] == (3, True, "pending")
     close_campaign(campaign, by=make_curator())
     assert standing(campaign)[1] == (3, False, "accepted")
+    assert list(problems()) == []
+    open_campaign(campaign, by=make_curator())
+    assert standing(campaign)[1] == (3, True, "pending")
+    answer(campaign, raters[3], "pass")
+    assert standing(campaign)[1] == (4, False, "accepted")
     assert list(problems()) == []
 
 
