@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet
 from django.db.models.functions import Greatest, Now
 from django.utils.crypto import salted_hmac
 
@@ -24,12 +24,14 @@ from curation.models import (
     CampaignRater,
     CampaignState,
     Item,
+    ItemOrder,
     ItemSample,
     Judgment,
     JudgmentAction,
     RaterState,
     TallyKind,
 )
+from curation.order import rerank, turn
 from curation.standing import round_left, settle, why_refused
 
 # Two pages of the largest grid, and what is on its way.
@@ -209,15 +211,17 @@ def _claim(
     free = campaign.items.free_for(rater, campaign.overlap)
     if among is not None:
         free = free.filter(pk__in=among)
-    in_turn = beside_each_other(campaign, rater, free, wanted) if together else free.order_by("position")
+    in_turn = beside_each_other(campaign, rater, free, wanted) if together else free.order_by(*turn(campaign))
     # At first items that others are busy with are passed over. Where those are all that is left, their answer is waited for.
     for skip_locked in (True, True, False, False, False):
         before = transaction.savepoint()
-        lock = in_turn.select_for_update(skip_locked=skip_locked, of=("self",), no_key=True)
+        # Whoever waits does so in the order in which everybody locks, whatever the campaign's is.
+        wanted_now = in_turn if skip_locked else _first_by_key(free, in_turn, wanted)
+        lock = wanted_now.select_for_update(skip_locked=skip_locked, of=("self",), no_key=True)
         locked = list(lock.values_list("pk", flat=True)[:wanted])
         # A row that another rater leased between the start of that statement and our lock looks free in its snapshot; the
         # next statement has a newer one.
-        chosen = list(free.filter(pk__in=locked).order_by("position")) if locked else []
+        chosen = list(free.filter(pk__in=locked).order_by(*turn(campaign))) if locked else []
         if chosen:
             return chosen
         # Locks that came to nothing are given back: whoever waits while holding some might be waited for in turn.
@@ -225,6 +229,10 @@ def _claim(
         if not locked and not skip_locked:
             break
     return []
+
+
+def _first_by_key(free: QuerySet[Item], in_turn: QuerySet[Item], wanted: int) -> QuerySet[Item]:
+    return free.filter(pk__in=list(in_turn.values_list("pk", flat=True)[:wanted])).order_by("pk")
 
 
 def _assign(campaign: Campaign, rater: User, items: list[Item]) -> list[int]:
@@ -242,6 +250,9 @@ def _assign(campaign: Campaign, rater: User, items: list[Item]) -> list[int]:
         Assignment(item=item, rater=rater, order=order, expires_at=_expiry(campaign))
         for item, order in zip(fresh, orders, strict=True)
     )
+    if campaign.item_order == ItemOrder.LEAST:
+        # What is on its way counts, so that raters who are at work at once spread over the items.
+        rerank(campaign, [item.pk for item in items if not item.is_gold])
     return list(mine.values_list("pk", flat=True))
 
 

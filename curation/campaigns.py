@@ -23,6 +23,7 @@ from curation.models import (
     Question,
     RaterState,
 )
+from curation.order import AS_SET_UP, Order, begin_in_order
 from curation.picks import FEWEST, MOST
 from curation.recounts import check_rule, recount
 from curation.rubrics import (
@@ -58,6 +59,7 @@ def create_campaign(
     questions: Sequence[QuestionSpec] | None = None,
     lease_seconds: int = 1800,
     rule: Rule = MAJORITY,
+    order: Order = AS_SET_UP,
     open_now: bool = False,
 ) -> Campaign:
     """A campaign with one item for each sample of the batches, or for each of `samples`. Raises CampaignRefused.
@@ -72,6 +74,7 @@ def create_campaign(
     with transaction.atomic():
         campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds, rule, max_overlap)
         _add_items(campaign, [(sample.prompt, [sample]) for sample in rows])
+        begin_in_order(campaign, order)
         set_raters(campaign, raters, by=by)
         if open_now:
             open_campaign(campaign, by=by)
@@ -89,6 +92,7 @@ def create_compare_campaign(
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
     lease_seconds: int = 1800,
+    order: Order = AS_SET_UP,
     open_now: bool = True,
 ) -> Campaign:
     """A blind side-by-side of (prompt, baseline sample, candidate sample). Raises CampaignRefused.
@@ -102,6 +106,7 @@ def create_compare_campaign(
     with transaction.atomic():
         campaign = _create(CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds)
         _add_items(campaign, [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows])
+        begin_in_order(campaign, order)
         set_raters(campaign, raters, by=by)
         if open_now:
             open_campaign(campaign, by=by)
@@ -118,6 +123,7 @@ def create_pick_campaign(
     raters: Iterable[User] = (),
     guidelines: str | None = None,
     lease_seconds: int = 1800,
+    order: Order = AS_SET_UP,
     open_now: bool = False,
 ) -> Campaign:
     """A campaign with one item for each prompt of each batch that has two samples or more there. Raises CampaignRefused."""
@@ -135,6 +141,7 @@ def create_pick_campaign(
             CampaignKind.PICK, name, by, overlap, guidelines, pick_questions(most), lease_seconds, PICKED_BY_HALF
         )
         _add_items(campaign, [(samples[0].prompt, samples) for samples in rows])
+        begin_in_order(campaign, order)
         set_raters(campaign, raters, by=by)
         if open_now:
             open_campaign(campaign, by=by)

@@ -8,11 +8,13 @@ from django.db.models import Case, Q, QuerySet, When
 from accounts.models import Role, User
 from curation.campaigns import CampaignRefused, create_campaign, create_pick_campaign, set_raters
 from curation.datasets import SELECTABLE, DatasetRefused, choose_campaigns, create_dataset
-from curation.models import Campaign, CampaignKind, CampaignState, Dataset, DatasetKind, Outcome
+from curation.models import Campaign, CampaignKind, CampaignState, Dataset, DatasetKind, ItemOrder, Outcome
+from curation.order import Order, set_order
 from curation.recounts import set_rule
 from curation.rubrics import GUIDELINES, QuestionSpec, default_questions
 from curation.rules import THRESHOLDS, Rule, RuleKind, RuleRefused, make_rule, read_rule
 from generation.models import GenerationBatch, ModelVersion, Prompt
+from jobs.models import Job
 
 USUAL_THRESHOLD = 0.9
 KINDS = [
@@ -72,6 +74,43 @@ def chosen_rule(asked: dict[str, Any]) -> Rule:
     return make_rule(asked["rule"] or RuleKind.MAJORITY, asked["threshold"] or USUAL_THRESHOLD)
 
 
+ORDERS = [
+    (ItemOrder.POSITION.value, "As set up: every prompt once, before any comes again."),
+    (ItemOrder.RANDOM.value, "Mixed, the same for all raters."),
+    (ItemOrder.LEAST.value, "Least judged first. What a rater has on screen counts as judged."),
+    (
+        ItemOrder.CLOSEST.value,
+        "Closest votes first: what raters contradict each other about, then what nobody has judged, then what all agree about.",
+    ),
+]
+
+
+def order_field(*, required: bool = False) -> forms.ChoiceField:
+    """In which order items are handed out."""
+    return forms.ChoiceField(
+        required=required,
+        choices=ORDERS,
+        initial=ItemOrder.POSITION,
+        widget=forms.RadioSelect,
+        label="What is handed out first",
+        help_text="It can be changed later. Every item gets its judgments in any order, if the work goes on to the end.",
+    )
+
+
+def turns_field() -> forms.BooleanField:
+    """Whether buckets take turns."""
+    return forms.BooleanField(
+        required=False,
+        label="Take turns between buckets",
+        help_text="An item of each bucket, then the next of each, so that all buckets fill evenly.",
+    )
+
+
+def chosen_order(asked: dict[str, Any]) -> Order:
+    """The order of a form that has both fields and is valid."""
+    return Order(ItemOrder(asked["item_order"] or ItemOrder.POSITION), asked["by_bucket"])
+
+
 class CampaignForm(forms.Form):
     """A campaign about the samples of one or more batches."""
 
@@ -96,6 +135,8 @@ class CampaignForm(forms.Form):
     )
     rule = rule_field()
     threshold = threshold_field()
+    item_order = order_field()
+    by_bucket = turns_field()
     raters = RaterField(required=False, help_text="They can be changed later.")
     guidelines = forms.CharField(
         required=False,
@@ -141,6 +182,7 @@ class CampaignForm(forms.Form):
                     by=by,
                     batches=asked["batches"],
                     overlap=asked["overlap"],
+                    order=chosen_order(asked),
                     raters=asked["raters"],
                     guidelines=asked["guidelines"].strip() or GUIDELINES[CampaignKind.PICK],
                     open_now=asked["open_now"],
@@ -153,6 +195,7 @@ class CampaignForm(forms.Form):
                 overlap=asked["overlap"],
                 max_overlap=asked["max_overlap"],
                 rule=chosen_rule(asked),
+                order=chosen_order(asked),
                 raters=asked["raters"],
                 guidelines=asked["guidelines"].strip() or GUIDELINES[asked["kind"]],
                 questions=questions,
@@ -241,6 +284,22 @@ class RuleForm(forms.Form):
             self.add_error(None, refused.args[0])
             return False
         return True
+
+
+class OrderForm(forms.Form):
+    """In which order a campaign's items are handed out."""
+
+    item_order = order_field(required=True)
+    by_bucket = turns_field()
+
+    def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
+        kwargs.setdefault("initial", {"item_order": campaign.item_order, "by_bucket": campaign.by_bucket})
+        super().__init__(*args, **kwargs)
+        self.campaign = campaign
+
+    def save(self, by: User) -> Job | None:
+        """The job that puts the items in order, where that takes one."""
+        return set_order(self.campaign, chosen_order(self.cleaned_data), by=by)
 
 
 class SelectionField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]

@@ -4,6 +4,7 @@ from django.db.models import Case, Count, QuerySet, When
 
 from accounts.models import User
 from curation.models import Assignment, Campaign, CampaignKind, Item, Question
+from curation.order import turn
 from curation.rules import accepting
 
 KINDS = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
@@ -40,7 +41,7 @@ def beside_each_other(campaign: Campaign, rater: User, free: QuerySet[Item], wan
     items of already, so that none is left half done, and then in the campaign's order."""
     held = Assignment.objects.live().filter(rater=rater, item__campaign=campaign)
     begun = list(held.order_by().values_list("item__prompt", flat=True).distinct())
-    coming = list(free.order_by("position").values_list("prompt_id", flat=True)[:wanted])
+    coming = list(free.order_by(*turn(campaign)).values_list("prompt_id", flat=True)[:wanted])
     prompts = list(dict.fromkeys([*begun, *coming]))
     places = Case(*(When(prompt=pk, then=place) for place, pk in enumerate(prompts)), default=len(prompts))
-    return free.filter(prompt__in=prompts).order_by(places, "position")
+    return free.filter(prompt__in=prompts).order_by(places, *turn(campaign))

@@ -15,6 +15,7 @@ from curation import tallies
 from curation.details import check_details, prompt_words
 from curation.malformed import Malformed
 from curation.models import Assignment, AssignmentState, Campaign, Item, Judgment, JudgmentAction, Question
+from curation.order import rerank
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
 from curation.verdicts import refresh_verdicts
@@ -262,6 +263,7 @@ def _settle(desk: _Desk) -> None:
     for row in touched:
         if row.state == AssignmentState.LEASED:
             _lease_again(row)
+            rerank(row.item.campaign, [row.item_id])
 
 
 def _lease_again(assignment: Assignment) -> None:

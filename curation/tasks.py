@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from curation import recounts, tallies
+from curation import order, recounts, tallies
 from jobs.context import JobContext
 from jobs.handlers import handler
 from jobs.models import Queue
@@ -14,6 +14,12 @@ from jobs.models import Queue
 def recount_verdicts(context: JobContext) -> dict[str, Any]:
     """Count all verdicts of a campaign anew."""
     return recounts.recount_by_job(context)
+
+
+@handler(order.ORDER_KIND, queue=Queue.CPU, max_attempts=5)
+def put_in_order(context: JobContext) -> dict[str, Any]:
+    """Give the items of a campaign their ranks in the order that was chosen."""
+    return order.order_by_job(context)
 
 
 @shared_task(name="curation.fold_tallies", ignore_result=True)  # type: ignore[untyped-decorator]

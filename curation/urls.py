@@ -1,6 +1,6 @@
 from django.urls import path
 
-from curation.views import adjudication, campaigns, datasets, gold, rating, reliability, rules, samples, standing
+from curation.views import adjudication, campaigns, datasets, gold, order, rating, reliability, rules, samples, standing
 
 urlpatterns = [
     path("rate/<slug:slug>/", rating.rate, name="rate"),
@@ -26,6 +26,7 @@ urlpatterns = [
     path("campaigns/<slug:slug>/gold/<int:pk>/retire/", gold.gold_retire, name="gold_retire"),
     path("campaigns/<slug:slug>/quality/", gold.campaign_quality, name="campaign_quality"),
     path("campaigns/<slug:slug>/rule/", rules.campaign_rule, name="campaign_rule"),
+    path("campaigns/<slug:slug>/order/", order.campaign_order, name="campaign_order"),
     path("campaigns/<slug:slug>/recount/", rules.campaign_recount, name="campaign_recount"),
     path("samples/", samples.samples, name="samples"),
     path("samples/<int:pk>/", samples.sample, name="sample"),

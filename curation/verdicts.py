@@ -12,6 +12,7 @@ from typing import NamedTuple
 from django.db.models.functions import Now
 
 from curation.models import Campaign, CampaignKind, CampaignState, Item, Judgment, Outcome, Question, Verdict
+from curation.order import rerank
 from curation.picks import mark_candidates, tally_picks
 from curation.rules import (
     MAJORITY,
@@ -50,7 +51,7 @@ class Preference(NamedTuple):
 def refresh_verdicts(
     campaign: Campaign, items: Collection[Item], posteriors: Mapping[int, Posteriors] | None = None
 ) -> None:
-    """Recount these items, whose rows the caller has locked: `judged`, `is_open` and the verdict.
+    """Recount these items, whose rows the caller has locked: `judged`, `is_open`, the verdict, and the rank.
 
     Under an estimated rule `posteriors` (item id -> question -> choice -> likelihood) are those of a new estimate; without
     them the estimate of before stands, and what had none is pending.
@@ -104,6 +105,7 @@ def refresh_verdicts(
             "updated_at",
         ],
     )
+    rerank(campaign, [item.pk for item in items])
 
 
 def _estimated_before(items: Collection[Item]) -> dict[int, Posteriors]:

@@ -29,6 +29,15 @@ class CampaignState(models.TextChoices):
     CLOSED = "closed", "Closed"
 
 
+class ItemOrder(models.TextChoices):
+    """Which items are handed out first."""
+
+    POSITION = "position", "As set up"
+    RANDOM = "random", "Mixed"
+    LEAST = "least", "Least judged first"
+    CLOSEST = "closest", "Closest votes first"
+
+
 class CampaignQuerySet(models.QuerySet["Campaign"]):
     def visible_to(self, user: "User") -> "CampaignQuerySet":
         """The team sees all campaigns; a rater those that they were put on."""
@@ -69,6 +78,15 @@ class Campaign(models.Model):
         help_text="When all verdicts were last counted anew; an estimated rule knows nothing later.",
     )
     recount_job = models.ForeignKey(Job, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
+    item_order = models.CharField(
+        max_length=16, choices=ItemOrder.choices, default=ItemOrder.POSITION, db_default=ItemOrder.POSITION
+    )
+    by_bucket = models.BooleanField(
+        default=False, db_default=False, help_text="Whether buckets take turns, so that they fill evenly."
+    )
+    order_seed = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="What the mixed order was drawn from; the same gives the same order."
+    )
     lease_seconds = models.PositiveIntegerField(default=1800)
     guidelines = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
     gold_percent = models.PositiveSmallIntegerField(
@@ -135,7 +153,7 @@ class CampaignEvent(models.Model):
     """What happened to a campaign, in order; rows are only added."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, rule, recounted, ...
+    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, rule, recounted, order, ...
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField(db_default=Now())
     detail = models.JSONField(default=dict)

@@ -48,7 +48,12 @@ class Item(models.Model):
     """What is judged at once: one sample (alignment, style), two (compare) or k candidates (pick)."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
-    position = models.PositiveIntegerField(help_text="The order in which items are handed out.")
+    position = models.PositiveIntegerField(help_text="The order in which the campaign was set up.")
+    rank = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="Where the campaign has another order: what is handed out first has the lowest (curation.order).",
+    )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
     bucket = models.CharField(max_length=60, blank=True)
     judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer.")
@@ -71,6 +76,7 @@ class Item(models.Model):
         ordering = ["campaign", "position"]
         indexes = [
             models.Index(fields=["campaign", "position"], name="item_open", condition=Q(is_open=True)),
+            models.Index(fields=["campaign", "rank", "position"], name="item_ranked", condition=Q(is_open=True)),
             models.Index(fields=["campaign", "position"], name="item_gold", condition=Q(is_gold=True)),
         ]
         constraints = [

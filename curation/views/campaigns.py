@@ -18,9 +18,10 @@ from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.datasets import SELECTABLE
 from curation.fails import marked_words, reason_tables
-from curation.forms import CampaignForm, RatersForm, ReasonsForm, RuleForm
+from curation.forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
 from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
+from curation.order import order_of
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.standing import event_words, in_words
@@ -140,6 +141,8 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "rule": read_rule(found.rule),
         "rule_words": read_rule(found.rule).in_words(found.compares),
         "rule_form": RuleForm(campaign=found),
+        "order_words": order_of(found).in_words,
+        "order_form": OrderForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
         "events": _events(found),
         "is_blind": blind,
@@ -177,6 +180,8 @@ def _event_words(event: CampaignEvent) -> str:
         return f"Gold rate set to {event.detail['percent']}%"
     if event.kind == "rule":
         return f"Rule changed from {event.detail['from']} to {event.detail['to']}"
+    if event.kind == "order":
+        return f"Order changed from {event.detail['from']} to {event.detail['to']}"
     if event.kind == "recounted":
         return "Verdicts counted anew"
     return str(event.kind).capitalize()

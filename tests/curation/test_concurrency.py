@@ -10,7 +10,8 @@ from django.db.models import Count
 
 from curation.assignments import lease_items
 from curation.judgments import record_judgments
-from curation.models import Assignment, Judgment, Verdict
+from curation.models import Assignment, ItemOrder, Judgment, Verdict
+from curation.order import AS_SET_UP, Order
 from tests.curation.factories import make_campaign, make_rater, make_row
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -32,9 +33,10 @@ def together(work, people):
         return list(pool.map(run, people))
 
 
-def test_twenty_raters_reach_the_overlap_exactly():
+@pytest.mark.parametrize("order", [AS_SET_UP, Order(ItemOrder.LEAST, by_bucket=True), Order(ItemOrder.CLOSEST)])
+def test_twenty_raters_reach_the_overlap_exactly(order):
     raters = [make_rater() for _ in range(THREADS)]
-    campaign = make_campaign(items=40, raters=raters, overlap=3)
+    campaign = make_campaign(items=40, raters=raters, overlap=3, order=order)
 
     def rate(rater):
         done, until = 0, time.monotonic() + 60

@@ -19,7 +19,8 @@ from curation.assignments import LeaseRefused, done_by, lease_items, left_for
 from curation.campaigns import close_campaign, open_campaign, pause_campaign
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import Assignment, Campaign, CampaignState, Judgment
+from curation.models import Assignment, Campaign, CampaignState, ItemOrder, Judgment
+from curation.order import Order, set_order
 from tests.curation.factories import make_campaign, make_rater
 from tests.curation.test_leases import expire
 
@@ -165,6 +166,10 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
                 undo_adjudication(end, by=curator)
             else:
                 adjudicate(item, by=curator, answers={"alignment": value}, seen=end and end.pk)
+
+        @rule(kind=st.sampled_from(ItemOrder), by_bucket=st.booleans())
+        def reorder(self, kind, by_bucket):
+            set_order(campaign, Order(kind, by_bucket), by=curator)
 
         @rule()
         def fold(self):
