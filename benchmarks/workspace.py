@@ -96,9 +96,9 @@ STATEMENTS = [
     ORDER BY n
     """,
     """
-    INSERT INTO curation_item (campaign_id, position, prompt_id, bucket, judged, is_open)
+    INSERT INTO curation_item (campaign_id, position, prompt_id, bucket, judged, is_open, is_gold)
     SELECT %(campaign)s, s.seed, s.prompt_id, p.bucket,
-           CASE WHEN s.seed < %(judged)s THEN %(overlap)s ELSE 0 END, s.seed >= %(judged)s
+           CASE WHEN s.seed < %(judged)s THEN %(overlap)s ELSE 0 END, s.seed >= %(judged)s, false
     FROM generation_sample s JOIN generation_prompt p ON p.id = s.prompt_id WHERE s.batch_id = %(batch)s ORDER BY s.seed
     """,
     """
@@ -123,13 +123,14 @@ STATEMENTS = [
     FROM curation_assignment a JOIN curation_item i ON i.id = a.item_id WHERE i.campaign_id = %(campaign)s
     """,
     """
-    INSERT INTO curation_verdict (item_id, rule, outcome, tallies, judgments)
-    SELECT item_id, 'majority', CASE WHEN 2 * passes > n THEN 'accepted' ELSE 'rejected' END,
+    INSERT INTO curation_verdict (item_id, rule, outcome, by_rule, tallies, judgments)
+    SELECT item_id, 'majority', says, says,
            jsonb_build_object(%(question)s::text, jsonb_strip_nulls(jsonb_build_object(
                'fail', nullif(n - passes, 0), 'pass', nullif(passes, 0)))), n
     FROM (SELECT j.item_id, count(*) AS n, count(*) FILTER (WHERE j.answers ->> %(question)s::text = 'pass') AS passes
           FROM curation_judgment j JOIN curation_item i ON i.id = j.item_id WHERE i.campaign_id = %(campaign)s
-          GROUP BY j.item_id) judged
+          GROUP BY j.item_id) judged,
+         LATERAL (SELECT CASE WHEN 2 * passes > n THEN 'accepted' ELSE 'rejected' END AS says) rule
     """,
 ]
 
