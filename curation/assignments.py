@@ -32,6 +32,7 @@ from curation.models import (
     TallyKind,
 )
 from curation.order import rerank, turn
+from curation.probes import make_probes, swapped_sides, to_ask_again
 from curation.standing import round_left, settle, why_refused
 
 # Two pages of the largest grid, and what is on its way.
@@ -147,10 +148,10 @@ def _as_it_is(campaign: Campaign) -> Any:
 def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int) -> int:
     """How many gold items would come up beside so many free ones. Were they left out, the count would not move when one is
     judged, and so say which they are."""
-    if not active_gold(campaign).exists():
+    if not active_gold(campaign).exists() and not campaign.probe_percent:
         return 0
     lapsed = _lapsed(campaign, rater)
-    gold = active_gold(campaign).filter(pk__in=lapsed).count()
+    gold = active_gold(campaign).filter(pk__in=lapsed).count() + _probes_among(lapsed).count()
     again = campaign.items.free_for(rater, campaign.overlap).filter(pk__in=lapsed).count() if lapsed else 0
     return gold + count_gold(place, campaign.gold_percent, free - again, unseen_gold(campaign, rater).count())
 
@@ -170,8 +171,8 @@ def _held(campaign: Campaign, rater: User, count: int, *, only_gold: bool = Fals
 
 
 def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, together: bool) -> list[int]:
-    """Ids of new assignments, at most `wanted`, with gold items at their places among them."""
-    if not campaign.has_gold:
+    """Ids of new assignments, at most `wanted`, with gold items and probes at their places among them."""
+    if not campaign.has_gold and not campaign.probe_percent:
         return _assign(campaign, rater, _claim(campaign, rater, wanted, together=together))
     # What the rater had before comes first, gold and others alike: one that stayed away would be known by that.
     again = _take_again(campaign, rater, wanted)
@@ -179,8 +180,16 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     at = gold_among(place, campaign.gold_percent, wanted)
     unseen = list(unseen_gold(campaign, rater)) if at else []
     gold = random.sample(unseen, min(len(at), len(unseen)))
-    free = wanted - len(gold)
-    mixed = mix(_claim(campaign, rater, free, together=together) if free else [], gold, at)
+    gold_at = dict(zip(at, gold, strict=False))
+    probe_at = [n for n in gold_among(place, campaign.probe_percent, wanted, "probes") if n not in gold_at]
+    known = to_ask_again(campaign, rater, len(probe_at)) if probe_at else []
+    free = wanted - len(gold) - len(known)
+    ordinary = _claim(campaign, rater, free, together=together) if free else []
+    # Nothing is asked again of who has nothing else to do.
+    among = gold_at | (dict(zip(probe_at, known, strict=False)) if ordinary else {})
+    mixed = mix(ordinary, [among[n] for n in sorted(among)], sorted(among))
+    probes = make_probes(campaign, rater, [item for item in mixed if item in known])
+    mixed = [probes.get(item.pk, item) for item in mixed]
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
     return _assign(campaign, rater, [*again, *mixed])
 
@@ -201,7 +210,12 @@ def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:
     lapsed = _lapsed(campaign, rater)[:wanted]
     if not lapsed:
         return []
-    return [*_claim(campaign, rater, len(lapsed), among=lapsed), *active_gold(campaign).filter(pk__in=lapsed)]
+    measures = [*active_gold(campaign).filter(pk__in=lapsed), *_probes_among(lapsed)]
+    return [*_claim(campaign, rater, len(lapsed), among=lapsed), *measures]
+
+
+def _probes_among(lapsed: list[int]) -> QuerySet[Item]:
+    return Item.objects.filter(pk__in=lapsed, probe__isnull=False)
 
 
 def _claim(
@@ -268,11 +282,19 @@ def _orders(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int
 
 
 def _all_sides(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int]]:
-    """Gold items have a sequence of their own, so that the others are balanced without them."""
-    before = Assignment.objects.filter(rater=rater, item__campaign=campaign).order_by().values_list("item__is_gold")
+    """Gold items have a sequence of their own, so that the others are balanced without them; probes are the other way round."""
+    swapped = swapped_sides(rater, items) if any(item.is_gold for item in items) else {}
+    before = (
+        Assignment.objects.filter(rater=rater, item__campaign=campaign, item__probe=None)
+        .order_by()
+        .values_list("item__is_gold")
+    )
     numbers = Counter(dict(before.annotate(count=Count("pk"))))
     orders = []
     for item in items:
+        if item.pk in swapped:
+            orders.append(swapped[item.pk])
+            continue
         orders.append(_sides(campaign, rater, numbers[item.is_gold], is_gold=item.is_gold))
         numbers[item.is_gold] += 1
     return orders

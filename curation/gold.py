@@ -20,6 +20,7 @@ from curation.models import (
     GoldItem,
     Item,
     ItemSample,
+    Probe,
     Question,
     Verdict,
 )
@@ -27,6 +28,8 @@ from curation.rules import SIDES
 from curation.verdicts import refresh_verdicts
 
 MOST_AT_ONCE = 200
+# Any constant, known to nobody else who takes advisory locks with two keys in this database.
+POSITIONS_LOCK = 0x61_74_65_03
 
 
 class GoldRefused(ValueError):
@@ -46,11 +49,13 @@ def known_choices(campaign: Campaign, question: Question) -> list[tuple[str, str
 def mark_gold(item: Item, answers: Mapping[str, str], *, by: User) -> GoldItem:
     """Make an item of a campaign gold, or say anew what its answers are. Its judgments stay and its verdict goes.
 
-    Raises GoldRefused for answers that its questions do not have.
+    Raises GoldRefused for answers that its questions do not have, and where the item cannot be gold.
     """
     campaign = item.campaign
     if campaign.kind == CampaignKind.PICK:
         raise GoldRefused("A pick has no gold items: which of several is best has no one known answer.")
+    if Probe.objects.filter(item=item).exists():
+        raise GoldRefused("This item asks one rater again what they judged, so it cannot be gold.")
     _check_known(campaign, answers)
     locked = Item.objects.select_for_update(no_key=True).get(pk=item.pk)
     gold = GoldItem.objects.filter(item=locked).first()
@@ -113,11 +118,10 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
         raise GoldRefused("Gold can be taken from closed campaigns of the same kind that ask the same questions.")
     if not 1 <= count <= MOST_AT_ONCE:
         raise GoldRefused(f"Between 1 and {MOST_AT_ONCE} items can be taken at once.")
-    # Positions are given one after the other.
     Campaign.objects.select_for_update(no_key=True).get(pk=campaign.pk)
     found = _unanimous(campaign, source, count)
     originals = Item.objects.in_bulk([pk for pk, _ in found])
-    start = (campaign.items.aggregate(last=Max("position"))["last"] or 0) + 1
+    start = next_position(campaign)
     items = Item.objects.bulk_create(
         Item(
             campaign=campaign,
@@ -141,6 +145,13 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
     if items:
         _note(campaign, by, marked=[item.pk for item in items], source=source.pk)
     return len(items)
+
+
+def next_position(campaign: Campaign) -> int:
+    """The first position that no item of the campaign has. Until the end of the transaction nobody else is given one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [POSITIONS_LOCK, campaign.pk % 2**31])
+    return (campaign.items.aggregate(last=Max("position"))["last"] or 0) + 1
 
 
 def active_gold(campaign: Campaign) -> QuerySet[Item]:

@@ -8,6 +8,7 @@ from django.db import transaction
 from accounts.models import User
 from curation.gold import MOST_AT_ONCE, GoldRefused, copy_gold, known_choices, mark_gold, set_gold_percent, sources_for
 from curation.models import Campaign, GoldItem, Item
+from curation.probes import LEAST_BETWEEN, MOST_PERCENT, set_probe_percent
 from curation.standing import LEAST_TO_PAUSE, set_bars
 
 
@@ -65,6 +66,13 @@ class QualityForm(forms.Form):
         help_text="Of what each rater gets, as long as there are some that they have not had. 0 to 50.",
     )
 
+    probe_percent = forms.IntegerField(
+        min_value=0,
+        max_value=MOST_PERCENT,
+        label="Asked again, in percent",
+        help_text=f"Of what each rater gets, items that they judged at least {LEAST_BETWEEN} judgments before, to see whether "
+        f"they say the same; in a comparison with the sides swapped. The second answer decides nothing. 0 to {MOST_PERCENT}.",
+    )
     qualification_items = forms.IntegerField(
         min_value=0,
         max_value=50,
@@ -103,4 +111,5 @@ class QualityForm(forms.Form):
         """Raises GoldRefused."""
         bars = dict(self.cleaned_data)
         set_gold_percent(self.campaign, bars.pop("gold_percent"), by=by)
+        set_probe_percent(self.campaign, bars.pop("probe_percent"), by=by)
         set_bars(self.campaign, **bars, by=by)

@@ -20,6 +20,7 @@ from curation.models import (
     Item,
     Judgment,
     JudgmentAction,
+    Probe,
     Question,
     Verdict,
 )
@@ -35,6 +36,8 @@ def problems() -> Iterator[str]:
     yield from _chain_problems()
     if count := Verdict.objects.filter(item__is_gold=True).count():
         yield f"{count} verdicts are on gold items, which have none."
+    if count := Probe.objects.exclude(item__is_gold=True, item__is_open=False).count():
+        yield f"{count} items that ask a rater again have a place to fill."
     for campaign in Campaign.objects.select_related("recount_job").order_by("pk"):
         yield from _item_problems(campaign)
         for of in tallies.differences(campaign)[:MOST_COUNTS_NAMED]:

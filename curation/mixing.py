@@ -1,8 +1,9 @@
-"""Mixing: at which places of a rater's sequence gold items come.
+"""Mixing: at which places of a rater's sequence gold items and probes come.
 
 The sequence of what a rater gets in a campaign is cut into stretches of 100 / percent places, and one place of each, drawn by a
 keyed hash, is gold's. So gold comes as often as asked, spread over the work, and no rater can work out where. A place whose
-gold item is missing, since the rater has had them all, goes to an ordinary item.
+gold item is missing, since the rater has had them all, goes to an ordinary item. Probes come at places of their own, drawn in
+the same way, except where a gold item does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +18,15 @@ T = TypeVar("T")
 DRAWS = 2**32
 
 
-def gold_places(place: CampaignRater, percent: int) -> Iterator[int]:
-    """The places from the rater's next one on, counted from 0, that are gold's; without end, and none where percent is 0."""
+def gold_places(place: CampaignRater, percent: int, of: str = "gold") -> Iterator[int]:
+    """The places from the rater's next one on, counted from 0, that are gold's, or of what else comes among the ordinary;
+    without end, and none where percent is 0."""
     if not percent:
         return
     # The stretch before may reach into the place that comes next.
     stretch, last = max(place.handed_out * percent // 100 - 2, 0), -1
     while True:
-        last = max((stretch * DRAWS + _draw(place, stretch)) * 100 // (percent * DRAWS), last + 1)
+        last = max((stretch * DRAWS + _draw(place, stretch, of)) * 100 // (percent * DRAWS), last + 1)
         if last >= place.handed_out:
             yield last
         stretch += 1
@@ -40,10 +42,11 @@ def count_gold(place: CampaignRater, percent: int, ordinary: int, gold: int) -> 
     return came
 
 
-def gold_among(place: CampaignRater, percent: int, wanted: int) -> list[int]:
-    """Which of the rater's next so many places, from 0, are gold's."""
+def gold_among(place: CampaignRater, percent: int, wanted: int, of: str = "gold") -> list[int]:
+    """Which of the rater's next so many places, from 0, are gold's, or probes'."""
     end = place.handed_out + wanted
-    return [number - place.handed_out for number in takewhile(lambda number: number < end, gold_places(place, percent))]
+    places = takewhile(lambda number: number < end, gold_places(place, percent, of))
+    return [number - place.handed_out for number in places]
 
 
 def mix(ordinary: Sequence[T], gold: Sequence[T], places: Sequence[int]) -> list[T]:
@@ -58,7 +61,7 @@ def mix(ordinary: Sequence[T], gold: Sequence[T], places: Sequence[int]) -> list
         mixed.append(item)
 
 
-def _draw(place: CampaignRater, stretch: int) -> int:
+def _draw(place: CampaignRater, stretch: int, of: str) -> int:
     # Keyed: whoever knows this code and the numbers could otherwise work out which items are gold.
-    digest = salted_hmac("curation.gold", f"{place.campaign_id}:{place.rater_id}:{stretch}").digest()
+    digest = salted_hmac(f"curation.{of}", f"{place.campaign_id}:{place.rater_id}:{stretch}").digest()
     return int.from_bytes(digest[:4])

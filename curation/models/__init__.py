@@ -36,6 +36,7 @@ from curation.models.judging import (
     JudgmentAction,
     JudgmentQuerySet,
     Outcome,
+    Probe,
     Verdict,
 )
 from curation.models.keys import RatingKeys
@@ -71,6 +72,7 @@ __all__ = [
     "JudgmentQuerySet",
     "Mark",
     "Outcome",
+    "Probe",
     "Question",
     "RaterState",
     "RatingKeys",

@@ -92,6 +92,11 @@ class Campaign(models.Model):
     gold_percent = models.PositiveSmallIntegerField(
         default=10, help_text="How much of what a rater gets is gold, in percent; 0 to 50."
     )
+    probe_percent = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        help_text="How much of what a rater gets they judged before (curation.probes), in percent; 0 to 10.",
+    )
     qualification_items = models.PositiveSmallIntegerField(
         default=0, help_text="Gold items that a rater gets before any other; 0 for none."
     )
@@ -121,6 +126,7 @@ class Campaign(models.Model):
             ),
             models.CheckConstraint(condition=Q(lease_seconds__gte=10), name="campaign_lease_long_enough"),
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="campaign_gold_at_most_half"),
+            models.CheckConstraint(condition=Q(probe_percent__lte=10), name="campaign_probes_at_most_a_tenth"),
             models.CheckConstraint(
                 condition=Q(qualification_items__lte=50, qualification_percent__gte=1, qualification_percent__lte=100),
                 name="campaign_qualification_in_range",
@@ -153,7 +159,7 @@ class CampaignEvent(models.Model):
     """What happened to a campaign, in order; rows are only added."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, rule, recounted, order, ...
+    kind = models.CharField(max_length=32)  # created, opened, paused, closed, raters, gold, rule, order, ...
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField(db_default=Now())
     detail = models.JSONField(default=dict)
@@ -190,7 +196,7 @@ class CampaignRater(models.Model):
     qualified_at = models.DateTimeField(null=True, blank=True)
     handed_out = models.PositiveIntegerField(
         default=0,
-        help_text="Items handed to this rater since the campaign has gold; says when the next gold item comes.",
+        help_text="Items handed to this rater since the campaign has gold or probes; says when the next of these comes.",
     )
 
     class Meta:

@@ -67,7 +67,7 @@ class Item(models.Model):
     )
     is_gold = models.BooleanField(
         default=False,
-        help_text="Its answer is known: it measures raters, and has neither a place to fill nor a verdict.",
+        help_text="It measures raters, and has neither a place to fill nor a verdict: its answer is known, or it is a probe.",
     )
 
     objects: ClassVar = ItemQuerySet.as_manager()
@@ -135,6 +135,23 @@ class GoldItem(models.Model):
 
     def __str__(self) -> str:
         return f"Gold of {self.item_id}"
+
+
+class Probe(models.Model):
+    """An item that shows one rater again what they judged, to see whether they say the same (curation.probes). Rows are only
+    added."""
+
+    item = models.OneToOneField(Item, on_delete=models.PROTECT, related_name="probe")
+    of = models.ForeignKey(Item, on_delete=models.PROTECT, related_name="probes")
+    rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["of", "rater"], name="probe_once_a_rater")]
+
+    def __str__(self) -> str:
+        return f"Probe of {self.of_id}"
 
 
 class AssignmentState(models.TextChoices):

@@ -22,6 +22,7 @@ from curation.forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, Rul
 from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
 from curation.order import order_of
+from curation.probes import consistency_by_rater
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.standing import event_words, in_words
@@ -125,10 +126,12 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     blind = verbs.is_blind_for(found, request.user)
     raters = rater_rows(found)
     accuracy = accuracy_by_rater(found)
+    consistency = {} if blind else consistency_by_rater(found)
     places = {place.rater_id: place for place in found.memberships.all()}
     for row in raters:
         place = places[row["rater"].pk]
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
+        row["consistency"] = consistency.get(place.rater_id)
     context: dict[str, Any] = {
         "campaign": found,
         "progress": progress,
@@ -136,6 +139,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "raters": raters,
         "has_accuracy": bool(accuracy),
+        "has_consistency": bool(consistency),
         "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
         "raters_form": RatersForm(campaign=found),
         "rule": read_rule(found.rule),
@@ -180,6 +184,8 @@ def _event_words(event: CampaignEvent) -> str:
         return f"Gold rate set to {event.detail['percent']}%"
     if event.kind == "rule":
         return f"Rule changed from {event.detail['from']} to {event.detail['to']}"
+    if event.kind == "probe rate":
+        return f"Rate of items that are asked again set to {event.detail['percent']}%"
     if event.kind == "order":
         return f"Order changed from {event.detail['from']} to {event.detail['to']}"
     if event.kind == "recounted":

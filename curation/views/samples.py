@@ -86,11 +86,13 @@ def sample(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(visible, pk=pk)
     items = list(
         Item.objects.filter(item_samples__sample=found)
-        .select_related("campaign", "prompt")
+        .select_related("campaign", "prompt", "probe")
         .prefetch_related("verdicts", "item_samples")
         .order_by("campaign_id")
     )
-    judged = [_judged(item, found, request.user) for item in items]
+    # Who rates there must not see what is asked again.
+    told = [item for item in items if not hasattr(item, "probe") or not is_hidden_from(item.campaign, request.user)]
+    judged = [_judged(item, found, request.user) for item in told]
     context = {
         "sample": found,
         "judged": judged,
@@ -122,7 +124,8 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "side": sides[shown.slot] if item.campaign.kind == "compare" else "",
         "verdict": next(iter(item.verdicts.all()), None),
         "picked": shown.picked,
-        "is_gold": item.is_gold and not is_hidden_from(item.campaign, user),
+        "is_probe": hasattr(item, "probe"),
+        "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
         "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }

@@ -9,6 +9,8 @@ from tests.curation.factories import judge_all, make_campaign, make_curator, mak
 from tests.curation.test_gold import FAIL, PASS, lease_items, make_gold_campaign
 from tests.curation.test_standing import BARS, answer_gold, make_barred
 
+QUALITY = BARS | {"probe_percent": 0}
+
 pytestmark = pytest.mark.django_db
 
 
@@ -51,10 +53,12 @@ def test_curator_takes_gold_from_a_closed_campaign_and_sets_the_rate(client):
     refused = client.post(reverse("gold_copy", args=[campaign.slug]), {"source": campaign.pk, "count": 2}, follow=True)
     assert "Choose a closed campaign that asks the same" in refused.content.decode()
     quality = reverse("campaign_quality", args=[campaign.slug])
-    assert "less than or equal to 50" in client.post(quality, BARS | {"gold_percent": 60}, follow=True).content.decode()
+    assert (
+        "less than or equal to 50" in client.post(quality, QUALITY | {"gold_percent": 60}, follow=True).content.decode()
+    )
     campaign.refresh_from_db()
     assert campaign.gold_percent == 10
-    client.post(quality, BARS | {"gold_percent": 20})
+    client.post(quality, QUALITY | {"gold_percent": 20})
     campaign.refresh_from_db()
     assert campaign.gold_percent == 20
     assert "Gold rate set to 20%" in page(client, "campaign", campaign.slug)
@@ -82,7 +86,7 @@ def test_only_curators_change_gold(client, role):
     item = campaign.items.get(is_gold=True)
     client.force_login(person)
     posts = [
-        ("campaign_quality", [], BARS | {"gold_percent": 3}),
+        ("campaign_quality", [], QUALITY | {"gold_percent": 3}),
         ("gold_copy", [], {"source": campaign.pk, "count": 1}),
         ("gold_item", [item.pk], {"alignment": "fail"}),
         ("gold_retire", [item.pk], {}),
@@ -155,11 +159,11 @@ def test_quality_form_refuses_with_a_sentence_and_changes_nothing(client):
         ({"pause_percent": 0}, "greater than or equal to 1"),
     ]
     for wrong, sentence in wrongs:
-        answer = client.post(quality, BARS | {"gold_percent": 30} | wrong, follow=True).content.decode()
+        answer = client.post(quality, QUALITY | {"gold_percent": 30} | wrong, follow=True).content.decode()
         assert sentence in answer
         campaign.refresh_from_db()
         assert (campaign.gold_percent, campaign.qualification_items, campaign.pause_window) == (10, 0, 0)
-    client.post(quality, BARS | {"gold_percent": 30, "qualification_items": 2, "pause_window": 10})
+    client.post(quality, QUALITY | {"gold_percent": 30, "qualification_items": 2, "pause_window": 10})
     campaign.refresh_from_db()
     assert (campaign.gold_percent, campaign.qualification_items, campaign.pause_window) == (30, 2, 10)
     assert "when they are paused was changed by" in page(client, "campaign", campaign.slug)
