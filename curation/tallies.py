@@ -53,7 +53,7 @@ WITH chosen AS MATERIALIZED (
     WHERE stands AND action = 'answer'
 ), detailed AS (
     SELECT campaign_id, prompt_id, bucket, detail.key AS question, detail.value AS detail
-    FROM given, LATERAL jsonb_each(details) detail WHERE stands AND action = 'answer'
+    FROM given, LATERAL jsonb_each(details) detail WHERE stands AND action = 'answer' AND NOT is_gold
 ), compared AS (
     SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
            sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others

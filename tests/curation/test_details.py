@@ -6,6 +6,7 @@ from curation import tallies
 from curation.assignments import lease_items
 from curation.fails import marked_words, reason_tables
 from curation.forms import ReasonsForm
+from curation.gold import mark_gold, set_gold_percent
 from curation.judgments import record_judgments
 from curation.models import Campaign, Judgment
 from curation.rubrics import RUBRICS, RubricRefused, check_questions
@@ -156,3 +157,18 @@ def test_reasons_and_words_are_summed_up_by_bucket(client, rater):
     assert "cat × 2" in page
     sample = client.get(held[0].item.item_samples.get().sample.get_absolute_url()).content.decode()
     assert "(wrong subject, missing part, “cat” is wrong or missing)" in sample
+
+
+def test_why_gold_failed_is_counted_nowhere(rater):
+    campaign = make_campaign(batches=[make_batch(["a cat", "a dog"])], raters=[rater])
+    gold, other = campaign.items.order_by("position")
+    mark_gold(gold, {"alignment": "pass"}, by=campaign.created_by)
+    set_gold_percent(campaign, 50, by=campaign.created_by)
+    campaign.refresh_from_db()
+    held = lease_items(campaign, rater, 4)
+    assert {row.item_id for row in held} == {gold.pk, other.pk}
+    details = {"alignment": {"reasons": ["Wrong subject"]}}
+    assert reasons_of(rater, [make_row(row, FAIL, details=details) for row in held]) == ["", ""]
+    (table,) = reason_tables(campaign, campaign.questions.all())
+    assert (table.fails[0], table.rows[0][1][0].k) == (1, 1)
+    assert tallies.differences(campaign) == []
