@@ -1,15 +1,22 @@
-"""Raters beside each other: each one's table of answers by estimated truth, for every question of a campaign."""
+"""Raters beside each other: each one's table of answers by estimated truth, for every question of a campaign, and habits that
+deserve a look."""
 
+from collections import defaultdict
 from dataclasses import dataclass
+from uuid import UUID
 
 from accounts.models import User
 from curation.dawid_skene import estimate
+from curation.habits import run_flags, speed_flags
 from curation.models import Campaign, CampaignKind, Judgment, Question
 from curation.rules import SIDES
+from curation.statistics import seconds_by_rater
 from curation.verdicts import preferred
 
 # The newest so many judgments are looked at, so that a page is never late for the sake of old ones.
 MOST_JUDGMENTS = 100_000
+COLUMNS = ("item_id", "rater_id", "answers", "order", "page")
+Row = tuple[int, int, dict[str, str], list[int], UUID | None]
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,51 @@ class QuestionTables:
     items: int
 
 
-def reliability_of(campaign: Campaign) -> tuple[list[QuestionTables], int]:
-    """(the tables of each question, how many judgments they rest on)."""
+@dataclass(frozen=True)
+class Flag:
+    """A habit of a rater that deserves a look: `kind` names it, `sentence` says what was seen."""
+
+    rater: User
+    kind: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """The tables of each question and the flags, and how many judgments they rest on."""
+
+    tables: list[QuestionTables]
+    flags: list[Flag]
+    judgments: int
+
+
+def reliability_of(campaign: Campaign) -> Reliability:
+    """Raters beside each other, over the campaign's newest judgments."""
     standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
-    rows = list(
-        standing.order_by("-received_at", "-pk").values_list("item_id", "rater_id", "answers", "order")[:MOST_JUDGMENTS]
+    rows: list[Row] = list(
+        standing.order_by("-received_at", "-decided_at", "-pk").values_list(*COLUMNS)[:MOST_JUDGMENTS]
     )
-    people = {user.pk: user for user in User.objects.filter(pk__in={rater for _, rater, _, _ in rows})}
-    tables = [_tables(campaign, question, rows, people) for question in campaign.questions.all()]
-    return tables, len(rows)
+    seconds = seconds_by_rater(campaign)
+    people = {user.pk: user for user in User.objects.filter(pk__in={row[1] for row in rows} | seconds.keys())}
+    questions = list(campaign.questions.all())
+    judged = [row[:4] for row in rows]
+    flags = [Flag(people[pk], "Fast", sentence) for pk, sentence in speed_flags(seconds).items()]
+    for question in questions:
+        flags += _runs(question, rows, people, several=len(questions) > 1)
+    tables = [_tables(campaign, question, judged, people) for question in questions]
+    return Reliability(tables, sorted(flags, key=lambda flag: str(flag.rater)), len(rows))
+
+
+def _runs(question: Question, rows: list[Row], people: dict[int, User], *, several: bool) -> list[Flag]:
+    """Runs of what was said as it was shown: left is left, whatever stood there. A page of the grid is judged at one stroke, in
+    which what nobody marked passes: its answers make no run."""
+    said: defaultdict[int, list[str]] = defaultdict(list)
+    for _, rater, answers, _, page in reversed(rows):
+        if page is None and question.name in answers:
+            said[rater].append(answers[question.name])
+    labels = {choice["value"]: choice["label"] for choice in question.choices}
+    before = f"{question.text} " if several else ""
+    return [Flag(people[pk], "Same answer", before + sentence) for pk, sentence in run_flags(said, labels).items()]
 
 
 def _tables(

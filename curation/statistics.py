@@ -128,7 +128,7 @@ def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
                 "skips": skips,
                 "flags": flags,
                 "late": work.late,
-                "median_seconds": _median(work.seconds),
+                "median_seconds": median_of(work.seconds),
                 "agreement": Share(work.agreed, work.compared) if work.compared else None,
                 # How often the left side, of all times that they chose a side: far from half is a habit.
                 "left": Share(left, left + right) if is_comparison and left + right else None,
@@ -156,7 +156,7 @@ def _work_of(campaign: Campaign) -> defaultdict[int, _Work]:
     return found
 
 
-def _median(counts: Counter[float]) -> float | None:
+def median_of(counts: Counter[float]) -> float | None:
     """The middle of values that occur so often; between two middles their mean. None where there are none."""
     total, passed, lower = counts.total(), 0, None
     for value in sorted(counts):
@@ -166,6 +166,14 @@ def _median(counts: Counter[float]) -> float | None:
         if lower is not None and 2 * passed > total:
             return (lower + value) / 2
     return None
+
+
+def seconds_by_rater(campaign: Campaign) -> dict[int, Counter[float]]:
+    """Rater id -> how many standing answers took how many seconds (rounded; longer than ten minutes is a pause and not here)."""
+    found: defaultdict[int, Counter[float]] = defaultdict(Counter)
+    for name, (n, _) in tallies.read([campaign.pk], TallyKind.SECONDS).items():
+        found[name.rater_id][float(name.key)] = n
+    return dict(found)
 
 
 def pass_rates(campaign: Campaign, questions: Iterable[Question]) -> tuple[list[Question], list[dict[str, Any]]]:
@@ -261,3 +269,17 @@ def recent_rate(campaign: Campaign) -> float:
             [TallyKind.MINUTE, campaign.pk],
         )
         return float(cursor.fetchone()[0]) / 10
+
+
+def pace_of_day(campaign: Campaign) -> float:
+    """Judgments an hour over the last 24 hours, or since the first if that is less (but not less than ten minutes)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT coalesce(sum(n) FILTER (WHERE minute > now - 24 * 60), 0)::bigint, "
+            "least(24, greatest(1 + max(now) - min(minute), 10) / 60.0)::float8 "
+            "FROM (SELECT key::bigint AS minute, n, floor(extract(epoch FROM now()) / 60) AS now "
+            "FROM curation_tally WHERE what = %s AND campaign_id = %s) minutes",
+            [TallyKind.MINUTE, campaign.pk],
+        )
+        count, hours = cursor.fetchone()
+        return count / hours if count else 0.0

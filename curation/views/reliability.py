@@ -7,24 +7,29 @@ from django.views.decorators.http import require_safe
 from accounts.models import User
 from accounts.policies import policy
 from curation.campaigns import is_blind_for
+from curation.effort import effort_of
+from curation.habits import RULE_OF_RUNS, RULE_OF_SPEED
 from curation.models import Campaign
-from curation.reliability import MOST_JUDGMENTS, reliability_of
+from curation.reliability import MOST_JUDGMENTS, Reliability, reliability_of
 from curation.views.campaigns import TEAM
 
 
 @policy(read=TEAM)
 @require_safe
 def reliability(request: HttpRequest, slug: str) -> HttpResponse:
-    """What each rater makes of each kind of item, as far as the judgments themselves tell."""
+    """What each rater makes of each kind of item, as far as the judgments themselves tell, what they cost in hours, and habits to look at."""
     assert isinstance(request.user, User)
     campaign = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
     blind = is_blind_for(campaign, request.user)
-    tables, judgments = ([], 0) if blind else reliability_of(campaign)
+    found = Reliability([], [], 0) if blind else reliability_of(campaign)
     context = {
         "campaign": campaign,
         "is_blind": blind,
-        "tables": tables,
-        "judgments": judgments,
-        "is_cut": judgments == MOST_JUDGMENTS,
+        "tables": found.tables,
+        "flags": found.flags,
+        "rules": [RULE_OF_SPEED, RULE_OF_RUNS],
+        "effort": None if blind else effort_of(campaign),
+        "judgments": found.judgments,
+        "is_cut": found.judgments == MOST_JUDGMENTS,
     }
     return render(request, "curation/reliability.html", context)

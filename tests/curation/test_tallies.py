@@ -13,7 +13,7 @@ from curation.assignments import _gold_ahead, done_by, lease_items, left_for
 from curation.gold import mark_gold, retire_gold
 from curation.judgments import record_judgments
 from curation.models import Assignment, Item, Judgment, Tally, TallyKind, Verdict
-from curation.statistics import _median, judgments_curve, progress_of, rater_rows, recent_rate
+from curation.statistics import judgments_curve, median_of, progress_of, rater_rows, recent_rate
 from tests.curation.factories import judge_all, make_campaign, make_comparison, make_rater, make_row
 from tests.curation.test_leases import expire, make_pairs
 
@@ -173,7 +173,7 @@ def test_station_counts_what_is_accepted():
     [({}, None), ({1.5: 1}, 1.5), ({1.0: 1, 2.0: 1}, 1.5), ({3.0: 2, 1.0: 1}, 3.0), ({1.0: 2, 9.0: 2}, 5.0)],
 )
 def test_median_of_counted_values(values, middle):
-    assert _median(Counter(values)) == middle
+    assert median_of(Counter(values)) == middle
 
 
 def test_migration_counts_what_was_there_before(worked):
