@@ -12,6 +12,7 @@ TEAM = frozenset({Role.CURATOR, Role.OPERATOR, Role.AUDITOR})
 # (URL name, label, icon, roles that see it), in the order of the loop.
 PLACES: list[tuple[str, str, str, frozenset[str]]] = [
     ("home", "Home", "house", EVERYONE),
+    ("my_work", "My work", "user", frozenset({Role.RATER})),
     ("prompt_sets", "Prompts", "file-text", TEAM),
     ("batches", "Batches", "image-plus", TEAM),
     ("samples", "Samples", "images", TEAM),

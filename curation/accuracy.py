@@ -44,9 +44,24 @@ def gold_record(campaign: Campaign, rater: User, since: datetime | None = None) 
     ]
 
 
+def gold_records(campaigns: Sequence[Campaign], rater: User) -> dict[int, list[tuple[datetime, bool]]]:
+    """Campaign id -> as `gold_record`, each with its time, for all these campaigns at once."""
+    kinds = {campaign.pk: campaign.kind for campaign in campaigns}
+    rows = _that_count().filter(item__campaign__in=kinds, rater=rater).order_by("received_at", "pk")
+    found: defaultdict[int, list[tuple[datetime, bool]]] = defaultdict(list)
+    columns = ("item__campaign", "received_at", "item__gold__answers", "answers", "order")
+    for pk, at, known, answers, order in rows.values_list(*columns):
+        found[pk].append((at, is_right(kinds[pk], known, answers, order)))
+    return found
+
+
 def accuracy_told(campaign: Campaign, rater: User) -> Share | None:
     """What the rater may know: the accuracy over the first tens of gold items, full ones only."""
-    record = gold_record(campaign, rater)
+    return told_of(gold_record(campaign, rater))
+
+
+def told_of(record: Sequence[bool]) -> Share | None:
+    """As `accuracy_told`, of a record that is at hand."""
     full = len(record) // STEP * STEP
     return Share(sum(record[:full]), full) if full else None
 
@@ -61,8 +76,11 @@ def _accuracy_by(campaign: Campaign, key: str) -> dict[int, Share]:
 
 
 def _on_gold(campaign: Campaign) -> QuerySet[Judgment]:
+    return _that_count().filter(item__campaign=campaign)
+
+
+def _that_count() -> QuerySet[Judgment]:
     return Judgment.objects.standing().filter(
-        item__campaign=campaign,
         item__is_gold=True,
         item__gold__retired_at=None,
         received_at__gte=F("item__gold__created_at"),

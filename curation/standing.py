@@ -112,8 +112,11 @@ def give_round(place: CampaignRater, *, by: User) -> bool:
 
 def round_left(campaign: Campaign, place: CampaignRater) -> int:
     """How many gold answers this rater's qualification round still wants."""
-    given = gold_record(campaign, place.rater, place.measured_since)
-    return max(campaign.qualification_items - len(given), 0)
+    return _left_of(campaign, len(gold_record(campaign, place.rater, place.measured_since)))
+
+
+def _left_of(campaign: Campaign, given: int) -> int:
+    return max(campaign.qualification_items - given, 0)
 
 
 def why_refused(place: CampaignRater) -> str:
@@ -143,12 +146,14 @@ def in_words(place: CampaignRater) -> str:
     }.get(RaterState(place.state), "")
 
 
-def home_words(campaign: Campaign, place: CampaignRater) -> str:
-    """What the rater should know before they begin; empty where nothing is special."""
+def home_words(campaign: Campaign, place: CampaignRater, given: int | None = None) -> str:
+    """What the rater should know before they begin; empty where nothing is special. `given` gold answers of their qualification
+    round are looked up where the caller does not know."""
     if place.state == RaterState.QUALIFYING:
+        left = round_left(campaign, place) if given is None else _left_of(campaign, given)
         return (
             f"A qualification round comes first: {campaign.qualification_items} items whose answer is known, of which "
-            f"{campaign.qualification_percent}% must be right. {round_left(campaign, place)} are left."
+            f"{campaign.qualification_percent}% must be right. {left} are left."
         )
     return why_refused(place)
 

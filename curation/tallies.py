@@ -97,6 +97,9 @@ WITH chosen AS MATERIALIZED (
     UNION ALL
     SELECT campaign_id, rater_id, 'late', '', '', '', count(*), NULL FROM given WHERE stands AND late GROUP BY 1, 2
     UNION ALL
+    SELECT campaign_id, rater_id, 'hour', '', '', floor(extract(epoch FROM received_at) / 3600)::bigint::text, count(*), NULL
+    FROM given WHERE stands AND action = 'answer' GROUP BY 1, 2, 6
+    UNION ALL
     SELECT campaign_id, rater_id, 'paged', '', '', '', count(*), NULL FROM given WHERE stands AND action = 'answer' AND is_paged GROUP BY 1, 2
     UNION ALL
     SELECT campaign_id, rater_id, 'said', '', question, value, count(*), NULL FROM answered GROUP BY 1, 2, 5, 6

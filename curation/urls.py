@@ -1,8 +1,21 @@
 from django.urls import path
 
-from curation.views import adjudication, campaigns, datasets, gold, order, rating, reliability, rules, samples, standing
+from curation.views import (
+    adjudication,
+    campaigns,
+    datasets,
+    gold,
+    order,
+    rating,
+    reliability,
+    rules,
+    samples,
+    standing,
+    work,
+)
 
 urlpatterns = [
+    path("my-work/", work.my_work, name="my_work"),
     path("rate/<slug:slug>/", rating.rate, name="rate"),
     path("campaigns/", campaigns.campaigns, name="campaigns"),
     path("campaigns/new/", campaigns.campaign_new, name="campaign_new"),

@@ -23,6 +23,7 @@ class TallyKind(models.TextChoices):
     SEEN = "seen", "A rater's judgments, with the time of the last"
     ENDED = "ended", "A rater's assignments by the action that stands"
     LATE = "late", "A rater's standing judgments that came late"
+    HOUR = "hour", "A rater's standing answers by the hour in which they came, since 1970"
     SAID = "said", "A rater's standing answers by question and value, left and right as shown"
     SECONDS = "seconds", "A rater's standing answers by the seconds they took, rounded"
     AGREED = "agreed", "Answers of others that say the same as a rater's"
