@@ -27,7 +27,7 @@ RULE_OF_SPEED = (
 )
 RULE_OF_RUNS = (
     f"Looked at are raters with {LEAST_JUDGMENTS} answers or more that were given one by one, in the order in which they came. A "
-    "run is named when chance would make one as long less often than once in 1,000 times, for somebody who gives each answer as "
+    "run is named when chance would make one as long less often than once in 1,000 tries, for somebody who gives each answer as "
     "often as this rater does, or, where a rater knows only one answer, as often as the others do. Items of one sort that come "
     "after each other make runs, too."
 )
@@ -68,7 +68,7 @@ def run_flags(said: Mapping[int, Sequence[str]], labels: Mapping[str, str]) -> d
         chance = chance_of_run(length, len(values), _shares(shares)) if shares else 1.0
         if chance < LIKELY:
             found[rater] = (
-                f"“{labels.get(value, value)}” {length} times in a row, of {len(values)} answers; chance makes a run as long "
+                f"“{labels.get(value, value)}” {length} times in a row, of {len(values)} answers; chance makes a run that long "
                 f"{_in_words(chance)}."
             )
     return found
@@ -112,5 +112,5 @@ def _shares(counts: Counter[str]) -> list[float]:
 
 def _in_words(chance: float) -> str:
     if chance < 1e-9:
-        return "less than once in a billion times"
-    return f"once in {float(f'{1 / chance:.2g}'):,.0f} times"
+        return "less than once in a billion tries"
+    return f"once in {float(f'{1 / chance:.2g}'):,.0f} tries"

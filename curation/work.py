@@ -77,8 +77,8 @@ class Desk:
 
     @property
     def waiting(self) -> list[Work]:
-        """Where there is something to do or to know now."""
-        return [work for work in self.campaigns if work.way_on]
+        """Where there is something to do or to know now, the oldest first, as on the first page."""
+        return [work for work in reversed(self.campaigns) if work.way_on]
 
     @property
     def done(self) -> list[Work]:

@@ -59,7 +59,7 @@ class TestRuns:
         assert list(flags) == [2]
         chance = chance_of_run(21, 80, [0.5, 0.5])
         assert "“Pass” 21 times in a row, of 80 answers" in flags[2]
-        assert f"{float(f'{1 / chance:.2g}'):,.0f} times" in flags[2]
+        assert f"{float(f'{1 / chance:.2g}'):,.0f} tries" in flags[2]
 
     def test_who_knows_one_answer_is_measured_by_what_the_others_say(self):
         always = ["pass"] * 40
