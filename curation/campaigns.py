@@ -11,6 +11,7 @@ from django.utils.text import slugify
 
 from accounts.models import User
 from curation import tallies
+from curation.guidelines import first_revision
 from curation.models import (
     Campaign,
     CampaignEvent,
@@ -274,6 +275,7 @@ def _create(
         )
         for position, spec in enumerate(rubric)
     )
+    first_revision(campaign)
     CampaignEvent.objects.create(campaign=campaign, kind="created", by=by)
     return campaign
 

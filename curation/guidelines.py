@@ -1,7 +1,16 @@
-"""Guidelines: what curators write in Markdown, as HTML that is safe to show."""
+"""Guidelines: what curators write in Markdown, as HTML that is safe to show, and its revisions, of which none is lost."""
+
+import re
+from collections.abc import Iterator
+from difflib import SequenceMatcher
+from typing import NamedTuple
 
 import nh3
+from django.db import transaction
 from markdown_it import MarkdownIt
+
+from accounts.models import User
+from curation.models import Campaign, CampaignEvent, CampaignState, GuidelineRevision
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _TAGS = {
@@ -13,3 +22,89 @@ _TAGS = {
 def guidelines_html(markdown: str) -> str:
     """Markdown as HTML without scripts, styles, images or forms; links open outside."""
     return nh3.clean(_MARKDOWN.render(markdown), tags=_TAGS, attributes={"a": {"href"}}, url_schemes={"http", "https"})
+
+
+class GuidelinesRefused(Exception):
+    """The guidelines stay as they are; the message says why, for a person."""
+
+
+class Part(NamedTuple):
+    """A stretch of text that both revisions have ("same"), or only the newer ("added") or the older ("removed")."""
+
+    kind: str
+    text: str
+
+
+def first_revision(campaign: Campaign) -> GuidelineRevision:
+    """Keep the guidelines with which a campaign was set up."""
+    return GuidelineRevision.objects.create(
+        campaign=campaign,
+        number=1,
+        text=campaign.guidelines,
+        change="As the campaign was set up.",
+        by=campaign.created_by,
+        at=campaign.created_at,
+    )
+
+
+def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: int, by: User) -> GuidelineRevision:
+    """Add a revision, which is what raters who open their screen see from now on. Raises GuidelinesRefused.
+
+    `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
+    undone unseen.
+    """
+    text = "\n".join(text.splitlines()).strip()
+    change = " ".join(change.split())
+    if not change:
+        raise GuidelinesRefused("Say in a sentence what you changed.")
+    with transaction.atomic():
+        locked = Campaign.objects.select_for_update(no_key=True).get(pk=campaign.pk)
+        newest = locked.revisions.first() or first_revision(locked)
+        if locked.state == CampaignState.CLOSED:
+            raise GuidelinesRefused("This campaign is closed. Open it again to change its guidelines.")
+        if newest.number != based_on:
+            raise GuidelinesRefused(
+                f"{newest.by} saved revision {newest.number} meanwhile. Your text is kept here: look below at what that "
+                "changed, put it into yours, and save again."
+            )
+        if text == "\n".join(newest.text.splitlines()).strip():
+            raise GuidelinesRefused("The guidelines read as they did before, so there is nothing to save.")
+        revision = GuidelineRevision.objects.create(
+            campaign=locked, number=newest.number + 1, text=text, change=change, by=by
+        )
+        Campaign.objects.filter(pk=campaign.pk).update(guidelines=text)
+        CampaignEvent.objects.create(campaign=locked, kind="guidelines", by=by, detail={"revision": revision.number})
+    campaign.guidelines = text
+    return revision
+
+
+def changes(old: str, new: str) -> list[Part]:
+    """What became of the old text: line by line, and word by word within lines that were rewritten."""
+    before, after = _lines(old), _lines(new)
+    parts: list[Part] = []
+    for kind, start, end, begin, stop in SequenceMatcher(None, before, after).get_opcodes():
+        was, became = "".join(before[start:end]), "".join(after[begin:stop])
+        if kind == "replace":
+            parts += _compare(re.findall(r"\s+|\S+", was), re.findall(r"\s+|\S+", became))
+        else:
+            parts += _told(kind, was, became)
+    return parts
+
+
+def _lines(text: str) -> list[str]:
+    return [f"{line}\n" for line in text.splitlines()]
+
+
+def _compare(before: list[str], after: list[str]) -> Iterator[Part]:
+    for kind, start, end, begin, stop in SequenceMatcher(None, before, after).get_opcodes():
+        yield from _told(kind, "".join(before[start:end]), "".join(after[begin:stop]))
+
+
+def _told(kind: str, was: str, became: str) -> Iterator[Part]:
+    if kind == "equal":
+        yield Part("same", was)
+        return
+    if was:
+        yield Part("removed", was)
+    if became:
+        yield Part("added", became)

@@ -5,6 +5,7 @@ from curation.views import (
     campaigns,
     datasets,
     gold,
+    guidelines,
     order,
     rating,
     reliability,
@@ -25,6 +26,7 @@ urlpatterns = [
     path("campaigns/<slug:slug>/pause/", campaigns.campaign_pause, name="campaign_pause"),
     path("campaigns/<slug:slug>/close/", campaigns.campaign_close, name="campaign_close"),
     path("campaigns/<slug:slug>/raters/", campaigns.campaign_raters, name="campaign_raters"),
+    path("campaigns/<slug:slug>/guidelines/", guidelines.campaign_guidelines, name="campaign_guidelines"),
     path("campaigns/<slug:slug>/reliability/", reliability.reliability, name="campaign_reliability"),
     path("campaigns/<slug:slug>/adjudicate/", adjudication.campaign_adjudicate, name="campaign_adjudicate"),
     path(

@@ -260,6 +260,27 @@ class Question(models.Model):
         return bool(accepts) and value not in accepts
 
 
+class GuidelineRevision(models.Model):
+    """The guidelines as they once read. The newest says what `Campaign.guidelines` says; rows are only added."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="revisions")
+    number = models.PositiveIntegerField(help_text="From 1 on, in each campaign.")
+    text = models.TextField(blank=True)
+    change = models.CharField(max_length=200, help_text="What it changed, in a sentence.")
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["campaign", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "number"], name="guideline_revision_once"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="guideline_revision_from_one"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Revision {self.number}"
+
+
 class GuidelineExample(models.Model):
     """A sticker that shows what to accept or to refuse."""
 

@@ -188,6 +188,8 @@ def _event_words(event: CampaignEvent) -> str:
         return f"Rate of items that are asked again set to {event.detail['percent']}%"
     if event.kind == "order":
         return f"Order changed from {event.detail['from']} to {event.detail['to']}"
+    if event.kind == "guidelines":
+        return f"Guidelines changed to revision {event.detail['revision']}"
     if event.kind == "recounted":
         return "Verdicts counted anew"
     return str(event.kind).capitalize()
