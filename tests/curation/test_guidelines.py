@@ -1,3 +1,5 @@
+from importlib import import_module
+
 import pytest
 from django.db import connection, transaction
 from django.db.utils import IntegrityError
@@ -7,7 +9,7 @@ from django.urls import reverse
 from accounts.models import Role
 from curation.campaigns import close_campaign
 from curation.guidelines import GuidelinesRefused, changes, revise_guidelines
-from curation.models import GuidelineRevision
+from curation.models import Campaign, GuidelineRevision
 from tests.accounts.factories import make_person
 from tests.curation.factories import make_campaign, make_curator, make_rater
 
@@ -152,3 +154,14 @@ def test_the_database_keeps_numbers_unique_and_from_one():
     for number, name in ((1, "guideline_revision_once"), (0, "guideline_revision_from_one")):
         with pytest.raises(IntegrityError, match=name), transaction.atomic():
             GuidelineRevision.objects.create(number=number, **row)
+
+
+def test_what_campaigns_had_before_there_were_revisions_is_their_first():
+    curator = make_curator()
+    campaign = Campaign.objects.create(slug="old", name="Old", kind="alignment", guidelines=OLD, created_by=curator)
+    assert rows(campaign) == []
+    with connection.cursor() as cursor:
+        cursor.execute(import_module("curation.migrations.0025_guideline_revisions").FILL)
+    assert rows(campaign) == [(1, OLD, "As the campaign was set up.", curator.pk)]
+    campaign.refresh_from_db()
+    assert campaign.revisions.get().at == campaign.created_at
