@@ -161,7 +161,7 @@ def test_what_campaigns_had_before_there_were_revisions_is_their_first():
     campaign = Campaign.objects.create(slug="old", name="Old", kind="alignment", guidelines=OLD, created_by=curator)
     assert rows(campaign) == []
     with connection.cursor() as cursor:
-        cursor.execute(import_module("curation.migrations.0025_guideline_revisions").FILL)
+        cursor.execute(import_module("curation.migrations.0018_guideline_revisions").FILL)
     assert rows(campaign) == [(1, OLD, "As the campaign was set up.", curator.pk)]
     campaign.refresh_from_db()
     assert campaign.revisions.get().at == campaign.created_at
