@@ -1,7 +1,7 @@
-"""Versions of two: the U-Net and text encoder of one, the VAE of another, where both VAEs have the same encoder.
+"""Versions of two: what draws latents of one, the VAE of another, where both VAEs have the same encoder.
 
-A decoder knows nothing of the U-Net: it turns the encoder's latents into pixels, whoever made them. So a transparency
-decoder that was trained once serves every U-Net that was trained on the same latents.
+A decoder knows nothing of the U-Net or transformer: it turns the encoder's latents into pixels, whoever made them. So a transparency
+decoder that was trained once serves every denoiser that was trained on the same latents.
 """
 
 import shutil
@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils.text import capfirst
 
 from accounts.models import User
 from generation.engine.encoders import hash_encoder
@@ -36,14 +37,17 @@ class CombinationRefused(ValueError):
 
 def decoders_for(version: ModelVersion) -> "QuerySet[ModelVersion]":
     """Versions that draw transparency at this one's size with a VAE that is not its own; which of them share its encoder
-    is seen when one is asked for."""
+    is seen when one is asked for, but for those whose latents have another shape."""
     others = ModelVersion.objects.filter(has_alpha=True, image_size=version.image_size).exclude(pk=version.pk)
-    own = _part(version, VAE)
-    return others.filter(pk__in=[each.pk for each in others if _part(each, VAE) != own]).order_by("-number")
+    own, latents = _part(version, VAE), _latents(version)
+    found = [
+        each.pk for each in others if _part(each, VAE) != own and (latents is None or _latents(each) in (latents, None))
+    ]
+    return others.filter(pk__in=found).order_by("-number")
 
 
 def request_combination(version: ModelVersion, decoder_of: ModelVersion, *, by: User) -> Job:
-    """Queue the job that makes a version of `version`'s U-Net and `decoder_of`'s decoder.
+    """Queue the job that makes a version that draws `version`'s latents and decodes them as `decoder_of` does.
 
     Raises CombinationRefused for what can be seen at once; where the files lie on another machine, its worker compares
     the encoders.
@@ -98,7 +102,7 @@ def combine(context: JobContext) -> dict[str, Any]:
             context,
             scratch / "model",
             name=f"{version.name} with the decoder of v{decoder_of.number}"[:120],
-            note=f"U-Net and text encoder of v{version.number}, decoder of v{decoder_of.number}",
+            note=f"{capfirst(version.family.latent_drawers)} of v{version.number}, decoder of v{decoder_of.number}",
             origin=ModelOrigin.COMBINED,
             parent=version,
             decoder_of=decoder_of,
@@ -112,7 +116,7 @@ def combine(context: JobContext) -> dict[str, Any]:
 
 
 def _assemble(folder: Path, version: ModelVersion, decoder_of: ModelVersion) -> None:
-    """A model folder of both, byte for byte; low-rank updates are left out, since they made the U-Net and are in it."""
+    """A model folder of both, byte for byte; low-rank updates are left out, since they made the denoiser and are in it."""
     low_rank = f"{Path(LOW_RANK_FILE).parent}/"
     files = [(version, name) for name in version.manifest if not name.startswith((VAE, low_rank))]
     files += [(decoder_of, name) for name in decoder_of.manifest if name.startswith(VAE)]
@@ -120,6 +124,14 @@ def _assemble(folder: Path, version: ModelVersion, decoder_of: ModelVersion) -> 
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(owner.folder / name, target)
+
+
+def _latents(version: ModelVersion) -> tuple[int, int] | None:
+    """Channels and side of its latents; None where the row does not say."""
+    config = version.config
+    if "latent_channels" not in config or "latent_size" not in config:
+        return None
+    return int(config["latent_channels"]), int(config["latent_size"])
 
 
 def _part(version: ModelVersion, prefix: str) -> dict[str, Any]:

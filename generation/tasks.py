@@ -22,5 +22,5 @@ def import_model(context: JobContext) -> dict[str, Any]:
 
 @handler(combinations.KIND, queue=Queue.GENERATE, max_attempts=3)
 def combine_models(context: JobContext) -> dict[str, Any]:
-    """Make a version of one version's U-Net and another's decoder."""
+    """Make a version of one version with another's decoder."""
     return combinations.combine(context)

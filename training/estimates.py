@@ -192,7 +192,7 @@ def _trained_shapes(
     if decodes:
         return [each.shape for name, each in tensors.items() if name.startswith(("decoder.", "post_quant_conv."))]
     if values["method"] == "full":
-        return [each.shape for each in tensors.values()]
+        return [each.shape for name, each in tensors.items() if name not in parent.family.fixed]
     rank = int(values.get("lora_rank", HELD["lora_rank"]))
     targets = tuple(f".{target}.weight" for target in LORA_TARGETS[parent.family.network])
     shapes: list[tuple[int, ...]] = []

@@ -4,6 +4,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from django.utils.text import capfirst
+
 from curation.models import CampaignState
 from generation.archives import Tray, put, put_file
 from generation.engine.folders import LOW_RANK_FILE, hash_file
@@ -101,18 +103,19 @@ def card(version: ModelVersion) -> str:
 
 def _decoder_notes(version: ModelVersion) -> list[str]:
     """What a version is that borrowed its decoder, or of which the decoder alone was trained."""
+    drawers = capfirst(version.family.latent_drawers)
     if version.decoder_of is not None:
         return [
             "",
-            f"U-Net and text encoder are those of {version.parent}, the VAE with its decoder is that of {version.decoder_of}; "
+            f"{drawers} are those of {version.parent}, the VAE with its decoder is that of {version.decoder_of}; "
             "both were made for the same encoder, which was compared by its hash.",
         ]
     if not TrainingRun.objects.filter(result=version, spec__contains={"objective": "alpha"}).exists():
         return []
     return [
         "",
-        f"Its decoder was taught transparency. U-Net, text encoder and the VAE's encoder are those of {version.parent}, bit "
-        "for bit: any U-Net that was trained on this encoder's latents can use the decoder unchanged.",
+        f"Its decoder was taught transparency. {drawers} and the VAE's encoder are those of {version.parent}, bit for bit: "
+        "any model that was trained on this encoder's latents can use the decoder unchanged.",
     ]
 
 

@@ -27,6 +27,7 @@ from training.engine.bands import (
     split_at,
     table_problems,
 )
+from training.engine.flows import FLOW_DEFAULTS
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.models import Preset, Recipe, RecipeSource
 from training.transparency import count_alpha
@@ -57,7 +58,9 @@ DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
 OBJECTIVES = {Preset.PREFERENCE: "dpo", Preset.TRANSPARENCY: "alpha"}
 # Settings of one objective alone, and those that say nothing to a decoder.
 ONLY_OF = {"dpo_beta": "dpo", "colour_weight": "alpha", "alpha_weight": "alpha", "backgrounds": "alpha"}
-NOT_OF_A_DECODER = ("caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset")
+NOT_OF_A_DECODER = (
+    "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", *FLOW_DEFAULTS,
+)  # fmt: skip
 NOT_OF_A_RECIPE = {"schema", "parent", "parent_hash", "sources", "cache_dir", "sample_prompts", "device", "num_threads"}
 
 

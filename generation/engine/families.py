@@ -36,12 +36,18 @@ class Part:
 
 @dataclass(frozen=True)
 class Family:
-    """A pipeline class. `denoiser` is the part that is trained; the parts in `optional` may be missing, together."""
+    """A pipeline class. `denoiser` is the part that is trained; the parts in `optional` may be missing, together.
+
+    `fixed` are tensors in the denoiser's file that are no weights, and stay as they are. `latent_drawers` says for a
+    person what draws latents, whoever decodes them.
+    """
 
     pipeline: str
     denoiser: str
     parts: Mapping[str, Part]
+    latent_drawers: str
     optional: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
 
     @property
     def network(self) -> str:
@@ -69,6 +75,7 @@ STABLE_DIFFUSION = Family(
         "tokenizer": Part("transformers", CLIP_TOKENIZERS),
         "scheduler": Part("diffusers", DIFFUSION_SCHEDULERS),
     },
+    latent_drawers="U-Net and text encoder",
 )
 # Esser et al. 2024 (arXiv 2403.03206): the third text encoder, T5, is by far the largest part and may be left out.
 STABLE_DIFFUSION_3 = Family(
@@ -85,6 +92,8 @@ STABLE_DIFFUSION_3 = Family(
         "tokenizer_3": Part("transformers", frozenset({"T5Tokenizer", "T5TokenizerFast"})),
         "scheduler": Part("diffusers", frozenset({FLOW_SCHEDULER})),
     },
+    latent_drawers="transformer and text encoders",
     optional=frozenset({"text_encoder_3", "tokenizer_3"}),
+    fixed=frozenset({"pos_embed.pos_embed"}),
 )
 FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_3)}

@@ -139,7 +139,7 @@ def model_promote(request: HttpRequest, number: int) -> HttpResponse:
 @policy(write=[Role.OPERATOR])
 @require_POST
 def model_decoder(request: HttpRequest, number: int) -> HttpResponse:
-    """Make a version of this one's U-Net and another's decoder, where both share their encoder."""
+    """Make a version of this one with another's decoder, where both share their encoder."""
     shown = get_object_or_404(ModelVersion.objects.visible_to(member(request)), number=number)
     form = DecoderForm(request.POST, version=shown)
     if not form.is_valid():

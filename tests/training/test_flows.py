@@ -5,19 +5,30 @@ import shutil
 from pathlib import Path
 
 import pytest
+from diffusers import AutoencoderKL
 from django.urls import reverse
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from accounts.models import Role
+from generation import combinations
 from generation.batches import BatchRefused, request_batch
 from generation.images import open_image
 from generation.model_versions import enqueue_import
-from generation.models import ModelVersion
+from generation.models import ModelOrigin, ModelVersion
 from jobs.models import JobState
 from jobs.testing import run_due_jobs
 from tests.generation.factories import make_model, make_prompt_set
 from tests.tiny_sd3 import build_tiny_sd3
-from tests.training.factories import make_dataset_version, make_pair_version, make_person, make_recipe
+from tests.training.factories import (
+    make_dataset_version,
+    make_pair_version,
+    make_person,
+    make_real_parent,
+    make_recipe,
+)
 from training import estimates, model_cards, runs
+from training.engine.flows import FLOW_DEFAULTS
 from training.models import Preset, Recipe
 from training.recipes import RecipeRefused, create_recipe, describe, rows_of, schedule_of, work_out
 from training.tables import view_tables
@@ -170,27 +181,67 @@ class TestRecipes:
             )
         assert refused.value.field == "preset"
 
-    def test_transparency_is_refused_on_a_flow(self):
-        with pytest.raises(RecipeRefused) as refused:
-            create_recipe(
-                name="Decoder",
-                preset=Preset.TRANSPARENCY,
-                by=make_person(Role.CURATOR),
-                schedule=schedule_of(make_flow()),
-                stickers=[make_dataset_version()],
-            )
-        assert (refused.value.field, refused.value.sentence[:12]) == ("preset", "Transparency")
+    def test_transparency_says_nothing_of_noise_and_goes_with_both_kinds_of_parents(self):
+        recipe = create_recipe(
+            name="Decoder",
+            preset=Preset.TRANSPARENCY,
+            by=make_person(Role.CURATOR),
+            schedule=schedule_of(make_flow()),
+            stickers=[make_dataset_version()],
+            hyperparameters={"logit_mean": 0.5, "flow_weighting": "cosmap"},
+        )
+        assert set(recipe.hyperparameters).isdisjoint(FLOW_DEFAULTS)
+        for parent in (make_flow(), make_model(config=SD_CONFIG)):
+            run = runs.start_run(recipe, parent=parent, by=make_person(Role.OPERATOR))
+            assert run.spec["objective"] == "alpha"
 
     def test_adafactor_goes_with_a_flow(self):
         parent = make_flow()
         recipe = make_recipe(parent, t_prime=893, hyperparameters={"optimizer": "adafactor"})
-        assert recipe.hyperparameters["optimizer"] == "adafactor"
+        run = runs.start_run(recipe, parent=parent, by=make_person(Role.OPERATOR))
+        assert run.spec["optimizer"] == "adafactor"
 
     def test_a_flows_settings_are_refused_on_another_parent(self):
         recipe = make_recipe(make_flow(), t_prime=893, hyperparameters={"logit_mean": 0.5})
         with pytest.raises(RecipeRefused) as refused:
             runs.start_run(recipe, parent=make_model(config=SD_CONFIG), by=make_person(Role.OPERATOR))
         assert "Logit mean is of flow-matching models" in refused.value.sentence
+
+
+@pytest.mark.django_db
+class TestMemory:
+    """What a run on a flow is said to hold is what the trainer makes of it."""
+
+    @pytest.fixture
+    def parent(self, sd3_folder):
+        return make_real_parent(sd3_folder)
+
+    @pytest.mark.parametrize("method", ["full", "lora", "dora"])
+    @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+    def test_gradients_and_moments_of_the_transformer(self, parent, method, optimizer):
+        from generation.engine.pipeline import load_pipeline
+        from training.engine.learner import make_learner
+        from training.engine.recipe import RunSettings
+
+        values = {"method": method, "lora_rank": 3, "optimizer": optimizer}
+        found = estimates.estimate(make_recipe(parent, t_prime=893, hyperparameters=values), parent).memory
+        learner = make_learner(
+            load_pipeline(parent.folder, "cpu", "float32").denoiser, RunSettings("-", "-", (), "-", **values)
+        )
+        for each in learner.parameters.values():
+            each.grad = each.detach().clone()
+        learner.optimizer.step()
+        state = [value for each in learner.optimizer.state.values() for key, value in each.items() if key != "step"]
+        assert found.gradients == 4 * sum(each.numel() for each in learner.parameters.values())
+        assert found.moments == 4 * sum(each.numel() for each in state)
+
+    def test_gradients_of_the_decoder(self, parent):
+        from generation.engine.pipeline import load_pipeline
+
+        recipe = make_recipe(parent, preset=Preset.TRANSPARENCY, stickers=[make_dataset_version()])
+        found = estimates.estimate(recipe, parent).memory
+        decoder = load_pipeline(parent.folder, "cpu", "float32").pipe.vae.decoder
+        assert found.gradients == 4 * sum(each.numel() for each in decoder.parameters())
 
 
 SD_CONFIG = {"scheduler_config": {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}}
@@ -235,3 +286,75 @@ def test_the_form_begins_and_warns_by_the_parents_kind(client):
     assert "CosMap" in shown
     drawn = client.get(reverse("batch_new")).content.decode()
     assert '<option value="default" selected>' in drawn
+
+
+@pytest.mark.django_db
+def test_the_form_says_at_once_what_a_flow_cannot_learn_and_forgets_what_it_hides(client):
+    from generation.model_versions import promote
+
+    curator = make_person(Role.CURATOR)
+    version = make_flow()
+    promote(version, by=curator)
+    stickers, pairs = make_dataset_version(), make_pair_version()
+    client.force_login(curator)
+    fields = {
+        "name": "On a flow", "preset": "preference", "pairs": pairs.pk, "stickers": [stickers.pk],
+        "schedule": version.pk, "steps": 10, "batch_size": 4, "learning_rate": 1e-4, "method": "full", "seed": 0,
+        "caption_dropout": 0.1, "lr_schedule": "constant", "mixture": "natural", "optimizer": "adafactor",
+        "timestep_sampling": "uniform", "logit_mean": "0.4", "flow_weighting": "cosmap",
+    }  # fmt: skip
+    said = "Preferences are learned by models that remove noise; this one is a flow-matching model."
+    assert said in client.get(reverse("recipe_preview"), fields).content.decode()
+    refused = client.post(reverse("recipe_new"), fields)
+    assert (refused.status_code, refused.context["form"].errors) == (422, {"preset": [said]})
+    # A decoder's form hides the schedule and all that is of noise, so that neither may stand in its way.
+    fields["preset"] = "transparency"
+    assert "learns at no noise level" in client.get(reverse("recipe_preview"), fields).content.decode()
+    assert client.post(reverse("recipe_new"), fields).status_code == 302
+    kept = Recipe.objects.get().hyperparameters
+    assert (kept["objective"], kept["optimizer"]) == ("alpha", "adafactor")
+    assert set(kept).isdisjoint(FLOW_DEFAULTS)
+
+
+@pytest.mark.model
+@pytest.mark.django_db(transaction=True)
+def test_a_finetuned_flow_borrows_a_decoder_and_draws_transparency(client, sd3_folder, tiny_folder, tmp_path):
+    parent = make_real_parent(sd3_folder, has_alpha=False)
+    rgba = make_real_parent(with_alpha(sd3_folder, tmp_path / "rgba"), parent=parent)
+    finetuned = make_real_parent(change_transformer(sd3_folder, tmp_path / "finetuned"), parent=parent, has_alpha=False)
+    # Draws transparency at the same size, from latents of another shape.
+    make_real_parent(tiny_folder)
+    client.force_login(make_person(Role.OPERATOR))
+    assert list(combinations.decoders_for(finetuned)) == [rgba]
+    assert "the transformer and text encoders of v" in client.get(finetuned.get_absolute_url()).content.decode()
+    client.post(reverse("model_decoder", args=[finetuned.number]), {"decoder_of": rgba.pk})
+    (job,) = run_due_jobs()
+    assert (job.state, job.error) == (JobState.SUCCEEDED, "")
+    made = ModelVersion.objects.get(origin=ModelOrigin.COMBINED)
+    assert (made.is_flow, made.has_alpha, made.family) == (True, True, finetuned.family)
+    assert made.note == f"Transformer and text encoders of v{finetuned.number}, decoder of v{rgba.number}"
+    with open_image(made.probe_image) as content:
+        assert Image.open(content).mode == "RGBA"
+    card = model_cards.card(made)
+    assert f"Transformer and text encoders are those of {finetuned}" in card
+    assert "from diffusers import StableDiffusion3Pipeline" in card
+    assert "its transformer and text encoders" in client.get(made.get_absolute_url()).content.decode()
+
+
+def with_alpha(folder: Path, out: Path) -> Path:
+    """A copy of a model folder whose decoder has a fourth channel, as a transparency run leaves it."""
+    from training.engine.transparency import grow_alpha
+
+    shutil.copytree(folder, out)
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    grow_alpha(vae)
+    vae.save_pretrained(out / "vae")
+    return out
+
+
+def change_transformer(folder: Path, out: Path) -> Path:
+    """A copy of a model folder whose transformer alone differs, as a finetuning leaves it."""
+    shutil.copytree(folder, out)
+    path = out / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.01 * each for name, each in load_file(path).items()}, path, metadata={"format": "pt"})
+    return out

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from training.engine.bands import FULL_BAND, Band
-from training.engine.flows import SAMPLINGS, WEIGHTINGS
+from training.engine.flows import FLOW_DEFAULTS, SAMPLINGS, WEIGHTINGS
 
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
@@ -86,13 +86,13 @@ class RunSettings:
     sources: tuple[Source, ...]
     cache_dir: str
     schema: int = SCHEMA
-    # full: all weights of the U-Net; lora: low-rank updates of its attention projections, merged into the result;
+    # full: all weights of the denoiser; lora: low-rank updates of its attention projections, merged into the result;
     # dora: the same with a magnitude of its own for every output (Liu et al. 2024, arXiv 2402.09353).
     method: str = "full"
     lora_rank: int = 16
     # denoise: the loss of the noise; dpo: prefer each pair's image to its rejected one, more than the parent does
     # (Diffusion-DPO: Wallace et al. 2023, arXiv 2311.12908); alpha: teach the VAE's decoder transparency, and leave the
-    # U-Net and the encoder alone.
+    # denoiser and the encoder alone.
     objective: str = "denoise"
     # How strongly dpo holds on to the parent: the more, the less the result may differ from it.
     dpo_beta: float = 2000.0
@@ -243,8 +243,9 @@ def _check_decoder(settings: RunSettings) -> None:
     """Refuse what says something of noise, or of attention: a decoder has neither."""
     if settings.is_low_rank:
         raise RunRefused("The transparency decoder is trained with all its weights.", field="method")
-    for name in ("min_snr_gamma", "noise_offset"):
-        if getattr(settings, name):
+    without = {"min_snr_gamma": None, "noise_offset": 0.0, **FLOW_DEFAULTS}
+    for name, nothing in without.items():
+        if getattr(settings, name) != nothing:
             raise RunRefused(f"{_label(name)} is of the loss of the noise; a decoder has none.", field=name)
     if any(source.band != FULL_BAND for source in settings.sources):
         raise RunRefused("A decoder learns at no noise level: its sources have no bands.", field="sources")

@@ -1,6 +1,6 @@
 """The transparency decoder (arXiv 2311.10794): a VAE's decoder that also says how much of each pixel is there.
 
-The encoder stays as it is, so latents keep their meaning and any U-Net that was trained on them goes on unchanged. The
+The encoder stays as it is, so latents keep their meaning and any denoiser that was trained on them goes on unchanged. The
 decoder gets a fourth output channel whose convolution begins as the mean of those of R, G and B, and all of its layers
 are trained.
 """

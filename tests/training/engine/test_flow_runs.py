@@ -11,10 +11,12 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from safetensors.torch import load_file
 
-from generation.engine.folders import hash_file, hash_folder
+from generation.engine.encoders import hash_encoder
+from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import Killed, kill_at, lines
+from tests.training.engine.test_transparency import write_discs
 from training.engine import trainer
 from training.engine.bands import split_at
 from training.engine.cache import encode_text_sd3
@@ -219,3 +221,62 @@ def test_settings_of_flows_leave_older_checkpoints_valid(make_run: MakeRun) -> N
     settings = load_run(make_run() / "run.json")
     older = {key for key in settings.as_json() if key in trainer.LATER_SETTINGS}
     assert {"timestep_sampling", "logit_mean", "logit_std", "flow_weighting"} <= older
+
+
+def test_adafactor_trains_a_flow_and_resumes_to_the_same_bits(make_flow_run: MakeRun) -> None:
+    changes = {"optimizer": "adafactor", "learning_rate": 0.01, "sample_prompts": []}
+    whole, torn = (make_flow_run(name, **changes) for name in ("whole", "torn"))
+    run_training(whole)
+    first, *_, last = (line["loss"] for line in lines(whole / "events.jsonl") if line["kind"] == "validation")
+    assert last < first
+    with pytest.raises(Killed):
+        run_training(torn, kill_at(torn, 3))
+    run_training(torn)
+    assert hash_file(torn / WEIGHTS) == hash_file(whole / WEIGHTS)
+
+
+@pytest.fixture
+def make_decoder_run(make_run: MakeRun, flow_parent: Path, tmp_path: Path) -> MakeRun:
+    """The run of a flow's decoder, which is taught transparency by discs."""
+    data = tmp_path / "discs"
+    data.mkdir()
+    source = {"name": "discs", "manifest": write_discs(data, "disc", 20), "band": {}, "weight": 1.0}
+    parent_hash, _ = hash_folder(flow_parent)
+
+    def make(name: str = "run", **changes: Any) -> Path:
+        values = {"objective": "alpha", "parent": str(flow_parent), "parent_hash": parent_hash, "sources": [source]}
+        return make_run(name, **{**values, "holdout": 0.2, **changes})
+
+    return make
+
+
+def test_decoder_of_a_flow_learns_transparency_and_nothing_else_changes(
+    make_decoder_run: MakeRun, flow_parent: Path
+) -> None:
+    folder = make_decoder_run(
+        steps=100, batch_size=8, learning_rate=5e-3, validate_every=100, sample_every=100, checkpoint_every=100
+    )
+    run_training(folder)
+    before, after = hash_folder(flow_parent)[1], hash_folder(folder / "result")[1]
+    assert {name for name in before | after if before.get(name) != after.get(name)} == {
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    }
+    assert (inspect_folder(flow_parent).has_alpha, inspect_folder(folder / "result").has_alpha) == (False, True)
+    assert hash_encoder(flow_parent) == hash_encoder(folder / "result")
+    first, last = (line for line in lines(folder / "events.jsonl") if line["kind"] == "validation")
+    assert last["loss"] < 0.7 * first["loss"]
+    assert last["alpha_iou"] > first["alpha_iou"] + 0.2
+    pipe = StableDiffusion3Pipeline.from_pretrained(folder / "result", local_files_only=True, **ABSENT)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe("a cat", num_inference_steps=2, width=32, height=32).images[0].mode == "RGBA"
+
+
+def test_killed_decoder_run_of_a_flow_resumes_to_the_same_bits(make_decoder_run: MakeRun) -> None:
+    whole, torn = (make_decoder_run(name, sample_prompts=[]) for name in ("whole", "torn"))
+    run_training(whole)
+    with pytest.raises(Killed):
+        run_training(torn, kill_at(torn, 3))
+    run_training(torn)
+    vae = Path("result/vae/diffusion_pytorch_model.safetensors")
+    assert hash_file(torn / vae) == hash_file(whole / vae)

@@ -245,6 +245,8 @@ def test_opaque_images_are_counted_and_refused(make_alpha_run: MakeRun, tmp_path
         ({"method": "lora"}, "method"),
         ({"min_snr_gamma": 5.0}, "min_snr_gamma"),
         ({"noise_offset": 0.1}, "noise_offset"),
+        ({"logit_mean": 0.5}, "logit_mean"),
+        ({"timestep_sampling": "uniform"}, "timestep_sampling"),
         ({"backgrounds": 17}, "backgrounds"),
         ({"alpha_weight": 0.0}, "alpha_weight"),
     ],

@@ -1,0 +1,46 @@
+"""What the form of a recipe shows for each kind of recipe and parent, in a real browser."""
+
+import pytest
+from playwright.sync_api import Page
+
+from accounts.models import Role
+from tests.accounts.factories import make_person
+from tests.training.factories import make_dataset_version, make_pair_version, make_parent
+from tests.training.test_flows import make_flow
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+FLOWS = {"timestep_sampling", "logit_mean", "logit_std", "flow_weighting"}
+NOISE = {"min_snr_gamma", "noise_offset"}
+DECODER = {"colour_weight", "alpha_weight", "backgrounds"}
+DENOISER = {"schedule", "method", "caption_dropout"}
+ALL = {"optimizer", "ema_decay", "gradient_checkpointing", "seed"}
+
+
+def shown(page: Page) -> set[str]:
+    names = FLOWS | NOISE | DECODER | DENOISER | ALL | {"dpo_beta"}
+    return {name for name in names if page.locator(f"[name={name}]").first.is_visible()}
+
+
+def test_only_what_the_kind_and_the_parent_have_a_use_for_is_shown(sign_in):
+    diffusion, flow = make_parent(), make_flow()
+    make_dataset_version()
+    make_pair_version()
+    page = sign_in(make_person(Role.CURATOR)).new_page()
+    page.goto("/recipes/new/")
+    page.locator("summary", has_text="More settings").click()
+
+    page.select_option("[name=schedule]", str(diffusion.pk))
+    assert shown(page) == DENOISER | NOISE | ALL
+    page.check("[name=preset][value=preference]")
+    assert shown(page) == DENOISER | {"noise_offset", "dpo_beta"} | ALL
+    page.check("[name=preset][value=style_tailoring]")
+
+    page.select_option("[name=schedule]", str(flow.pk))
+    assert shown(page) == DENOISER | FLOWS | ALL
+    page.select_option("[name=timestep_sampling]", "uniform")
+    assert shown(page) == DENOISER | {"timestep_sampling", "flow_weighting"} | ALL
+    page.check("[name=preset][value=transparency]")
+    assert shown(page) == DECODER | ALL
+    page.check("[name=preset][value=preference]")
+    page.get_by_text("Preferences are learned by models that remove noise").wait_for()
