@@ -58,8 +58,10 @@ def _fit(posteriors: Numbers, item: Indices, rater: Indices, answer: Indices, pe
     """The M step: shares and tables that make the judgments likeliest, given how likely each truth is."""
     kinds = posteriors.shape[1]
     said = np.full((people, kinds, kinds), PRIOR_ANSWERS / kinds)
-    # [R, said, truth]: one addition a judgment, of a whole row of truths.
-    np.add.at(said.transpose(0, 2, 1), (rater, answer), posteriors[item])
+    cells = rater * kinds + answer
+    for truth in range(kinds):
+        counts = np.bincount(cells, weights=posteriors[item, truth], minlength=people * kinds)
+        said[:, truth] += counts.reshape(people, kinds)
     return _normalised(posteriors.sum(axis=0)), _normalised(said)
 
 
@@ -69,7 +71,9 @@ def _posteriors(
     """The E step, in logarithms: an item with many judgments multiplies many small numbers."""
     with np.errstate(divide="ignore"):
         logs = np.tile(np.log(shares), (count, 1))
-    np.add.at(logs, item, np.log(tables[rater, :, answer]))
+    likely = np.log(tables)
+    for truth in range(shares.size):
+        logs[:, truth] += np.bincount(item, weights=likely[rater, truth, answer], minlength=count)
     return _normalised(np.exp(logs - logs.max(axis=1, keepdims=True)))
 
 
