@@ -14,6 +14,7 @@ from accounts.api import callers
 from accounts.models import Scope, User
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
 from curation.details import prompt_words
+from curation.guidelines import newest_revision
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
@@ -94,6 +95,9 @@ class ItemOut(Schema):
 class LeaseOut(Schema):
     questions: list[QuestionOut]
     items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
+    guideline_revision: int | None = Field(
+        description="The number of the guidelines' newest revision: what the caller's rater should have to read."
+    )
 
 
 class JudgmentsIn(BaseModel):
@@ -102,8 +106,9 @@ class JudgmentsIn(BaseModel):
             "An answer is the value of a choice; where a question is multiple, several are joined by + in their order, such as 1+3: the "
             "places of the pictures picked, from 1. At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
             "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}, "
-            "page, place, page_size}. Details may be left out. The last three say that it was shown on a page with others: a UUID that they "
-            "share, where on it, from 0, and how many there were. Each row is judged on its own: a malformed one is rejected with its reason."
+            "page, place, page_size, guideline_revision}. Details may be left out. Page, place and page_size say that it was shown on a page "
+            "with others: a UUID that they share, where on it, from 0, and how many there were. guideline_revision is the number of the "
+            "revision that the rater had to read; without it, it is the one that was the newest when the item was leased. Each row is judged on its own: a malformed one is rejected with its reason."
         )
     )
 
@@ -168,6 +173,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
     return {
         "questions": question_specs(campaign),
         "items": [_item(assignment, user, campaign.lease_seconds) for assignment in assignments],
+        "guideline_revision": newest.number if (newest := newest_revision(campaign)) else None,
     }
 
 

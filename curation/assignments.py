@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.functions import Greatest, Now
 from django.utils.crypto import salted_hmac
 
@@ -23,6 +23,7 @@ from curation.models import (
     CampaignKind,
     CampaignRater,
     CampaignState,
+    GuidelineRevision,
     Item,
     ItemOrder,
     ItemSample,
@@ -140,9 +141,10 @@ def _taken(campaign: Campaign, rater: User) -> int:
 
 
 def _as_it_is(campaign: Campaign) -> Any:
-    """The campaign as the database has it now, with `has_gold`."""
+    """The campaign as the database has it now, with `has_gold`, and the newest revision's id as `newest_revision`."""
     gold = Item.objects.filter(campaign=OuterRef("pk"), is_gold=True)
-    return Campaign.objects.annotate(has_gold=Exists(gold)).get(pk=campaign.pk)
+    revisions = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number").values("pk")
+    return Campaign.objects.annotate(has_gold=Exists(gold), newest_revision=Subquery(revisions[:1])).get(pk=campaign.pk)
 
 
 def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int) -> int:
@@ -249,7 +251,7 @@ def _first_by_key(free: QuerySet[Item], in_turn: QuerySet[Item], wanted: int) ->
     return free.filter(pk__in=list(in_turn.values_list("pk", flat=True)[:wanted])).order_by("pk")
 
 
-def _assign(campaign: Campaign, rater: User, items: list[Item]) -> list[int]:
+def _assign(campaign: Any, rater: User, items: list[Item]) -> list[int]:
     if not items:
         return []
     pks = [item.pk for item in items]
@@ -257,11 +259,22 @@ def _assign(campaign: Campaign, rater: User, items: list[Item]) -> list[int]:
     mine = Assignment.objects.filter(item__in=pks, rater=rater)
     again = set(mine.values_list("item_id", flat=True))
     if again:
-        mine.update(state=AssignmentState.LEASED, leased_at=Now(), expires_at=_expiry(campaign))
+        mine.update(
+            state=AssignmentState.LEASED,
+            leased_at=Now(),
+            expires_at=_expiry(campaign),
+            guideline_revision=campaign.newest_revision,
+        )
     fresh = [item for item in items if item.pk not in again]
     orders = _orders(campaign, rater, fresh)
     Assignment.objects.bulk_create(
-        Assignment(item=item, rater=rater, order=order, expires_at=_expiry(campaign))
+        Assignment(
+            item=item,
+            rater=rater,
+            order=order,
+            expires_at=_expiry(campaign),
+            guideline_revision_id=campaign.newest_revision,
+        )
         for item, order in zip(fresh, orders, strict=True)
     )
     if campaign.item_order == ItemOrder.LEAST:

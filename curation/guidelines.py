@@ -47,6 +47,11 @@ def first_revision(campaign: Campaign) -> GuidelineRevision:
     )
 
 
+def newest_revision(campaign: Campaign) -> GuidelineRevision | None:
+    """What the guidelines say now."""
+    return campaign.revisions.first()
+
+
 def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: int, by: User) -> GuidelineRevision:
     """Add a revision, which is what raters who open their screen see from now on. Raises GuidelinesRefused.
 

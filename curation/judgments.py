@@ -1,7 +1,7 @@
 """Judgments: taking them in, each on its own, once, and for good."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -14,7 +14,16 @@ from accounts.models import User
 from curation import tallies
 from curation.details import check_details, prompt_words
 from curation.malformed import Malformed
-from curation.models import Assignment, AssignmentState, Campaign, Item, Judgment, JudgmentAction, Question
+from curation.models import (
+    Assignment,
+    AssignmentState,
+    Campaign,
+    GuidelineRevision,
+    Item,
+    Judgment,
+    JudgmentAction,
+    Question,
+)
 from curation.order import rerank
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
@@ -72,7 +81,7 @@ def _take_all(
     rater: User, submissions: dict[int, Submission], echoes: dict[int, str | None]
 ) -> tuple[dict[int, Result], list[Campaign]]:
     """The results, and the campaigns of which gold items were judged."""
-    desk = _open_desk(rater, submissions.values())
+    desk = _open_desk(rater, list(submissions.values()))
     with tallies.kept({row.item_id for row in desk.assignments.values()}):
         for last in range(len(submissions), -1, -1):
             try:
@@ -88,7 +97,7 @@ def _take_all(
                 # knows that id, so that each round is about one row less.
                 if not last:
                     raise
-                desk = _open_desk(rater, submissions.values())
+                desk = _open_desk(rater, list(submissions.values()))
         _settle(desk)
     gold = [row.item for row in desk.touched.values() if row.item.is_gold]
     return results, list({item.campaign_id: item.campaign for item in gold}.values())
@@ -103,11 +112,12 @@ class _Desk:
     known: dict[uuid.UUID, Judgment]
     latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
     questions: dict[int, list[Question]]  # By campaign.
+    revisions: dict[tuple[int, int], int]  # (campaign, number) -> id, of those that are named.
     touched: dict[int, Assignment] = field(default_factory=dict)
     stored: list[Judgment] = field(default_factory=list)
 
 
-def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
+def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
     wanted = {submission.assignment for submission in submissions}
     mine = Assignment.objects.filter(pk__in=wanted, rater=rater)
     # The items are the lock, always taken in the same order; everything else is read under it.
@@ -125,8 +135,9 @@ def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
     for row in assignments.values():
         row.item = items[row.item_id]
     chains = Judgment.objects.filter(assignment__in=assignments, superseded_by__isnull=True)
+    campaigns = {item.campaign_id for item in items.values()}
     questions: dict[int, list[Question]] = {}
-    for question in Question.objects.filter(campaign__in={item.campaign_id for item in items.values()}):
+    for question in Question.objects.filter(campaign__in=campaigns):
         questions.setdefault(question.campaign_id, []).append(question)
     return _Desk(
         rater=rater,
@@ -134,7 +145,16 @@ def _open_desk(rater: User, submissions: Iterable[Submission]) -> _Desk:
         known=Judgment.objects.in_bulk([submission.id for submission in submissions]),
         latest={row.assignment_id: row for row in chains},
         questions=questions,
+        revisions=_named_revisions(campaigns, submissions),
     )
+
+
+def _named_revisions(campaigns: set[int], submissions: Sequence[Submission]) -> dict[tuple[int, int], int]:
+    numbers = {each.guideline_revision for each in submissions if each.guideline_revision is not None}
+    if not numbers:
+        return {}
+    named = GuidelineRevision.objects.filter(campaign__in=campaigns, number__in=numbers)
+    return {(campaign, number): pk for campaign, number, pk in named.values_list("campaign", "number", "pk")}
 
 
 def _take(desk: _Desk, submission: Submission, echo: str | None) -> Result:
@@ -173,6 +193,7 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         questions = desk.questions[assignment.item.campaign_id]
         check_answers(submission.answers, questions, len(order))
         check_details(submission.details, submission.answers, questions, words=prompt_words(assignment.item.prompt))
+    revision = _revision_shown(desk, submission, assignment)
     if submission.action == JudgmentAction.UNDO:
         _check_undo(submission, latest)
     elif submission.supersedes is not None:
@@ -192,9 +213,22 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         page=submission.page,
         place=submission.place,
         page_size=submission.page_size,
+        guideline_revision_id=revision,
         late=_is_late(submission, assignment, latest),
         supersedes=latest,
     )
+
+
+def _revision_shown(desk: _Desk, submission: Submission, assignment: Assignment) -> int | None:
+    """The id of the revision that the client says it showed; of one that says nothing, the newest at the time of the lease.
+    Raises Malformed."""
+    number = submission.guideline_revision
+    if number is None:
+        return assignment.guideline_revision_id
+    found = desk.revisions.get((assignment.item.campaign_id, number))
+    if found is None:
+        raise Malformed(f"The guidelines of this campaign have no revision {number}.")
+    return found
 
 
 def _check_undo(submission: Submission, latest: Judgment | None) -> None:

@@ -13,6 +13,7 @@ from curation.picks import picked_places
 MAX_REASON = 300
 MAX_ID = 2**63 - 1
 MAX_PLACES = 1000
+MAX_REVISION = 2**31 - 1
 # Clocks may be wrong by days; a year beyond these is no clock, and could not be stored and shown everywhere.
 YEARS = range(2000, 2101)
 
@@ -20,7 +21,8 @@ YEARS = range(2000, 2101)
 @dataclass(frozen=True)
 class Submission:
     """A readable row. `order` says where each picture of the lease stood, from left to right; None is as leased. `page`,
-    `place` and `page_size` are there where several items were on the screen at once."""
+    `place` and `page_size` are there where several items were on the screen at once; `guideline_revision` is the number of
+    the revision that the client showed."""
 
     id: uuid.UUID
     assignment: int
@@ -35,6 +37,7 @@ class Submission:
     page: uuid.UUID | None = None
     place: int | None = None
     page_size: int | None = None
+    guideline_revision: int | None = None
 
 
 def read_submission(row: object) -> Submission:
@@ -62,6 +65,7 @@ def read_submission(row: object) -> Submission:
         page=page,
         place=place,
         page_size=page_size,
+        guideline_revision=_read_revision(row.get("guideline_revision")),
     )
 
 
@@ -156,6 +160,14 @@ def _read_page(page: object, place: object, size: object) -> tuple[uuid.UUID | N
     if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < size:
         raise Malformed("The place on the page must be a number from 0 on, and less than the size of the page.")
     return _read_uuid(page, "page"), place, size
+
+
+def _read_revision(value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_REVISION:
+        raise Malformed("The guideline_revision must be the number that came with the lease.")
+    return value
 
 
 def _read_moment(value: object, field: str) -> datetime | None:

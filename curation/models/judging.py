@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Coalesce, Now
 
-from curation.models.campaigns import Campaign
+from curation.models.campaigns import Campaign, GuidelineRevision
 from generation.models import Prompt, Sample
 
 if TYPE_CHECKING:
@@ -175,6 +175,16 @@ class Assignment(models.Model):
     order = models.JSONField(default=list, help_text="Slots from left to right, as shown.")
     leased_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField()
+    # No index: nobody looks for assignments by their revision, and revisions are never deleted.
+    guideline_revision = models.ForeignKey(
+        GuidelineRevision,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="The newest when it was leased; none where that was before this was kept.",
+    )
 
     objects: ClassVar = AssignmentQuerySet.as_manager()
 
@@ -230,6 +240,16 @@ class Judgment(models.Model):
     )
     place = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Where on the page it was, from 0.")
     page_size = models.PositiveSmallIntegerField(null=True, blank=True, help_text="How many were on the page.")
+    # No index, as with assignments.
+    guideline_revision = models.ForeignKey(
+        GuidelineRevision,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="What the rater had to read; none where that is not known.",
+    )
     late = models.BooleanField(
         default=False, help_text="Arrived after its lease had run out, or when the item had enough."
     )

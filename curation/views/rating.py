@@ -14,7 +14,7 @@ from accounts.policies import policy
 from curation.api import question_specs
 from curation.assignments import done_by, left_for
 from curation.grids import has_grid, has_several
-from curation.guidelines import guidelines_html
+from curation.guidelines import guidelines_html, newest_revision
 from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
 from generation.images import image_url
@@ -33,6 +33,9 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
     if campaign.state != CampaignState.OPEN:
         return render(request, "curation/rate_closed.html", {"campaign": campaign})
     config = _config(request, campaign, user)
+    # One row says both the text and its number, whatever is saved meanwhile.
+    newest = newest_revision(campaign)
+    config["guideline_revision"] = newest.number if newest else None
     as_grid = False
     if has_grid(campaign):
         as_grid = request.GET.get("view") == "grid"
@@ -41,7 +44,7 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
     context = {
         "campaign": campaign,
         "config": config,
-        "guidelines_html": guidelines_html(campaign.guidelines),
+        "guidelines_html": guidelines_html(newest.text if newest else campaign.guidelines),
         "examples": _examples(campaign, user),
     }
     return render(request, "rate/grid.html" if as_grid else "rate/rate.html", context)

@@ -116,7 +116,7 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
     if is_blind_for(item.campaign, user):
         return {"campaign": item.campaign, "is_blind": True}
     shown = next(row for row in item.item_samples.all() if row.sample_id == sample.pk)
-    rows = Judgment.objects.filter(item=item).select_related("rater", "superseded_by").order_by("received_at")
+    rows = Judgment.objects.filter(item=item).select_related("rater", "superseded_by", "guideline_revision")
     decisions = item.adjudications.select_related("by", "superseded_by").order_by("at")
     sides = ("baseline", "candidate")
     return {
@@ -126,7 +126,10 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "picked": shown.picked,
         "is_probe": hasattr(item, "probe"),
         "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
-        "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
+        "judgments": [
+            (row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by"))
+            for row in rows.order_by("received_at")
+        ],
         "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }
 

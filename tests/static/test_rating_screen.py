@@ -59,7 +59,9 @@ def test_each_key_stores_one_judgment_until_nothing_is_left(sign_in, rater):
     assert "Nothing is left for you here" in page.inner_text("#rate-message")
     assert wait_for_rows(14) == 14
     assert standing(rater) == [("answer", "pass"), ("answer", "fail")] * 7
-    assert {tuple(row.order) for row in Judgment.objects.all()} == {(0,)}
+    assert {(*row.order, row.guideline_revision_id) for row in Judgment.objects.all()} == {
+        (0, campaign.revisions.get().pk)
+    }
     assert page.faults == []
 
 

@@ -17,7 +17,7 @@ const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, sto
 const usual = buildKeymap({ ...config, keys: keyStore.get() });
 const markers = readMarkers(config, usual);
 const keymap = buildGridKeymap(markers, usual);
-const queue = createQueue({ questions: config.questions, history: 200, most: 100 });
+const queue = createQueue({ questions: config.questions, revision: () => config.guideline_revision, history: 200, most: 100 });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const view = createView({ config, keymap, act, rows: nameKeys() });

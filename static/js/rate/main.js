@@ -9,7 +9,7 @@ import { createView, loadPicture, readConfig } from "./view.js";
 
 const AHEAD = 10;
 const config = readConfig();
-const queue = createQueue({ questions: config.questions });
+const queue = createQueue({ questions: config.questions, revision: () => config.guideline_revision });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, storage: () => localStorage, send: (keys) => server.saveKeys(keys) });

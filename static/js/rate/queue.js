@@ -4,10 +4,11 @@ import { endsPick, togglePick } from "./pick.js";
 // What is to be judged, what was, and the rows that say so. Pure: no DOM, no network, no clock of its own.
 
 /**
- * options: buffer (items wanted ahead), refillAt (when to ask for more), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms.
+ * options: buffer (items wanted ahead), refillAt (when to ask for more), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms,
+ * revision() -> the number of the guidelines that are on the screen, or null.
  * An item is {assignment, item, prompt, bucket, images: [{url, width, height}], expires_at, expiresAt?: ms of the local clock, supersedes?}.
  */
-export function createQueue({ questions, buffer = 10, refillAt = 5, most = 50, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
+export function createQueue({ questions, revision = () => null, buffer = 10, refillAt = 5, most = 50, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
   const items = []; // items[0] is on the screen.
   const judged = []; // The newest first: {item, record}.
   const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
@@ -33,6 +34,7 @@ export function createQueue({ questions, buffer = 10, refillAt = 5, most = 50, h
       decided_at: new Date(now()).toISOString(),
       order: orderOf(item),
       supersedes: latest.get(item.assignment) ?? item.supersedes ?? null,
+      guideline_revision: revision(),
       ...fields,
     };
     latest.set(item.assignment, record.id);

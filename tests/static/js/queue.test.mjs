@@ -17,7 +17,7 @@ test("an answer makes a complete row and shows the next item", () => {
   clock.time = 3000;
   assert.deepEqual(queue.answer("alignment", "pass"), {
     id: "id1", assignment: 1, action: "answer", answers: { alignment: "pass" }, reason: null,
-    shown_at: new Date(1000).toISOString(), decided_at: new Date(3000).toISOString(), order: ["/i/1.png"], supersedes: null,
+    shown_at: new Date(1000).toISOString(), decided_at: new Date(3000).toISOString(), order: ["/i/1.png"], supersedes: null, guideline_revision: null,
   });
   assert.equal(queue.current().assignment, 2);
 });
@@ -157,4 +157,14 @@ test("a broken item is put aside, and so is what another tab has judged", () => 
 test("the order shown is told by slots, else ids, else addresses", () => {
   assert.deepEqual(orderOf({ images: [{ slot: 1, url: "b" }, { slot: 0, url: "a" }] }), [1, 0]);
   assert.deepEqual(orderOf({ images: [{ id: 7, url: "b" }] }), [7]);
+});
+
+test("each row names the guidelines that were on the screen when it was made", () => {
+  let number = 1;
+  const { queue } = start({ revision: () => number });
+  queue.offer([item(1), item(2)]);
+  const rows = [queue.answer("alignment", "pass")];
+  number = 2;
+  rows.push(queue.undo(), queue.skip());
+  assert.deepEqual(rows.map((row) => [row.action, row.guideline_revision]), [["answer", 1], ["undo", 2], ["skip", 2]]);
 });
