@@ -6,7 +6,7 @@ from typing import Any
 from django.http import Http404, HttpRequest
 from django.urls import reverse
 from django.utils.crypto import salted_hmac
-from ninja import Field, Router, Schema
+from ninja import Field, Router, Schema, Status
 from ninja.errors import HttpError
 from pydantic import BaseModel
 
@@ -14,11 +14,19 @@ from accounts.api import callers
 from accounts.models import Scope, User
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
 from curation.details import prompt_words
-from curation.guidelines import newest_revision
+from curation.guidelines import (
+    GuidelinesRefused,
+    begin_reading,
+    guidelines_html,
+    mark_read,
+    newest_revision,
+    news_for,
+)
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
-from curation.models import Assignment, Campaign
+from curation.models import Assignment, Campaign, GuidelineRevision
+from curation.submissions import MAX_REVISION
 from generation.images import image_url
 
 router = Router(tags=["rating"])
@@ -49,6 +57,9 @@ class LeaseIn(BaseModel):
     count: int = Field(10, description="How many items to hold, those held already included; 1 to 100.")
     together: bool = Field(
         False, description="Hand out new items prompt by prompt, all free ones of a prompt in a row."
+    )
+    guideline_revision: int | None = Field(
+        None, ge=1, le=MAX_REVISION, description="The revision of the guidelines that the client shows."
     )
 
 
@@ -92,12 +103,28 @@ class ItemOut(Schema):
     supersedes: str | None = Field(None, description="The latest judgment of this assignment, where one was undone.")
 
 
+class NewsOut(Schema):
+    revision: int
+    change: str = Field(description="What it changed, in a sentence.")
+    at: datetime
+
+
 class LeaseOut(Schema):
     questions: list[QuestionOut]
     items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
     guideline_revision: int | None = Field(
         description="The number of the guidelines' newest revision: what the caller's rater should have to read."
     )
+    guideline_news: list[NewsOut] = Field(
+        description="The revisions of which the caller was not told yet, the oldest first; none to who begins."
+    )
+    guidelines_html: str | None = Field(
+        None, description="The guidelines as they read now, where the request named an earlier revision."
+    )
+
+
+class ReadIn(BaseModel):
+    guideline_revision: int = Field(ge=1, le=MAX_REVISION)
 
 
 class JudgmentsIn(BaseModel):
@@ -173,8 +200,27 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
     return {
         "questions": question_specs(campaign),
         "items": [_item(assignment, user, campaign.lease_seconds) for assignment in assignments],
-        "guideline_revision": newest.number if (newest := newest_revision(campaign)) else None,
+        **_guidelines(campaign, user, wanted.guideline_revision),
     }
+
+
+@router.post(
+    "/campaigns/{slug}/guidelines-read",
+    response={204: None, 404: Refusal, 422: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="guidelines-read",
+)
+def note_read(request: HttpRequest, slug: str, read: ReadIn) -> Status[None]:
+    """The caller has read what changed in the guidelines up to this revision, and is not told of it again."""
+    user = _caller(request)
+    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
+    if campaign is None:
+        raise Http404
+    try:
+        mark_read(campaign, user, read.guideline_revision)
+    except GuidelinesRefused as refusal:
+        raise HttpError(422, str(refusal.args[0])) from refusal
+    return Status(204, None)
 
 
 @router.post(
@@ -216,6 +262,22 @@ def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
         }
         for row in campaign.questions.all()
     ]
+
+
+def news_specs(campaign: Campaign, user: User, newest: GuidelineRevision | None) -> list[dict[str, Any]]:
+    """What changed in the guidelines and this rater was not told, as the rating screen wants it."""
+    return [{"revision": row.number, "change": row.change, "at": row.at} for row in news_for(campaign, user, newest)]
+
+
+def _guidelines(campaign: Campaign, user: User, shown: int | None) -> dict[str, Any]:
+    newest = newest_revision(campaign)
+    begin_reading(campaign, user, shown=shown, newest=newest)
+    is_older = newest is not None and shown is not None and shown < newest.number
+    return {
+        "guideline_revision": newest.number if newest else None,
+        "guideline_news": news_specs(campaign, user, newest),
+        "guidelines_html": guidelines_html(newest.text) if newest and is_older else None,
+    }
 
 
 def _item(assignment: Assignment, user: User, seconds: int) -> dict[str, Any]:

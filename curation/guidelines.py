@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import nh3
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from markdown_it import MarkdownIt
 
 from accounts.models import User
-from curation.models import Campaign, CampaignEvent, CampaignState, GuidelineRevision
+from curation.models import Campaign, CampaignEvent, CampaignRater, CampaignState, GuidelineRevision
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _TAGS = {
@@ -25,7 +26,7 @@ def guidelines_html(markdown: str) -> str:
 
 
 class GuidelinesRefused(Exception):
-    """The guidelines stay as they are; the message says why, for a person."""
+    """What was asked of the guidelines was not done; the message says why, for a person."""
 
 
 class Part(NamedTuple):
@@ -50,6 +51,34 @@ def first_revision(campaign: Campaign) -> GuidelineRevision:
 def newest_revision(campaign: Campaign) -> GuidelineRevision | None:
     """What the guidelines say now."""
     return campaign.revisions.first()
+
+
+def news_for(campaign: Campaign, rater: User, newest: GuidelineRevision | None) -> list[GuidelineRevision]:
+    """The revisions up to `newest` of which this rater was not told, the oldest first; nothing is news to who has not begun."""
+    place = _places(campaign, rater).only("guidelines_read").first()
+    if newest is None or place is None or place.guidelines_read is None or place.guidelines_read >= newest.number:
+        return []
+    unread = campaign.revisions.filter(number__gt=place.guidelines_read, number__lte=newest.number)
+    return list(unread.order_by("number"))
+
+
+def begin_reading(campaign: Campaign, rater: User, *, shown: int | None, newest: GuidelineRevision | None) -> None:
+    """A rater who begins has the guidelines as they are, or the revision that their screen says it shows."""
+    if newest is not None:
+        number = newest.number if shown is None else min(shown, newest.number)
+        _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=number)
+
+
+def mark_read(campaign: Campaign, rater: User, number: int) -> None:
+    """The rater knows what changed up to that revision, on every device. Raises GuidelinesRefused."""
+    if not campaign.revisions.filter(number=number).exists():
+        raise GuidelinesRefused(f"The guidelines of this campaign have no revision {number}.")
+    unread = Q(guidelines_read=None) | Q(guidelines_read__lt=number)
+    _places(campaign, rater).filter(unread).update(guidelines_read=number)
+
+
+def _places(campaign: Campaign, rater: User) -> QuerySet[CampaignRater]:
+    return CampaignRater.objects.filter(campaign=campaign, rater=rater)
 
 
 def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: int, by: User) -> GuidelineRevision:

@@ -198,6 +198,11 @@ class CampaignRater(models.Model):
         default=0,
         help_text="Items handed to this rater since the campaign has gold or probes; says when the next of these comes.",
     )
+    guidelines_read = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="The revision up to which the rater knows what changed; none before the first lease.",
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["campaign", "rater"], name="campaign_rater_once")]

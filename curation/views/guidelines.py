@@ -26,7 +26,7 @@ def campaign_guidelines(request: HttpRequest, slug: str) -> HttpResponse:
         if form.is_valid() and (revision := form.save(request.user)):
             messages.success(
                 request,
-                f"Revision {revision.number} is saved. Raters see it when they next open or reload their screen.",
+                f"Revision {revision.number} is saved. Raters are told before their next item.",
             )
             return redirect("campaign_guidelines", slug=found.slug)
     else:

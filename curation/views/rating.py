@@ -11,7 +11,7 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.api import question_specs
+from curation.api import news_specs, question_specs
 from curation.assignments import done_by, left_for
 from curation.grids import has_grid, has_several
 from curation.guidelines import guidelines_html, newest_revision
@@ -36,6 +36,7 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
     # One row says both the text and its number, whatever is saved meanwhile.
     newest = newest_revision(campaign)
     config["guideline_revision"] = newest.number if newest else None
+    config["guideline_news"] = news_specs(campaign, user, newest)
     as_grid = False
     if has_grid(campaign):
         as_grid = request.GET.get("view") == "grid"
@@ -57,6 +58,7 @@ def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, A
         "kind": campaign.kind,
         "title": campaign.name,
         "lease_url": reverse("api-1:lease", args=[campaign.slug]),
+        "guidelines_read_url": reverse("api-1:guidelines-read", args=[campaign.slug]),
         "judgments_url": reverse("api-1:judgments"),
         "csrf": get_token(request),
         "questions": question_specs(campaign),

@@ -1,5 +1,6 @@
 // Wires the rating of many stickers at once. A mark is a change in memory; Enter makes a row of each sticker, puts them into the outbox and shows the
 // next page, whose pictures are decoded by then. The rest waits for the paint.
+import { createBriefing } from "./briefing.js";
 import { SIZES, buildGridKeymap, createGrid, readMarkers, repeats } from "./grid.js";
 import { createGridView } from "./grid-view.js";
 import { buildKeymap, readKey } from "./keymap.js";
@@ -17,9 +18,10 @@ const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, sto
 const usual = buildKeymap({ ...config, keys: keyStore.get() });
 const markers = readMarkers(config, usual);
 const keymap = buildGridKeymap(markers, usual);
-const queue = createQueue({ questions: config.questions, revision: () => config.guideline_revision, history: 200, most: 100 });
+const queue = createQueue({ questions: config.questions, revision: () => briefing.revision(), history: 200, most: 100 });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
+const briefing = createBriefing({ config, server, after: showPage });
 const view = createView({ config, keymap, act, rows: nameKeys() });
 const gridView = createGridView({ frame: view, markers, act });
 const grid = createGrid({ queue, markers, ...readSettings() });
@@ -43,7 +45,8 @@ const session = createSession({
     if (grid.refresh()) showPage();
     return dropped;
   },
-  leaseOptions: () => ({ together: grid.isTogether() }),
+  takeLease: briefing.takeLease,
+  leaseOptions: () => ({ together: grid.isTogether(), guideline_revision: briefing.revision() }),
 });
 
 function nameKeys() {
@@ -71,6 +74,15 @@ function showPage() {
     return;
   }
   const items = grid.items();
+  // A page that stays, if smaller, is judged to its end; the next one waits until what changed was read.
+  if (!items.some((item) => shown.includes(item)) && briefing.holds()) {
+    shown = [];
+    ready = false;
+    gridView.clear();
+    view.showLoading(null);
+    showCounts();
+    return;
+  }
   if (items.length !== shown.length || items.some((item, index) => item !== shown[index])) renderPage();
   awaitPictures();
 }

@@ -1,4 +1,5 @@
 // Wires the rater together. The key path: key -> record in memory -> outbox -> decoded picture swapped in -> paint. The rest waits for the paint.
+import { createBriefing } from "./briefing.js";
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
 import { createKeyStore, withKey, withoutKeys } from "./keys.js";
 import { createPrefetch } from "./prefetch.js";
@@ -9,14 +10,16 @@ import { createView, loadPicture, readConfig } from "./view.js";
 
 const AHEAD = 10;
 const config = readConfig();
-const queue = createQueue({ questions: config.questions, revision: () => config.guideline_revision });
+const queue = createQueue({ questions: config.questions, revision: () => briefing.revision() });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
+const briefing = createBriefing({ config, server, after: showCurrent });
 const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, storage: () => localStorage, send: (keys) => server.saveKeys(keys) });
 const keymap = buildKeymap({ ...config, keys: keyStore.get() });
 const view = createView({ config, keymap, act });
 
 let ready = false; // Whether the current item's pictures are on the screen.
+let shown = null; // The item that was put there last.
 
 const session = createSession({
   config,
@@ -28,6 +31,8 @@ const session = createSession({
   isShown: () => ready,
   wanted: () => [queue.current(), ...queue.upcoming(AHEAD)],
   showHistory: () => view.showHistory(queue.history()),
+  takeLease: briefing.takeLease,
+  leaseOptions: () => ({ guideline_revision: briefing.revision() }),
 });
 
 // ---- the key path ----
@@ -39,9 +44,16 @@ function commit(record, about) {
 
 function showCurrent() {
   const item = queue.current();
+  if (item && item !== shown && briefing.holds()) {
+    // The item comes once what changed was read: no key that is pressed meanwhile is for it.
+    ready = false;
+    view.showLoading(null);
+    return;
+  }
   const pictures = item && prefetch.pictures(item);
   ready = Boolean(pictures);
   if (pictures) {
+    shown = item;
     view.show(item, pictures, queue.draft(), queue.marks());
     requestAnimationFrame(() => queue.current() === item && queue.markShown());
   } else if (item) {

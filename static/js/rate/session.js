@@ -5,9 +5,10 @@ import { createBrowserStore, createTabLock } from "./storage.js";
 /**
  * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
  * wanted() -> the items whose pictures are to be decoded, the first ones first. showHistory(): after each judgment.
+ * takeLease(answer): hears what a lease says beside its items.
  * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
  */
-export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, dropExpired = queue.dropExpired, leaseOptions = () => ({}) }) {
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}) }) {
   const user = String(config.user_id);
   const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
   const decisions = []; // Moments of the last answers, in ms, for the pace.
@@ -131,6 +132,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   function takeLease(answer, unsent) {
     leaseFailures = 0;
+    hear(answer);
     const { waiting } = outbox.snapshot();
     const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size);

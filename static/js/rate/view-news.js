@@ -1,0 +1,45 @@
+// What changed in the guidelines, in a dialog over the screen; and the guidelines beside the work.
+import { build, find } from "./view.js";
+
+const STRAY = 500; // Milliseconds within which a press was meant for what was there before.
+
+/** onRead(): the rater has closed it, by its button or by Escape, which no item ever has. */
+export function createNewsView({ onRead }) {
+  const dialog = find("rate-news");
+  const text = find("rate-guidelines");
+  let openedAt = 0;
+
+  /** The server has made this HTML safe; parsed apart, it loads and runs nothing. */
+  function parse(html) {
+    const { body } = new DOMParser().parseFromString(html, "text/html");
+    return body.childNodes.length ? [...body.childNodes] : [build("p", "muted", "This campaign has no written guidelines. Judge by the question alone.")];
+  }
+
+  function list({ revision, change, at }) {
+    const entry = build("li");
+    const moment = build("time", "", new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
+    moment.dateTime = at;
+    entry.append(build("strong", "", change), build("span", "small muted", `Revision ${revision}`), moment);
+    return entry;
+  }
+
+  // A finger or a mouse that was about to press something else must not close it. A key on the button can only be meant for it:
+  // the focus is on the title when it opens.
+  find("rate-news-read").addEventListener("click", (event) => {
+    if (event.detail === 0 || event.timeStamp - openedAt > STRAY) dialog.close();
+  });
+  dialog.addEventListener("close", onRead);
+
+  return {
+    show({ news, html }) {
+      if (dialog.open) return;
+      find("rate-news-list").replaceChildren(...news.map(list));
+      const whole = html === null ? [...text.childNodes].map((node) => node.cloneNode(true)) : parse(html);
+      find("rate-news-text").replaceChildren(...whole);
+      find("rate-news-whole").open = false;
+      dialog.showModal();
+      openedAt = performance.now();
+    },
+    replaceText: (html) => text.replaceChildren(...parse(html)),
+  };
+}
