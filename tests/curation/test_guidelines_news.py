@@ -106,6 +106,6 @@ def test_who_was_handed_items_before_this_was_kept_knows_the_first_revision(rate
     CampaignRater.objects.create(campaign=campaign, rater=make_rater())
     lease_items(campaign, rater, 1)
     with connection.cursor() as cursor:
-        cursor.execute(import_module("curation.migrations.0020_guidelines_read").FILL)
+        cursor.execute(import_module("curation.migrations.0021_guidelines_read").FILL)
     places = CampaignRater.objects.order_by("pk").values_list("guidelines_read", flat=True)
     assert list(places) == [1, None]

@@ -12,7 +12,7 @@ WHERE EXISTS (
 
 
 class Migration(migrations.Migration):
-    dependencies = [("curation", "0019_guidelines_shown")]
+    dependencies = [("curation", "0020_guidelines_shown")]
 
     operations = [
         migrations.AddField(

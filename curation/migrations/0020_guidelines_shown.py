@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("curation", "0018_guideline_revisions")]
+    dependencies = [("curation", "0019_judgment_newest")]
 
     operations = [
         migrations.AddField(
