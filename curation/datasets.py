@@ -181,7 +181,8 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
             "Verdicts of these campaigns are being counted by another rule. Freeze it when that is done."
         )
     rule = join_names({row.rule for row in decided})
-    content_hash = store_manifest(canonical_manifest(dataset.slug, rule, entries))
+    guidelines = _revisions_behind(entries)
+    content_hash = store_manifest(canonical_manifest(dataset.slug, rule, entries, guidelines))
     with transaction.atomic():
         Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
         versions = DatasetVersion.objects.filter(dataset=dataset)
@@ -194,6 +195,7 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
             number=number,
             content_hash=content_hash,
             rule=rule,
+            guidelines=guidelines,
             entry_count=len(entries),
             note=note.strip()[:300],
             frozen_by=by,
@@ -218,6 +220,19 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
         )
     version.newly_frozen = True
     return version
+
+
+def _revisions_behind(entries: list[Entry]) -> dict[str, list[int]]:
+    """Campaign's slug -> numbers of the revisions that raters had before them, ascending, where these were several. Judgments
+    of which it is not known do not count. Judgments never change, so the same entries always give the same."""
+    judgments = sorted({pk for entry in entries for pk in entry.judgments})
+    found: dict[str, set[int]] = {}
+    for start in range(0, len(judgments), CHUNK):
+        known = Judgment.objects.filter(pk__in=judgments[start : start + CHUNK], guideline_revision__isnull=False)
+        named = known.order_by().values_list("item__campaign__slug", "guideline_revision__number").distinct()
+        for slug, number in named:
+            found.setdefault(slug, set()).add(number)
+    return {slug: sorted(numbers) for slug, numbers in sorted(found.items()) if len(numbers) > 1}
 
 
 def _kind_of(campaigns: list[Campaign]) -> DatasetKind:

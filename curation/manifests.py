@@ -7,7 +7,7 @@ the same hash.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,16 @@ class Entry:
         }
 
 
-def canonical_manifest(slug: str, rule: str, entries: Iterable[Entry]) -> bytes:
-    """The canonical form of a version."""
+def canonical_manifest(
+    slug: str, rule: str, entries: Iterable[Entry], guidelines: Mapping[str, list[int]] | None = None
+) -> bytes:
+    """The canonical form of a version. `guidelines`: slug of a campaign -> the revisions that its raters had, ascending, of
+    the campaigns where these were several; a version without any does not speak of them, so that earlier ones keep their hash.
+    """
     rows = [entry.as_row() for entry in sorted(entries, key=lambda entry: entry.key)]
-    content = {"format": FORMAT, "dataset": slug, "rule": rule, "entries": rows}
+    content: dict[str, Any] = {"format": FORMAT, "dataset": slug, "rule": rule, "entries": rows}
+    if guidelines:
+        content["guidelines"] = dict(guidelines)
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -143,4 +149,4 @@ def manifest_rows(version: DatasetVersion) -> Iterator[dict[str, Any]]:
 
 def manifest_of(version: DatasetVersion) -> bytes:
     """The canonical manifest again, from the rows."""
-    return canonical_manifest(version.dataset.slug, version.rule, frozen_entries(version))
+    return canonical_manifest(version.dataset.slug, version.rule, frozen_entries(version), version.guidelines)

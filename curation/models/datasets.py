@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 from django.urls import reverse
 
@@ -70,6 +70,13 @@ class DatasetVersion(models.Model):
     number = models.PositiveIntegerField()
     content_hash = models.CharField(max_length=64, help_text="SHA-256 of the canonical manifest.")
     rule = models.CharField(max_length=1000, help_text="The rules of the verdicts behind it, joined by +.")
+    # Kept, and not read from the judgments again, so that the hash of versions frozen before this was named stays.
+    guidelines = models.JSONField(
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text="Campaign's slug -> revisions of its guidelines behind the judgments, where these were several.",
+    )
     entry_count = models.PositiveIntegerField()
     note = models.CharField(max_length=300, blank=True)
     frozen_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
