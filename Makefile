@@ -52,6 +52,7 @@ lint:
 	$(BIN)/lint-imports || status=1; \
 	git ls-files -z --cached --others --exclude-standard '*.html' | xargs -0r $(BIN)/djade --check --target-version 5.2 || status=1; \
 	$(BIN)/mypy . || status=1; \
+	if git grep -nE '^(<{7}|>{7}) '; then echo 'Marks of a merge are left.'; status=1; fi; \
 	exit $$status
 
 bench:
