@@ -50,7 +50,7 @@ def test_an_open_screen_tells_before_the_next_item_and_no_key_of_an_item_closes_
     assert "Frames" not in page.locator("#rate-guidelines").text_content()
     page.keyboard.press("Escape")
     expect(news).to_be_hidden()
-    assert "Frames do not pass." in page.locator("#rate-guidelines").text_content()
+    expect(page.locator("#rate-guidelines")).to_contain_text("Frames do not pass.")
     press(page, *("j" * (14 - count)))
     page.wait_for_selector("#rate[data-state=over]")
     wait_for_saved(page)
