@@ -80,7 +80,8 @@ def _on_gold(campaign: Campaign) -> QuerySet[Judgment]:
 
 
 def _that_count() -> QuerySet[Judgment]:
-    return Judgment.objects.standing().filter(
+    # It measures the rater, and goes on doing so while what they say does not count.
+    return Judgment.objects.final().filter(
         item__is_gold=True,
         item__gold__retired_at=None,
         received_at__gte=F("item__gold__created_at"),

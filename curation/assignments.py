@@ -58,9 +58,11 @@ def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool =
     with transaction.atomic():
         # One rater's requests queue up behind this row, so that two tabs are handed the same items.
         places = CampaignRater.objects.filter(campaign=campaign, rater=rater, removed_at=None)
+        # An exclusion takes it as well, and so finds every assignment that was made before it.
         place = places.select_for_update(no_key=True).first()
         if place is None or not (rater.is_superuser or rater.has_role("rater")):
             raise LeaseRefused("You are not one of the raters of this campaign.")
+        place.rater = rater
         now = _as_it_is(campaign)
         if now.state != CampaignState.OPEN:
             raise LeaseRefused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
@@ -84,7 +86,7 @@ def _lease(campaign: Any, place: CampaignRater, rater: User, count: int, togethe
     new: list[int] = []
     if wanted > 0:
         new = (
-            _hand_out_round(campaign, rater, wanted)
+            _hand_out_round(campaign, place, wanted)
             if is_round
             else _hand_out(campaign, place, rater, wanted, together)
         )
@@ -130,6 +132,7 @@ def _taken(campaign: Campaign, rater: User) -> int:
     )
     held = (
         Assignment.objects.live()
+        .that_count()
         .filter(item__campaign=campaign, item__is_open=True)
         .exclude(rater=rater)
         .filter(~Exists(mine))
@@ -175,7 +178,7 @@ def _held(campaign: Campaign, rater: User, count: int, *, only_gold: bool = Fals
 def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, together: bool) -> list[int]:
     """Ids of new assignments, at most `wanted`, with gold items and probes at their places among them."""
     if not campaign.has_gold and not campaign.probe_percent:
-        return _assign(campaign, rater, _claim(campaign, rater, wanted, together=together))
+        return _assign(campaign, place, _claim(campaign, rater, wanted, together=together))
     # What the rater had before comes first, gold and others alike: one that stayed away would be known by that.
     again = _take_again(campaign, rater, wanted)
     wanted -= len(again)
@@ -193,12 +196,12 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     probes = make_probes(campaign, rater, [item for item in mixed if item in known])
     mixed = [probes.get(item.pk, item) for item in mixed]
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
-    return _assign(campaign, rater, [*again, *mixed])
+    return _assign(campaign, place, [*again, *mixed])
 
 
-def _hand_out_round(campaign: Campaign, rater: User, wanted: int) -> list[int]:
+def _hand_out_round(campaign: Campaign, place: CampaignRater, wanted: int) -> list[int]:
     """Ids of new assignments, all of gold items."""
-    return _assign(campaign, rater, _gold_to_come(campaign, rater)[:wanted])
+    return _assign(campaign, place, _gold_to_come(campaign, place.rater)[:wanted])
 
 
 def _gold_to_come(campaign: Campaign, rater: User) -> list[Item]:
@@ -251,9 +254,10 @@ def _first_by_key(free: QuerySet[Item], in_turn: QuerySet[Item], wanted: int) ->
     return free.filter(pk__in=list(in_turn.values_list("pk", flat=True)[:wanted])).order_by("pk")
 
 
-def _assign(campaign: Any, rater: User, items: list[Item]) -> list[int]:
+def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]:
     if not items:
         return []
+    rater = place.rater
     pks = [item.pk for item in items]
     # Leases of this rater that ran out are taken up again, with the sides that were shown before.
     mine = Assignment.objects.filter(item__in=pks, rater=rater)
@@ -273,6 +277,7 @@ def _assign(campaign: Any, rater: User, items: list[Item]) -> list[int]:
             rater=rater,
             order=order,
             expires_at=_expiry(campaign),
+            excluded=place.excluded,
             guideline_revision_id=campaign.newest_revision,
         )
         for item, order in zip(fresh, orders, strict=True)

@@ -14,6 +14,7 @@ from curation.models import (
     Assignment,
     AssignmentState,
     Campaign,
+    CampaignRater,
     DatasetEntry,
     DatasetKind,
     DatasetVersion,
@@ -22,6 +23,7 @@ from curation.models import (
     JudgmentAction,
     Probe,
     Question,
+    RaterExclusion,
     Verdict,
 )
 from curation.rules import read_rule
@@ -40,6 +42,7 @@ def problems() -> Iterator[str]:
         yield f"{count} items that ask a rater again have a place to fill."
     for campaign in Campaign.objects.select_related("recount_job").order_by("pk"):
         yield from _item_problems(campaign)
+        yield from _exclusion_problems(campaign)
         for of in tallies.differences(campaign)[:MOST_COUNTS_NAMED]:
             yield (
                 f"The count “{of.what}” of campaign “{campaign}” (rater {of.rater_id}, bucket “{of.bucket}”, "
@@ -123,11 +126,11 @@ def _chain_problems() -> Iterator[str]:
     ends = Count("judgments", filter=Q(judgments__superseded_by__isnull=True))
     for assignment in Assignment.objects.annotate(ends=ends).exclude(judgments=None).exclude(ends=1).order_by("pk"):
         yield f"The judgments of assignment {assignment.pk} do not form one chain."
-    answered = Judgment.objects.standing().exclude(assignment__state=AssignmentState.JUDGED)
+    answered = Judgment.objects.final().exclude(assignment__state=AssignmentState.JUDGED)
     if count := answered.count():
         yield f"{count} assignments have an answer but are not marked as judged."
     unanswered = Assignment.objects.filter(state=AssignmentState.JUDGED).exclude(
-        pk__in=Judgment.objects.standing().values("assignment")
+        pk__in=Judgment.objects.final().values("assignment")
     )
     if count := unanswered.count():
         yield f"{count} assignments are marked as judged but have no answer."
@@ -135,6 +138,24 @@ def _chain_problems() -> Iterator[str]:
     unsaid = Assignment.objects.filter(state=AssignmentState.RELEASED).exclude(pk__in=passed.values("assignment"))
     if count := unsaid.count():
         yield f"{count} assignments are marked as skipped or flagged, but no judgment says so."
+
+
+def _exclusion_problems(campaign: Campaign) -> Iterator[str]:
+    """The newest word on each rater is what their place says, and their assignments too."""
+    newest = RaterExclusion.objects.filter(campaign=campaign).order_by("rater_id", "-pk").distinct("rater_id")
+    said = dict(newest.values_list("rater_id", "excluded"))
+    places = CampaignRater.objects.filter(campaign=campaign).select_related("rater").order_by("pk")
+    for place in places:
+        if place.excluded != said.get(place.rater_id, False):
+            yield f"Whether what {place.rater} said in campaign “{campaign}” counts is not what curators said last."
+    if campaign.recount_job and campaign.recount_job.is_open:
+        return
+    excluded = [place.rater_id for place in places if place.excluded]
+    mine = Assignment.objects.filter(item__campaign=campaign)
+    wrong = mine.filter(excluded=True).exclude(rater__in=excluded).count()
+    wrong += mine.filter(excluded=False, rater__in=excluded).count() if excluded else 0
+    if wrong:
+        yield f"{wrong} assignments of campaign “{campaign}” do not say whether their rater is excluded."
 
 
 def _item_problems(campaign: Campaign) -> Iterator[str]:
@@ -193,8 +214,12 @@ def _name(campaign: Campaign, item: Item) -> str:
 
 
 def _overlap_problems(campaign: Campaign, items: list[Item]) -> Iterator[str]:
+    # Judgments of who was excluded for a time may come on top of those that took their place.
+    excluded = RaterExclusion.objects.filter(campaign=campaign)
     in_time = Count(
-        "judgments", filter=Q(judgments__action="answer", judgments__superseded_by=None, judgments__late=False)
+        "judgments",
+        filter=Q(judgments__action="answer", judgments__superseded_by=None, judgments__late=False)
+        & ~Q(judgments__rater__in=excluded.values("rater")),
     )
     # Gold goes to every rater. What was gold for a time may have more judgments than were wanted.
     rows = Item.objects.filter(pk__in=[item.pk for item in items], gold=None).annotate(in_time=in_time)

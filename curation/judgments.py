@@ -268,7 +268,8 @@ def _note(desk: _Desk, judgment: Judgment) -> None:
     assignment = desk.assignments[judgment.assignment_id]
     before = desk.latest.get(assignment.pk)
     counted = before is not None and before.action == JudgmentAction.ANSWER
-    assignment.item.judged += (judgment.action == JudgmentAction.ANSWER) - counted
+    if not assignment.excluded:
+        assignment.item.judged += (judgment.action == JudgmentAction.ANSWER) - counted
     assignment.state = STATE_AFTER[JudgmentAction(judgment.action)]
     if assignment.state == AssignmentState.LEASED:
         # The undo gives the lease anew, so that an answer that came along with it is in time.
@@ -311,5 +312,5 @@ def _lease_again(assignment: Assignment) -> None:
 def _has_place(assignment: Assignment) -> bool:
     """Whether the item still wants this rater's judgment beside those it has and those that others are about to give."""
     item = assignment.item
-    others = Assignment.objects.live().filter(item=item).exclude(pk=assignment.pk).count()
+    others = Assignment.objects.live().that_count().filter(item=item).exclude(pk=assignment.pk).count()
     return bool(item.judged + others < item.wanted)

@@ -155,6 +155,7 @@ def _handed_out() -> Any:
     """The judgments of an item and those that are on their way. A lease that runs out counts until the item is next touched."""
     held = (
         Assignment.objects.live()
+        .that_count()
         .filter(item=OuterRef("pk"))
         .order_by()
         .values("item")

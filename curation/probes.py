@@ -62,7 +62,7 @@ def to_ask_again(campaign: Campaign, rater: User, count: int) -> list[Item]:
     newest = Judgment.objects.filter(rater=rater).order_by("-received_at").values_list("pk", flat=True)
     old = list(newest[LEAST_BETWEEN : LEAST_BETWEEN + DRAWN_FROM])
     asked = Probe.objects.filter(of=OuterRef("item"), rater=rater)
-    mine = Judgment.objects.standing().filter(~Exists(asked), pk__in=old, item__campaign=campaign, item__is_gold=False)
+    mine = Judgment.objects.final().filter(~Exists(asked), pk__in=old, item__campaign=campaign, item__is_gold=False)
     able = list(mine.order_by().values_list("item_id", flat=True))
     return list(Item.objects.filter(pk__in=random.sample(able, min(count, len(able)))))
 
@@ -120,7 +120,7 @@ Said = tuple[Mapping[str, str], list[int]]
 
 def _answered_twice(campaign: Campaign) -> list[tuple[int, Said, Said]]:
     """(rater id, what they said first, what they said again), each as answers and the slots as shown."""
-    standing = Judgment.objects.standing().filter(rater=OuterRef("rater")).order_by()
+    standing = Judgment.objects.final().filter(rater=OuterRef("rater")).order_by()
     first, again = standing.filter(item=OuterRef("of")), standing.filter(item=OuterRef("item"))
     parts: dict[str, Any] = {
         f"{name}_{field}": Subquery(rows.values(field)[:1])

@@ -38,7 +38,7 @@ def set_rule(campaign: Campaign, rule: Rule, *, by: User) -> Job | None:
     if (campaign.kind == CampaignKind.PICK) != (rule == PICKED_BY_HALF):
         raise RuleRefused(f"{PICKED_BY_HALF.in_words()}: that is the rule of every pick, and of nothing else.")
     with transaction.atomic():
-        _lock(campaign)
+        lock(campaign)
         before = campaign.rule
         if before == rule.name:
             return None
@@ -54,7 +54,7 @@ def recount(campaign: Campaign, *, by: User) -> Job | None:
     Raises RuleRefused while a recount is on its way.
     """
     with transaction.atomic():
-        _lock(campaign)
+        lock(campaign)
         return _recount(campaign, by)
 
 
@@ -75,10 +75,11 @@ def recount_by_job(context: JobContext) -> dict[str, Any]:
         context.check()
         context.progress(done, total, "items")
 
-    return {"verdicts": _run(campaign, by, step, context.fenced)}
+    return {"verdicts": run(campaign, by, step, context.fenced)}
 
 
-def _lock(campaign: Campaign) -> None:
+def lock(campaign: Campaign) -> None:
+    """Hold the campaign and read its rule. Raises RuleRefused while its verdicts are being counted anew."""
     locked = (
         Campaign.objects.select_for_update(no_key=True, of=("self",)).select_related("recount_job").get(pk=campaign.pk)
     )
@@ -90,7 +91,7 @@ def _lock(campaign: Campaign) -> None:
 def _recount(campaign: Campaign, by: User) -> Job | None:
     counted = _with_verdicts(campaign)
     if len(counted.values_list("pk")[: MOST_AT_ONCE + 1]) <= MOST_AT_ONCE:
-        _run(campaign, by, lambda done, total: None, transaction.atomic)
+        run(campaign, by, lambda done, total: None, transaction.atomic)
         return None
     job = enqueue(
         RECOUNT_KIND,
@@ -108,7 +109,7 @@ def _with_verdicts(campaign: Campaign) -> Any:
     return campaign.items.filter(Exists(Verdict.objects.filter(item=OuterRef("pk")))).order_by("pk")
 
 
-def _run(campaign: Campaign, by: User, step: Callable[[int, int], None], block: Callable[[], Any]) -> int:
+def run(campaign: Campaign, by: User, step: Callable[[int, int], None], block: Callable[[], Any]) -> int:
     """Recount in blocks, each a transaction, and say how many verdicts there are now."""
     rule = read_rule(campaign.rule)
     with block():

@@ -168,6 +168,10 @@ def event_words(event: CampaignEvent, rater: User | None) -> str:
         "rater let in": f"{rater} was let in by {event.by}",
         "pause lifted": f"The pause of {rater} was lifted by {event.by}",
         "another round": f"{rater} was given another qualification round by {event.by}",
+        "excluded": f"What {rater} said was excluded by {event.by}: {event.detail.get('reason')}",
+        "taken in": f"What {rater} said was taken in again by {event.by}: {event.detail.get('reason')}",
+        "exclusion counted": f"Verdicts were counted {'without' if event.detail.get('excluded') else 'with'} what {rater} said: "
+        f"{event.detail.get('pending')} of the items that they judged are short of judgments",
         "bars": f"How raters qualify and when they are paused was changed by {event.by}",
     }.get(event.kind, "")
 

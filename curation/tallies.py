@@ -4,6 +4,8 @@ The contract: whoever adds judgments, or changes a verdict, the state of an assi
 `adjudicated`, its bucket), does so inside `with kept(items)`, in a transaction that holds the locks on these items; whoever
 adds items calls `fill` afterwards. `manage.py verify` compares all counts with the rows, `manage.py recount` makes them anew.
 
+What is of items leaves out what excluded raters said; what is of a rater says what they did, whether or not it counts.
+
 What is counted stands in one statement, COUNTS, which says what the rows of some items add up to: `kept` takes it before and
 after a change and writes down the difference, `fill` and `differences` take it for a whole campaign.
 """
@@ -44,22 +46,25 @@ WITH chosen AS MATERIALIZED (
     SELECT id, campaign_id, prompt_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
 ), given AS MATERIALIZED (
     SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.details, j.late,
-           j.received_at, later.id IS NULL AS stands, j.page IS NOT NULL AS is_paged,
+           j.received_at, later.id IS NULL AS stands, barred.id IS NULL AS counts, j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
     LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
+    LEFT JOIN curation_assignment barred ON barred.id = j.assignment_id AND barred.excluded
 ), answered AS (
     SELECT given.*, answer.key AS question, answer.value FROM given, LATERAL jsonb_each_text(answers) answer
     WHERE stands AND action = 'answer'
 ), detailed AS (
     SELECT campaign_id, prompt_id, bucket, detail.key AS question, detail.value AS detail
-    FROM given, LATERAL jsonb_each(details) detail WHERE stands AND action = 'answer' AND NOT is_gold
+    FROM given, LATERAL jsonb_each(details) detail
+    WHERE stands AND counts AND action = 'answer' AND NOT is_gold
 ), compared AS (
     SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
            sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others
     FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind <> 'compare'
     JOIN curation_verdict v ON v.item_id = a.item_id
     JOIN LATERAL jsonb_each(v.tallies) tally ON tally.key = a.question
+    WHERE a.counts
     GROUP BY 1, 2
 ), counts (campaign_id, rater_id, what, bucket, question, key, n, at) AS (
     SELECT campaign_id, 0::bigint, CASE WHEN is_open THEN 'open' ELSE 'done' END, bucket, '', judged::text, count(*),

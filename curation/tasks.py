@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from curation import order, recounts, tallies
+from curation import exclusions, order, recounts, tallies
 from jobs.context import JobContext
 from jobs.handlers import handler
 from jobs.models import Queue
@@ -14,6 +14,12 @@ from jobs.models import Queue
 def recount_verdicts(context: JobContext) -> dict[str, Any]:
     """Count all verdicts of a campaign anew."""
     return recounts.recount_by_job(context)
+
+
+@handler(exclusions.EXCLUSION_KIND, queue=Queue.CPU, max_attempts=5)
+def exclude_rater(context: JobContext) -> dict[str, Any]:
+    """Let what a rater said not count, or count again, item by item."""
+    return exclusions.exclude_by_job(context)
 
 
 @handler(order.ORDER_KIND, queue=Queue.CPU, max_attempts=5)

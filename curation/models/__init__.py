@@ -12,6 +12,7 @@ from curation.models.campaigns import (
     ItemOrder,
     Mark,
     Question,
+    RaterExclusion,
     RaterState,
 )
 from curation.models.datasets import (
@@ -76,6 +77,7 @@ __all__ = [
     "Outcome",
     "Probe",
     "Question",
+    "RaterExclusion",
     "RaterState",
     "RatingKeys",
     "Tally",

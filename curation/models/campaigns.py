@@ -203,12 +203,35 @@ class CampaignRater(models.Model):
         blank=True,
         help_text="The revision up to which the rater knows what changed; none before the first lease.",
     )
+    excluded = models.BooleanField(
+        default=False, db_default=False, help_text="A curator excluded this rater's judgments here: they do not count."
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["campaign", "rater"], name="campaign_rater_once")]
 
     def __str__(self) -> str:
         return f"{self.rater_id} in {self.campaign_id}"
+
+
+class RaterExclusion(models.Model):
+    """A curator's word that a rater's judgments in a campaign do not count, or count again; rows are only added. The newest
+    says what `CampaignRater.excluded` says."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="exclusions")
+    rater = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    excluded = models.BooleanField(help_text="Whether they are excluded from then on, or taken in again.")
+    reason = models.CharField(max_length=300)
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["campaign", "rater", "-id"], name="exclusion_newest")]
+        constraints = [models.CheckConstraint(condition=~Q(reason=""), name="exclusion_has_reason")]
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Mark(models.TextChoices):

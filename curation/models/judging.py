@@ -30,6 +30,7 @@ class ItemQuerySet(models.QuerySet["Item"]):
         )
         others = (
             Assignment.objects.live()
+            .that_count()
             .filter(item=OuterRef("pk"))
             .exclude(rater=rater)
             .order_by()
@@ -56,7 +57,7 @@ class Item(models.Model):
     )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
     bucket = models.CharField(max_length=60, blank=True)
-    judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer.")
+    judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer that counts.")
     is_open = models.BooleanField(default=True, help_text="Whether judgments are still wanted.")
     adjudicated = models.CharField(
         max_length=16,
@@ -165,6 +166,10 @@ class AssignmentQuerySet(models.QuerySet["Assignment"]):
         """Leased, and the lease has not run out."""
         return self.filter(state=AssignmentState.LEASED, expires_at__gt=Now())
 
+    def that_count(self) -> "AssignmentQuerySet":
+        """Those of raters who are not excluded: only they take a place."""
+        return self.filter(excluded=False)
+
 
 class Assignment(models.Model):
     """A lease on an item for one rater, and the order in which that rater sees its samples."""
@@ -185,6 +190,11 @@ class Assignment(models.Model):
         db_index=False,
         help_text="The newest when it was leased; none where that was before this was kept.",
     )
+    excluded = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="What its rater says of the item does not count, because a curator excluded the rater's judgments.",
+    )
 
     objects: ClassVar = AssignmentQuerySet.as_manager()
 
@@ -194,6 +204,8 @@ class Assignment(models.Model):
             models.Index(fields=["item", "expires_at"], name="assignment_live", condition=Q(state="leased")),
             models.Index(fields=["rater", "expires_at"], name="assignment_held", condition=Q(state="leased")),
             models.Index(fields=["expires_at"], name="assignment_expiry", condition=Q(state="leased")),
+            # Few or none: what asks whether a judgment counts reads an index that is next to empty.
+            models.Index(fields=["id"], name="assignment_excluded", condition=Q(excluded=True)),
         ]
         constraints = [models.UniqueConstraint(fields=["item", "rater"], name="assignment_once_a_rater")]
 
@@ -210,7 +222,11 @@ class JudgmentAction(models.TextChoices):
 
 class JudgmentQuerySet(models.QuerySet["Judgment"]):
     def standing(self) -> "JudgmentQuerySet":
-        """Answers that nothing has superseded: what counts."""
+        """Answers that nothing has superseded, of raters who are not excluded: what counts."""
+        return self.final().filter(~Exists(Assignment.objects.filter(pk=OuterRef("assignment"), excluded=True)))
+
+    def final(self) -> "JudgmentQuerySet":
+        """Answers that nothing has superseded, whether or not they count."""
         return self.filter(action=JudgmentAction.ANSWER, superseded_by__isnull=True)
 
 

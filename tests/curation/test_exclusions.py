@@ -1,0 +1,236 @@
+import pytest
+from django.db import DatabaseError, transaction
+from django.urls import reverse
+
+from accounts.models import Role
+from curation import exclusions, tallies
+from curation.agreement import agreement_by_bucket
+from curation.assignments import done_by, left_for, lease_items
+from curation.campaigns import close_campaign
+from curation.datasets import freeze, select_entries
+from curation.exclusions import ExclusionRefused, set_excluded
+from curation.integrity import problems
+from curation.judgments import record_judgments
+from curation.manifests import read_manifest
+from curation.models import Assignment, CampaignRater, Item, Judgment, RaterExclusion, Verdict
+from curation.recounts import estimate_posteriors, recount, set_rule
+from curation.rules import Rule, RuleKind, RuleRefused
+from jobs.models import Job
+from jobs.testing import run_due_jobs
+from tests.accounts.factories import make_person
+from tests.curation.factories import judge_all, make_campaign, make_curator, make_dataset, make_rater, make_row
+from tests.curation.test_pages import signed_in
+
+pytestmark = pytest.mark.django_db
+PASS, FAIL = {"alignment": "pass"}, {"alignment": "fail"}
+
+
+def place_of(campaign, rater):
+    return CampaignRater.objects.select_related("campaign", "rater").get(campaign=campaign, rater=rater)
+
+
+def exclude(campaign, rater, reason="Answers without looking.", **fields):
+    return set_excluded(place_of(campaign, rater), excluded=True, reason=reason, by=campaign.created_by, **fields)
+
+
+def take_in(campaign, rater, reason="It was another account."):
+    return set_excluded(place_of(campaign, rater), excluded=False, reason=reason, by=campaign.created_by)
+
+
+def outcomes(campaign):
+    return dict(Verdict.objects.filter(item__campaign=campaign).order_by("pk").values_list("item__position", "outcome"))
+
+
+def judged_by_two(items=3, **fields):
+    """A campaign of overlap 2 in which the first rater passed all and the second failed all; a third may rate."""
+    raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=items, raters=raters, overlap=2, **fields)
+    judge_all(campaign, raters[0], PASS)
+    judge_all(campaign, raters[1], FAIL)
+    return campaign, raters
+
+
+def test_excluded_judgments_stay_and_do_not_count_until_they_are_taken_in():
+    campaign, (good, bad, third) = judged_by_two()
+    before = list(Judgment.objects.order_by("pk").values())
+    assert set(outcomes(campaign).values()) == {"split"}
+    assert exclude(campaign, bad) == (3, None)
+    assert list(Judgment.objects.order_by("pk").values()) == before
+    assert set(outcomes(campaign).values()) == {"pending"}
+    assert list(campaign.items.values_list("judged", "is_open")) == [(1, True)] * 3
+    (_, (agreement,)) = agreement_by_bucket(campaign, list(campaign.questions.all()))[-1]
+    assert agreement.items == 0
+    assert list(estimate_posteriors(campaign)) == sorted(campaign.items.values_list("pk", flat=True))
+    assert {key for of in estimate_posteriors(campaign).values() for key in of["alignment"]} == {"pass"}
+    assert (left_for(campaign, good), left_for(campaign, bad), left_for(campaign, third)) == (0, 0, 3)
+    assert done_by(campaign, bad) == 3
+    assert judge_all(campaign, third, PASS) == 3
+    assert set(outcomes(campaign).values()) == {"accepted"}
+    assert list(problems()) == []
+
+    assert take_in(campaign, bad) == (0, None)
+    assert set(campaign.items.values_list("judged", "is_open")) == {(3, False)}
+    assert {row.tallies["alignment"]["fail"] for row in Verdict.objects.all()} == {1}
+    assert list(problems()) == []
+    assert list(RaterExclusion.objects.values_list("excluded", "reason", "by")) == [
+        (False, "It was another account.", campaign.created_by.pk),
+        (True, "Answers without looking.", campaign.created_by.pk),
+    ]
+
+
+def test_what_an_excluded_rater_says_from_then_on_does_not_count_and_takes_no_place():
+    bad, first, second = raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=2, raters=raters, overlap=1)
+    (held,) = lease_items(campaign, bad, 1)
+    exclude(campaign, bad)
+    # Neither the lease of before nor a new one keeps an item from the others.
+    assert len(lease_items(campaign, bad, 2)) == 2
+    assert set(Assignment.objects.filter(rater=bad).values_list("excluded", flat=True)) == {True}
+    assert (left_for(campaign, first), left_for(campaign, bad)) == (2, 2)
+    assert len(lease_items(campaign, first, 1)) == 1
+    rows = [make_row(row, FAIL) for row in Assignment.objects.filter(rater=bad)]
+    assert {result.status for result in record_judgments(bad, rows)} == {"stored"}
+    assert list(campaign.items.values_list("judged", "is_open")) == [(0, True)] * 2
+    assert judge_all(campaign, first, PASS) == 2
+    assert set(outcomes(campaign).values()) == {"accepted"}
+    assert list(problems()) == []
+    assert held.excluded is False
+    take_in(campaign, bad)
+    assert set(outcomes(campaign).values()) == {"split"}
+    assert list(problems()) == []
+
+
+def test_versions_keep_theirs_and_the_next_lists_what_counted():
+    campaign, (good, bad, third) = judged_by_two()
+    judge_all(campaign, third, PASS)
+    exclude(campaign, third, "Only here to make a start.")
+    take_in(campaign, third)
+    dataset = make_dataset(campaign)
+    exclude(campaign, bad)
+    judge_all(campaign, third, PASS)
+    counted = {str(pk) for pk in Judgment.objects.exclude(rater=bad).values_list("pk", flat=True)}
+    assert {pk for entry in select_entries(dataset) for pk in entry.judgments} == counted
+    version = freeze(dataset, by=make_curator())
+    assert version.entry_count == 3
+    stored = read_manifest(version.content_hash)
+    assert not any(str(row.pk).encode() in stored for row in Judgment.objects.filter(rater=bad))
+    take_in(campaign, bad)
+    exclude(campaign, third)
+    assert select_entries(dataset) == []
+    assert {row.pk for row in dataset.versions.all()} == {version.pk}
+    assert read_manifest(version.content_hash) == stored
+    assert list(problems()) == []
+
+
+def test_a_closed_campaign_stays_closed_and_says_what_is_pending():
+    campaign, (_, bad, _) = judged_by_two()
+    close_campaign(campaign, by=campaign.created_by)
+    assert exclude(campaign, bad).pending == 3
+    campaign.refresh_from_db()
+    assert campaign.state == "closed"
+    assert campaign.events.last().detail == {"rater": bad.pk, "excluded": True, "pending": 3}
+    assert list(problems()) == []
+
+
+def test_gold_goes_on_measuring_and_curators_decisions_stand():
+    from curation.accuracy import accuracy_by_rater
+    from curation.adjudications import adjudicate
+    from curation.gold import mark_gold
+
+    campaign, (_, bad, _) = judged_by_two()
+    gold, decided, _ = campaign.items.order_by("position")
+    mark_gold(gold, PASS, by=campaign.created_by)
+    adjudicate(decided, by=campaign.created_by, answers=FAIL, seen=None)
+    exclude(campaign, bad)
+    decided.refresh_from_db()
+    assert (decided.judged, decided.is_open, outcomes(campaign)[decided.position]) == (1, False, "rejected")
+    assert list(problems()) == []
+    (lease,) = lease_items(campaign, make_member(campaign), 1)
+    assert lease.item_id not in (decided.pk,)
+    assert accuracy_by_rater(campaign) == {}
+
+
+def make_member(campaign):
+    rater = make_rater()
+    CampaignRater.objects.create(campaign=campaign, rater=rater)
+    return rater
+
+
+def test_an_estimate_is_made_anew():
+    campaign, (good, bad, third) = judged_by_two(items=4, rule=Rule(RuleKind.DAWID_SKENE, 0.9))
+    recount(campaign, by=campaign.created_by)
+    judge_all(campaign, third, PASS)
+    exclude(campaign, bad)
+    judge_all(campaign, third, PASS)
+    recount(campaign, by=campaign.created_by)
+    assert set(outcomes(campaign).values()) == {"accepted"}
+    take_in(campaign, bad)
+    likely = estimate_posteriors(campaign)
+    assert {row.item_id: row.posteriors for row in Verdict.objects.all()} == likely
+    assert list(problems()) == []
+
+
+def test_many_items_take_a_job_during_which_every_count_is_right(monkeypatch):
+    monkeypatch.setattr(exclusions, "MOST_AT_ONCE", 4)
+    monkeypatch.setattr(exclusions, "CHUNK", 2)
+    campaign, (good, bad, third) = judged_by_two(items=5)
+    done = exclude(campaign, bad)
+    assert done.job is not None
+    assert set(outcomes(campaign).values()) == {"split"}
+    assert list(problems()) == []
+    with pytest.raises(ExclusionRefused, match="counted anew"):
+        take_in(campaign, bad)
+    with pytest.raises(RuleRefused, match="counted anew"):
+        set_rule(campaign, Rule(RuleKind.UNANIMOUS), by=campaign.created_by)
+    # Half done, as after a worker's death: each item is counted one way.
+    exclusions._change(place_of(campaign, bad), sorted(campaign.items.values_list("pk", flat=True))[:2])
+    assert sorted(outcomes(campaign).values()) == ["pending", "pending", "split", "split", "split"]
+    assert tallies.differences(campaign) == []
+    assert left_for(campaign, third) == 2
+    run_due_jobs()
+    job = Job.objects.get(pk=done.job.pk)
+    assert (job.state, job.result) == ("succeeded", {"pending": 5})
+    assert set(outcomes(campaign).values()) == {"pending"}
+    assert judge_all(campaign, third, PASS) == 5
+    assert list(problems()) == []
+
+
+@pytest.mark.parametrize("reason", ["", "  \n ", "x" * 301])
+def test_a_reason_is_required(reason):
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    with pytest.raises(ExclusionRefused, match="in a sentence why"):
+        exclude(campaign, bad, reason)
+    assert not RaterExclusion.objects.exists()
+    assert set(outcomes(campaign).values()) == {"split"}
+
+
+def test_the_same_twice_is_refused():
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    with pytest.raises(ExclusionRefused, match="not excluded any more"):
+        take_in(campaign, bad)
+    exclude(campaign, bad)
+    with pytest.raises(ExclusionRefused, match="excluded already"):
+        exclude(campaign, bad)
+    assert RaterExclusion.objects.count() == 1
+
+
+def test_the_database_refuses_to_change_what_curators_said():
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    exclude(campaign, bad)
+    rows = RaterExclusion.objects.all()
+    for change in (lambda: rows.update(reason="Another."), lambda: rows.delete()):
+        with pytest.raises(DatabaseError), transaction.atomic():
+            change()
+    with pytest.raises(DatabaseError, match="exclusion_has_reason"), transaction.atomic():
+        RaterExclusion.objects.create(campaign=campaign, rater=bad, excluded=False, reason="", by=bad)
+    assert rows.get().reason == "Answers without looking."
+
+
+def test_verify_finds_places_and_assignments_that_say_something_else():
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    Assignment.objects.filter(rater=bad).update(excluded=True)
+    assert any("do not say whether their rater is excluded" in problem for problem in problems())
+    CampaignRater.objects.filter(rater=bad).update(excluded=True)
+    found = list(problems())
+    assert any("is not what curators said last" in problem for problem in found)
+    assert any("has 1 judgments" in problem for problem in found)
