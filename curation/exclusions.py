@@ -103,7 +103,9 @@ def exclude_by_job(context: JobContext) -> dict[str, Any]:
 
 def reasons_of(campaign: Campaign) -> dict[int, str]:
     """Rater id -> why their judgments were excluded, the last time that they were."""
-    rows = RaterExclusion.objects.filter(campaign=campaign, excluded=True).order_by("rater_id", "-pk").distinct("rater_id")
+    rows = (
+        RaterExclusion.objects.filter(campaign=campaign, excluded=True).order_by("rater_id", "-pk").distinct("rater_id")
+    )
     return dict(rows.values_list("rater_id", "reason"))
 
 
@@ -126,9 +128,7 @@ def _to_change(place: CampaignRater) -> Sequence[int]:
     return rows.order_by("item_id").values_list("item_id", flat=True)  # type: ignore[return-value]
 
 
-def _apply(
-    place: CampaignRater, by: User, step: Callable[[int, int], None], block: Callable[[], Any]
-) -> int:
+def _apply(place: CampaignRater, by: User, step: Callable[[int, int], None], block: Callable[[], Any]) -> int:
     """Change what has not been changed yet, in blocks, each a transaction, and say how many of the items are pending then."""
     items = list(_to_change(place))
     for done in range(0, len(items), CHUNK):

@@ -57,7 +57,9 @@ class Item(models.Model):
     )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
     bucket = models.CharField(max_length=60, blank=True)
-    judged = models.PositiveSmallIntegerField(default=0, help_text="Raters whose standing judgment is an answer that counts.")
+    judged = models.PositiveSmallIntegerField(
+        default=0, help_text="Raters whose standing judgment is an answer that counts."
+    )
     is_open = models.BooleanField(default=True, help_text="Whether judgments are still wanted.")
     adjudicated = models.CharField(
         max_length=16,

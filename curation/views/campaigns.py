@@ -131,6 +131,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     for row in raters:
         place = places[row["rater"].pk]
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
+        row["excluded"] = place.excluded
         row["consistency"] = consistency.get(place.rater_id)
     context: dict[str, Any] = {
         "campaign": found,

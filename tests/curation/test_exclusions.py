@@ -4,17 +4,21 @@ from django.urls import reverse
 
 from accounts.models import Role
 from curation import exclusions, tallies
+from curation.accuracy import accuracy_by_rater
+from curation.adjudications import adjudicate
 from curation.agreement import agreement_by_bucket
-from curation.assignments import done_by, left_for, lease_items
+from curation.assignments import done_by, lease_items, left_for
 from curation.campaigns import close_campaign
 from curation.datasets import freeze, select_entries
 from curation.exclusions import ExclusionRefused, set_excluded
+from curation.gold import mark_gold
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.manifests import read_manifest
-from curation.models import Assignment, CampaignRater, Item, Judgment, RaterExclusion, Verdict
+from curation.models import Assignment, CampaignRater, Judgment, RaterExclusion, Verdict
 from curation.recounts import estimate_posteriors, recount, set_rule
 from curation.rules import Rule, RuleKind, RuleRefused
+from curation.statistics import Share
 from jobs.models import Job
 from jobs.testing import run_due_jobs
 from tests.accounts.factories import make_person
@@ -79,7 +83,7 @@ def test_excluded_judgments_stay_and_do_not_count_until_they_are_taken_in():
 
 
 def test_what_an_excluded_rater_says_from_then_on_does_not_count_and_takes_no_place():
-    bad, first, second = raters = [make_rater() for _ in range(3)]
+    bad, first, _second = raters = [make_rater() for _ in range(3)]
     campaign = make_campaign(items=2, raters=raters, overlap=1)
     (held,) = lease_items(campaign, bad, 1)
     exclude(campaign, bad)
@@ -101,7 +105,7 @@ def test_what_an_excluded_rater_says_from_then_on_does_not_count_and_takes_no_pl
 
 
 def test_versions_keep_theirs_and_the_next_lists_what_counted():
-    campaign, (good, bad, third) = judged_by_two()
+    campaign, (_good, bad, third) = judged_by_two()
     judge_all(campaign, third, PASS)
     exclude(campaign, third, "Only here to make a start.")
     take_in(campaign, third)
@@ -133,10 +137,6 @@ def test_a_closed_campaign_stays_closed_and_says_what_is_pending():
 
 
 def test_gold_goes_on_measuring_and_curators_decisions_stand():
-    from curation.accuracy import accuracy_by_rater
-    from curation.adjudications import adjudicate
-    from curation.gold import mark_gold
-
     campaign, (_, bad, _) = judged_by_two()
     gold, decided, _ = campaign.items.order_by("position")
     mark_gold(gold, PASS, by=campaign.created_by)
@@ -145,19 +145,14 @@ def test_gold_goes_on_measuring_and_curators_decisions_stand():
     decided.refresh_from_db()
     assert (decided.judged, decided.is_open, outcomes(campaign)[decided.position]) == (1, False, "rejected")
     assert list(problems()) == []
-    (lease,) = lease_items(campaign, make_member(campaign), 1)
-    assert lease.item_id not in (decided.pk,)
-    assert accuracy_by_rater(campaign) == {}
-
-
-def make_member(campaign):
-    rater = make_rater()
-    CampaignRater.objects.create(campaign=campaign, rater=rater)
-    return rater
+    judged = record_judgments(bad, [make_row(Assignment.objects.get(item=gold, rater=bad), PASS)])
+    assert [result.status for result in judged] == ["stored"]
+    assert accuracy_by_rater(campaign)[bad.pk] == Share(1, 1)
+    assert list(problems()) == []
 
 
 def test_an_estimate_is_made_anew():
-    campaign, (good, bad, third) = judged_by_two(items=4, rule=Rule(RuleKind.DAWID_SKENE, 0.9))
+    campaign, (_good, bad, third) = judged_by_two(items=4, rule=Rule(RuleKind.DAWID_SKENE, 0.9))
     recount(campaign, by=campaign.created_by)
     judge_all(campaign, third, PASS)
     exclude(campaign, bad)
@@ -173,7 +168,7 @@ def test_an_estimate_is_made_anew():
 def test_many_items_take_a_job_during_which_every_count_is_right(monkeypatch):
     monkeypatch.setattr(exclusions, "MOST_AT_ONCE", 4)
     monkeypatch.setattr(exclusions, "CHUNK", 2)
-    campaign, (good, bad, third) = judged_by_two(items=5)
+    campaign, (_good, bad, third) = judged_by_two(items=5)
     done = exclude(campaign, bad)
     assert done.job is not None
     assert set(outcomes(campaign).values()) == {"split"}
@@ -227,10 +222,98 @@ def test_the_database_refuses_to_change_what_curators_said():
 
 
 def test_verify_finds_places_and_assignments_that_say_something_else():
-    campaign, (_, bad, _) = judged_by_two(items=1)
+    _campaign, (_, bad, _) = judged_by_two(items=1)
     Assignment.objects.filter(rater=bad).update(excluded=True)
     assert any("do not say whether their rater is excluded" in problem for problem in problems())
     CampaignRater.objects.filter(rater=bad).update(excluded=True)
     found = list(problems())
     assert any("is not what curators said last" in problem for problem in found)
     assert any("has 1 judgments" in problem for problem in found)
+
+
+# --- Pages ----------------------------------------------------------------------------------------------------------
+
+
+def address(campaign, rater):
+    return reverse("rater_exclusion", args=[campaign.slug, rater.pk])
+
+
+def test_a_curator_excludes_and_takes_in_on_the_page_which_tells_both():
+    campaign, (_, bad, _) = judged_by_two()
+    client = signed_in(curator := make_curator())
+    url = address(campaign, bad)
+    campaign_page = client.get(campaign.get_absolute_url()).content.decode()
+    beside = client.get(reverse("campaign_reliability", args=[campaign.slug])).content.decode()
+    assert url in campaign_page
+    assert url in beside
+    assert "These judgments have always counted." in client.get(url).content.decode()
+
+    said = client.post(url, {"excluded": "yes", "reason": "Passed <b>all</b>."}, follow=True).content.decode()
+    assert "does not count any more. 3 of the items that they judged are short of judgments, and go to other" in said
+    assert "“Passed &lt;b&gt;all&lt;/b&gt;.”" in said
+    assert "They count" not in said
+    row = RaterExclusion.objects.get()
+    assert (row.rater, row.by, row.excluded) == (bad, curator, True)
+    beside = client.get(reverse("campaign_reliability", args=[campaign.slug])).content.decode()
+    assert f"<strong>{bad}</strong>: “Passed &lt;b&gt;all&lt;/b&gt;.”" in beside
+    events = client.get(campaign.get_absolute_url()).content.decode()
+    assert f"What {bad} said was excluded by {curator}" in events
+    assert "Verdicts were counted without what" in events
+
+    twice = client.post(url, {"excluded": "yes", "reason": "The same."}).content.decode()
+    assert f"What {bad} said is excluded already." in twice
+    assert RaterExclusion.objects.count() == 1
+
+    said = client.post(url, {"excluded": "no", "reason": "My mistake."}, follow=True).content.decode()
+    assert "counts again. None of the items that they judged is short of judgments." in said
+    assert "They count" in said
+    assert "“My mistake.”" in said
+
+
+@pytest.mark.parametrize(
+    ("sent", "sentence"),
+    [
+        ({"excluded": "yes", "reason": " "}, "Say in a sentence why. It is kept with the judgments."),
+        ({"excluded": "perhaps", "reason": "So."}, "This form is incomplete. Open the page again."),
+    ],
+)
+def test_the_page_refuses_what_is_incomplete_and_keeps_what_was_written(sent, sentence):
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    answer = signed_in(make_curator()).post(address(campaign, bad), sent).content.decode()
+    assert sentence in answer
+    assert f'value="{sent["reason"].strip()}"' in answer or not sent["reason"].strip()
+    assert not RaterExclusion.objects.exists()
+
+
+def test_a_closed_campaign_says_that_it_stays_closed():
+    campaign, (_, bad, _) = judged_by_two()
+    close_campaign(campaign, by=campaign.created_by)
+    client = signed_in(make_curator())
+    said = client.post(address(campaign, bad), {"excluded": "yes", "reason": "So."}, follow=True).content.decode()
+    assert "3 of the items that they judged are short of judgments. The campaign stays closed" in said
+
+
+def test_samples_and_decisions_show_what_is_excluded_and_why():
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    item = campaign.items.get()
+    exclude(campaign, bad, "Passed all.")
+    client = signed_in(make_curator())
+    sample = client.get(item.item_samples.get().sample.get_absolute_url()).content.decode()
+    assert sample.count("(excluded: Passed all.)") == 1
+    decide = client.get(reverse("campaign_adjudicate", args=[campaign.slug]), {"item": item.pk}).content.decode()
+    assert decide.count("(excluded: Passed all.)") == 1
+
+
+def test_others_may_look_or_not_even_that_and_nobody_else_changes_it():
+    campaign, (_, bad, _) = judged_by_two(items=1)
+    sent = {"excluded": "yes", "reason": "So."}
+    operator, rater = signed_in(make_person(Role.OPERATOR)), signed_in(bad)
+    assert "A curator decides whether judgments count." in operator.get(address(campaign, bad)).content.decode()
+    assert operator.post(address(campaign, bad), sent).status_code == 403
+    assert rater.get(address(campaign, bad)).status_code == 403
+    assert rater.post(address(campaign, bad), sent).status_code == 403
+    stranger = make_rater()
+    assert signed_in(make_curator()).get(address(campaign, stranger)).status_code == 404
+    assert not RaterExclusion.objects.exists()
+    exclude(campaign, bad, "Passed all.")
+    assert "xclude" not in rater.get(reverse("my_work")).content.decode()

@@ -17,9 +17,10 @@ from curation import tallies
 from curation.adjudications import adjudicate, latest_of, undo_adjudication
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
 from curation.campaigns import close_campaign, open_campaign, pause_campaign
+from curation.exclusions import set_excluded
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import Assignment, Campaign, CampaignState, ItemOrder, Judgment
+from curation.models import Assignment, Campaign, CampaignRater, CampaignState, ItemOrder, Judgment, RaterExclusion
 from curation.order import Order, set_order
 from tests.curation.factories import make_campaign, make_rater
 from tests.curation.test_leases import expire
@@ -167,6 +168,13 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             else:
                 adjudicate(item, by=curator, answers={"alignment": value}, seen=end and end.pk)
 
+        @rule(number=st.integers(0, len(raters) - 1))
+        def exclude_or_take_in(self, number):
+            place = CampaignRater.objects.select_related("campaign", "rater").get(
+                campaign=campaign, rater=raters[number]
+            )
+            set_excluded(place, excluded=not place.excluded, reason="A reason.", by=curator)
+
         @rule(kind=st.sampled_from(ItemOrder), by_bucket=st.booleans())
         def reorder(self, kind, by_bucket):
             set_order(campaign, Order(kind, by_bucket), by=curator)
@@ -178,14 +186,19 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @invariant()
         def no_item_has_too_many(self):
             answer = Q(judgments__action="answer", judgments__superseded_by=None)
+            # Who was excluded for a time comes back on top of those that took their place.
+            steady = [rater for rater in raters if not RaterExclusion.objects.filter(rater=rater).exists()]
+            mine = answer & Q(judgments__rater__in=steady)
             for item in campaign.items.annotate(
-                in_time=Count("judgments", filter=answer & Q(judgments__late=False)),
-                late=Count("judgments", filter=answer & Q(judgments__late=True)),
+                in_time=Count("judgments", filter=mine & Q(judgments__late=False)),
+                late=Count("judgments", filter=mine & Q(judgments__late=True)),
+                counted=Count("judgments", filter=answer & Q(judgments__assignment__excluded=False)),
             ):
-                live = Assignment.objects.live().filter(item=item).count()
+                live = Assignment.objects.live().filter(item=item, rater__in=steady).count()
                 assert item.in_time <= OVERLAP
                 assert item.late or item.in_time + live <= OVERLAP
-                assert item.judged == item.in_time + item.late
+                assert item.judged == item.counted
+                assert len(steady) < len(raters) or item.judged == item.in_time + item.late
                 assert item.is_open == (item.judged < OVERLAP and not item.adjudicated)
 
         @invariant()
