@@ -7,7 +7,7 @@ the verdict that follows, so that every item is at any moment counted one way. N
 Reports of something broken are no opinion of an item, and stay before curators.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from django.db import transaction
@@ -21,6 +21,7 @@ from curation.models import (
     CampaignEvent,
     CampaignRater,
     Item,
+    Judgment,
     Outcome,
     RaterExclusion,
     Verdict,
@@ -107,6 +108,17 @@ def reasons_of(campaign: Campaign) -> dict[int, str]:
         RaterExclusion.objects.filter(campaign=campaign, excluded=True).order_by("rater_id", "-pk").distinct("rater_id")
     )
     return dict(rows.values_list("rater_id", "reason"))
+
+
+def tell_excluded(campaign: Campaign, judgments: Iterable[Judgment]) -> None:
+    """Give each of these judgments of the campaign, which come with their assignment, `.excluded`: why it does not count, in
+    words; empty where it does."""
+    rows = list(judgments)
+    reasons = reasons_of(campaign) if any(row.assignment.excluded for row in rows) else {}
+    for row in rows:
+        reason = reasons.get(row.rater_id)
+        words = f"excluded: {reason}" if reason else "excluded"
+        row.excluded = words if row.assignment.excluded else ""  # type: ignore[attr-defined]
 
 
 def _is_quick(place: CampaignRater) -> bool:

@@ -25,7 +25,7 @@ from curation.adjudications import (
     waiting_in,
 )
 from curation.campaigns import is_blind_for
-from curation.exclusions import reasons_of
+from curation.exclusions import tell_excluded
 from curation.models import (
     Adjudication,
     AdjudicationAction,
@@ -126,7 +126,7 @@ def _bench(item: Item, user: User) -> dict[str, Any]:
     questions = list(item.campaign.questions.all())
     ends = Judgment.objects.filter(item=item, superseded_by__isnull=True).exclude(action=JudgmentAction.UNDO)
     said = list(ends.select_related("rater", "assignment"))
-    reasons = reasons_of(item.campaign) if any(row.assignment.excluded for row in said) else {}
+    tell_excluded(item.campaign, said)
     return {
         "item": item,
         "samples": [row.sample for row in _in_order(item, order)],
@@ -135,7 +135,7 @@ def _bench(item: Item, user: User) -> dict[str, Any]:
             (question, [(choice, _key_name(choice)) for choice in question.choices]) for question in questions
         ],
         "is_single": len(questions) == 1,
-        "said": [(row, _words(row, questions, item, order), reasons.get(row.rater_id, "")) for row in said],
+        "said": [(row, _words(row, questions, item, order)) for row in said],
         "seen": latest.pk if latest else "",
         "decided": latest if latest and latest.action == AdjudicationAction.DECIDE else None,
         "decided_words": _words(latest, questions, item, order) if latest else [],

@@ -12,7 +12,7 @@ from accounts.policies import policy
 from curation.browsing import find_samples, marks_of
 from curation.campaigns import is_blind_for
 from curation.details import prompt_words
-from curation.exclusions import reasons_of
+from curation.exclusions import tell_excluded
 from curation.forms import SampleFilterForm
 from curation.gold import is_hidden_from
 from curation.models import Adjudication, CampaignKind, DatasetVersion, Item, ItemSample, Judgment, Outcome
@@ -122,7 +122,7 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         .select_related("rater", "superseded_by", "assignment", "guideline_revision")
         .order_by("received_at")
     )
-    reasons = reasons_of(item.campaign) if any(row.assignment.excluded for row in rows) else {}
+    tell_excluded(item.campaign, rows)
     decisions = item.adjudications.select_related("by", "superseded_by").order_by("at")
     sides = ("baseline", "candidate")
     return {
@@ -132,19 +132,9 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "picked": shown.picked,
         "is_probe": hasattr(item, "probe"),
         "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
-        "judgments": [
-            (row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by"), _excluded(row, reasons))
-            for row in rows
-        ],
+        "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }
-
-
-def _excluded(judgment: Judgment, reasons: dict[int, str]) -> str:
-    """Why it does not count, as a person reads it; empty where it does."""
-    if not judgment.assignment.excluded:
-        return ""
-    return f"excluded: {reasons[judgment.rater_id]}" if judgment.rater_id in reasons else "excluded"
 
 
 def _points(judged: list[dict[str, Any]]) -> list[tuple[float, float]]:
@@ -152,8 +142,8 @@ def _points(judged: list[dict[str, Any]]) -> list[tuple[float, float]]:
     return [
         (100 * detail["point"][0], 100 * detail["point"][1])
         for part in judged
-        for judgment, _, _, is_superseded, excluded in part.get("judgments", [])
-        if not (is_superseded or excluded)
+        for judgment, _, _, is_superseded in part.get("judgments", [])
+        if not (is_superseded or judgment.excluded)
         for detail in judgment.details.values()
         if "point" in detail
     ]
