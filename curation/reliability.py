@@ -10,7 +10,7 @@ from django.db.models import Exists, OuterRef
 from accounts.models import User
 from curation.dawid_skene import estimate
 from curation.habits import run_flags, speed_flags
-from curation.models import Campaign, CampaignKind, Judgment, JudgmentAction, Question
+from curation.models import Assignment, Campaign, CampaignKind, Judgment, JudgmentAction, Question
 from curation.rules import SIDES
 from curation.statistics import seconds_by_rater
 from curation.verdicts import preferred
@@ -81,8 +81,13 @@ def reliability_of(campaign: Campaign) -> Reliability:
 def _newest(campaign: Campaign) -> list[Row]:
     # As NOT EXISTS, unlike `standing`: of its outer join the planner expects one row, and sorts all judgments there are.
     superseded = Judgment.objects.filter(supersedes=OuterRef("pk"))
+    excluded = Assignment.objects.filter(pk=OuterRef("assignment"), excluded=True)
     answers = Judgment.objects.filter(
-        ~Exists(superseded), action=JudgmentAction.ANSWER, item__campaign=campaign, item__is_gold=False
+        ~Exists(superseded),
+        ~Exists(excluded),
+        action=JudgmentAction.ANSWER,
+        item__campaign=campaign,
+        item__is_gold=False,
     )
     return list(answers.order_by("-received_at", "-decided_at", "-pk").values_list(*COLUMNS)[:MOST_JUDGMENTS])
 

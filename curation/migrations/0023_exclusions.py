@@ -21,7 +21,7 @@ DROP TRIGGER append_only_truncate ON curation_raterexclusion;
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('curation', '0018_guideline_revisions'),
+        ('curation', '0022_version_guidelines'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
