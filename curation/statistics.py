@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -211,6 +211,20 @@ def outcomes_of(campaign: Campaign) -> dict[str, int]:
             items += n
     counts[Outcome.PENDING] += items - counts.total()
     return dict(counts)
+
+
+class GuidedBy(NamedTuple):
+    """How many standing answers to items that get a verdict were given under a revision; of None, it is not known."""
+
+    revision: int | None
+    answers: int
+
+
+def answers_by_revision(campaign: Campaign) -> list[GuidedBy]:
+    """The newest revision first, those without answers left out, and last what is not known."""
+    found = tallies.read([campaign.pk], TallyKind.REVISION)
+    rows = [GuidedBy(int(name.key) if name.key else None, n) for name, (n, _) in found.items()]
+    return sorted(rows, key=lambda row: -(row.revision or 0))
 
 
 def judgments_curve(campaign: Campaign) -> dict[str, Any]:

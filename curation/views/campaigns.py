@@ -27,6 +27,7 @@ from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.standing import event_words, in_words
 from curation.statistics import (
+    answers_by_revision,
     judgments_curve,
     outcomes_of,
     pass_rates,
@@ -149,6 +150,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "order_words": order_of(found).in_words,
         "order_form": OrderForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
+        "by_revision": answers_by_revision(found),
         "events": _events(found),
         "is_blind": blind,
         "may_write": may_curate(request.user),

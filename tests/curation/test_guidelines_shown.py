@@ -1,16 +1,20 @@
 """Which revision of the guidelines a rater had before them, with each judgment."""
 
 import json
+import re
 import uuid
 
 import pytest
 from django.test import Client
 
 from curation.assignments import lease_items
+from curation.gold import mark_gold
 from curation.guidelines import revise_guidelines
 from curation.judgments import record_judgments
 from curation.models import Assignment, Campaign, Judgment
-from tests.curation.factories import make_campaign, make_curator, make_rater, make_row
+from curation.statistics import answers_by_revision
+from curation.tallies import differences
+from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
 
 pytestmark = pytest.mark.django_db
 
@@ -146,3 +150,33 @@ def test_a_row_that_is_sent_again_is_a_duplicate(rater, campaign):
     client = signed_in(rater)
     statuses = [post(client, "/api/judgments", {"judgments": [row]}).json()["results"][0]["status"] for _ in range(2)]
     assert statuses == ["stored", "duplicate"]
+
+
+def test_the_campaign_counts_what_stands_under_each_revision(rater, campaign):
+    client = signed_in(campaign.created_by)
+    assert (answers_by_revision(campaign), "under each revision" in campaign_page(client, campaign)) == ([], False)
+    held = lease_items(campaign, rater, 4)
+    revise(campaign)
+    rows = [make_row(each, guideline_revision=number) for each, number in zip(held, (1, 1, 2), strict=False)]
+    again = make_row(held[0], {"alignment": "fail"}, supersedes=rows[0]["id"], guideline_revision=2)
+    skip = make_row(held[1], action="skip", supersedes=rows[1]["id"], guideline_revision=2)
+    record_judgments(rater, [*rows, again, skip])
+    assert answers_by_revision(campaign) == [(2, 2)]
+    Assignment.objects.update(guideline_revision=None)
+    record_judgments(rater, [make_row(held[3])])
+    record_judgments(rater, [make_row(held[1], supersedes=skip["id"], guideline_revision=1)])
+    assert answers_by_revision(campaign) == [(2, 2), (1, 1), (None, 1)]
+    assert differences(campaign) == []
+    facts = re.findall(r"<dt>(Revision \d+|Not known)</dt><dd>(\d+)</dd>", campaign_page(client, campaign))
+    assert facts == [("Revision 2", "2"), ("Revision 1", "1"), ("Not known", "1")]
+
+
+def test_answers_to_gold_items_do_not_count_there(rater, campaign):
+    assert judge_all(campaign, rater) == 4
+    mark_gold(campaign.items.first(), {"alignment": "pass"}, by=campaign.created_by)
+    assert answers_by_revision(campaign) == [(1, 3)]
+    assert differences(campaign) == []
+
+
+def campaign_page(client, campaign):
+    return client.get(campaign.get_absolute_url()).content.decode()

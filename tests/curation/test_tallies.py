@@ -181,6 +181,6 @@ def test_migration_counts_what_was_there_before(worked):
     expected = tallies.read([campaign.pk], *TallyKind)
     Tally.objects.all().delete()
     with connection.cursor() as cursor:
-        for name in ("0008_tallies", "0017_tally_of_hour"):
+        for name in ("0008_tallies", "0017_tally_of_hour", "0024_tally_of_revision"):
             cursor.execute(import_module(f"curation.migrations.{name}").FILL)
     assert tallies.read([campaign.pk], *TallyKind) == expected

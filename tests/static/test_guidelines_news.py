@@ -45,7 +45,7 @@ def test_an_open_screen_tells_before_the_next_item_and_no_key_of_an_item_closes_
         page.keyboard.press(key)
     expect(news).to_be_visible()
     assert page.locator("#rate-stage img").count() == 0
-    news.get_by_text("Read all of them").click()
+    news.get_by_text("Read the whole guidelines").click()
     expect(news.locator("#rate-news-text")).to_contain_text("Accept a white rim.")
     assert "Frames" not in page.locator("#rate-guidelines").text_content()
     page.keyboard.press("Escape")
