@@ -167,12 +167,12 @@ def is_opaque(item: Item) -> bool:
 
 def _open(item: Item, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        content = item.image.read_bytes()
+        content = item.read()
         if hashlib.sha256(content).hexdigest() != item.sha256:
-            raise RunRefused(f"The image {item.image.name} is not the one that was frozen: its hash differs.")
+            raise RunRefused(f"The image {item.name} is not the one that was frozen: its hash differs.")
         return convert(Image.open(io.BytesIO(content)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise RunRefused(f"The image {item.image.name} cannot be read.") from None
+        raise RunRefused(f"The image {item.name} cannot be read.") from None
 
 
 def _fit(image: Image.Image, size: int) -> torch.Tensor:

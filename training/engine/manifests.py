@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.engine.recipe import RunRefused
+from training.engine.shards import read_bytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One image with its caption; `sha256` is the hex digest of the image file.
 
-    Of a pair it is the preferred image; `rejected` is the other one, with the hex digest of its file.
+    Of a pair it is the preferred image; `rejected` is the other one, with the hex digest of its file. Of a corpus `image`
+    is the shard, in which the image is the `size` bytes from `offset`, under the name `member`.
     """
 
     image: Path
@@ -23,6 +25,18 @@ class Item:
     sha256: str
     rejected: Path | None = None
     rejected_sha256: str = ""
+    member: str = ""
+    offset: int = 0
+    size: int = 0
+
+    @property
+    def name(self) -> str:
+        """What a person finds the image by."""
+        return f"{self.member} in {self.image.name}" if self.member else self.image.name
+
+    def read(self) -> bytes:
+        """The image file's bytes. Raises OSError or RunRefused where it cannot be read."""
+        return read_bytes(self.image, self.offset, self.size) if self.member else self.image.read_bytes()
 
     @property
     def loser(self) -> "Item":

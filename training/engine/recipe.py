@@ -14,12 +14,15 @@ Paths are absolute, or relative to the run's folder. A manifest is a file of JSO
 {"image": path, "caption": text, "sha256": hex digest of the file}; other keys of a line are ignored, relative image
 paths are relative to the manifest. For the objective "dpo" each line is a pair, whose image was preferred over
 "rejected" (path) with "rejected_sha256".
+
+A source may be a corpus instead: {"name": ..., "manifest": "index made by training.engine.corpora", "corpus": "folder of its
+shards", "corpus_hash": "content hash of the index", ...}.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +64,17 @@ class RunRefused(Exception):
 
 @dataclass(frozen=True)
 class Source:
-    """One row of the recipe table: images with captions, the noise levels they teach, and their weight."""
+    """One row of the recipe table: images with captions, the noise levels they teach, and their weight.
+
+    Where `corpus` is a folder of shards, `manifest` is their index, whose content hash is `corpus_hash`.
+    """
 
     name: str
     manifest: str
     band: Band = FULL_BAND
     weight: float = 1.0
+    corpus: str = ""
+    corpus_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -234,6 +242,8 @@ def parse_run(data: Any) -> RunSettings:
         raise RunRefused("Importance weights need the mixture “shares”.", field="importance_weights")
     if settings.objective == "dpo" and settings.min_snr_gamma is not None:
         raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
+    if settings.objective == "dpo" and any(source.corpus for source in settings.sources):
+        raise RunRefused("A corpus has single images, and dpo learns from pairs.", field="sources")
     if settings.trains_decoder:
         _check_decoder(settings)
     return settings
@@ -325,7 +335,7 @@ def _sources(value: Any) -> tuple[Source, ...]:
 
 
 def _source(value: Any) -> Source:
-    row = _only(value, {"name", "manifest", "band", "weight"}, "A source", "sources")
+    row = _only(value, {"name", "manifest", "band", "weight", "corpus", "corpus_hash"}, "A source", "sources")
     if "name" not in row or "manifest" not in row:
         raise RunRefused("A source needs a name and a manifest.", field="sources")
     band = _only(row.get("band") or {}, {"log_snr_min", "log_snr_max"}, "A band", "sources")
@@ -333,7 +343,12 @@ def _source(value: Any) -> Source:
         key: None if edge is None else float(_number(key, edge, -1000, 1000, whole=False)) for key, edge in band.items()
     }
     weight = float(_number("weight", row.get("weight", 1.0), 1e-6, 1e6, whole=False))
-    return Source(_text("name", row["name"]), _text("manifest", row["manifest"]), Band(**edges), weight)
+    source = Source(_text("name", row["name"]), _text("manifest", row["manifest"]), Band(**edges), weight)
+    if not row.get("corpus") and not row.get("corpus_hash"):
+        return source
+    return replace(
+        source, corpus=_text("corpus", row.get("corpus")), corpus_hash=_text("corpus_hash", row.get("corpus_hash"))
+    )
 
 
 def _sample_prompts(value: Any) -> tuple[SamplePrompt, ...]:

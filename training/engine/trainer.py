@@ -32,6 +32,7 @@ from training.engine.checkpoints import (
     load_newest,
     save_checkpoint,
 )
+from training.engine.corpora import read_corpus
 from training.engine.draws import Mixture
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.group import Group, join_group
@@ -48,7 +49,7 @@ from training.engine.learner import (
 from training.engine.manifests import Item, read_manifest
 from training.engine.observation import observe
 from training.engine.optimizers import count_moments
-from training.engine.recipe import RunRefused, RunSettings, load_run
+from training.engine.recipe import RunRefused, RunSettings, Source, load_run
 from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
@@ -131,8 +132,17 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     """Check and load everything that the loop needs."""
     files = RunFiles(folder, settings.steps, writes=group.is_main)
     files.progress(phase="loading", now=True)
-    pairs = settings.objective == "dpo"
-    sources = [read_manifest(folder / source.manifest, pairs=pairs) for source in settings.sources]
+
+    def report(done: int, total: int, phase: str = "caching") -> None:
+        files.progress(phase=phase, done=done, total=total)
+        if stop():
+            files.event("stopped", 0)
+            raise Stopped
+
+    sources = [
+        read_source(folder, source, settings, lambda done, total: report(done // 10**6, total // 10**6, "checking"))
+        for source in settings.sources
+    ]
     splits = split_sources(sources, settings.holdout)
     parent = folder / settings.parent
     parent_hash, parent_manifest = hash_folder(parent)
@@ -158,12 +168,6 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         importance_weights=settings.importance_weights,
         caption_dropout=settings.caption_dropout,
     )
-
-    def report(done: int, total: int, phase: str = "caching") -> None:
-        files.progress(phase=phase, done=done, total=total)
-        if stop():
-            files.event("stopped", 0)
-            raise Stopped
 
     learner = make_learner(trained_network(pipeline, settings), settings)
     check_disk(folder, settings, learner)
@@ -197,6 +201,13 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         trackers=Trackers(files, trackers.configured(folder) if group.is_main else [], settings),
         group=group,
     )
+
+
+def read_source(folder: Path, source: Source, settings: RunSettings, report: Callable[[int, int], None]) -> list[Item]:
+    """The images of a row, from its manifest or, of a corpus, from its index."""
+    if source.corpus:
+        return read_corpus(folder / source.manifest, folder / source.corpus, source.corpus_hash, report)
+    return read_manifest(folder / source.manifest, pairs=settings.objective == "dpo")
 
 
 def load_parent(folder: Path, settings: RunSettings) -> Pipeline:
@@ -238,6 +249,11 @@ def digest_of(settings: RunSettings, sources: list[list[Item]]) -> str:
         if key not in FREE_SETTINGS and LATER_SETTINGS.get(key, ...) != value
     }
     for row, items in zip(deciding["sources"], sources, strict=True):
+        # Where a corpus lies decides nothing; its hash is that of its images and captions.
+        corpus, corpus_hash = row.pop("corpus"), row.pop("corpus_hash")
+        if corpus:
+            row["manifest"] = {"corpus": corpus_hash}
+            continue
         row["manifest"] = [
             [item.sha256, item.caption, *([item.rejected_sha256] if item.rejected else [])] for item in items
         ]
