@@ -26,6 +26,8 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        # Tables are altered here whose rows migrations before may have changed in the same transaction.
+        migrations.RunSQL("SET CONSTRAINTS ALL IMMEDIATE", migrations.RunSQL.noop),
         migrations.CreateModel(
             name='RaterExclusion',
             fields=[
