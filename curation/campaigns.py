@@ -26,7 +26,7 @@ from curation.models import (
 )
 from curation.order import AS_SET_UP, Order, begin_in_order
 from curation.picks import FEWEST, MOST
-from curation.recounts import check_rule, recount
+from curation.recounts import check_rule, lock, recount
 from curation.rubrics import (
     GUIDELINES,
     QuestionSpec,
@@ -150,11 +150,16 @@ def create_pick_campaign(
     return campaign
 
 
+@transaction.atomic
 def open_campaign(campaign: Campaign, *, by: User) -> bool:
-    """Draft, paused or closed -> open; False where it was open already."""
+    """Draft, paused or closed -> open; False where it was open already.
+
+    What closing decided with fewer judgments than it may have is handed out again. Raises CampaignRefused as closing does.
+    """
+    _hold(campaign)
     if _move(campaign, {CampaignState.CLOSED}, CampaignState.OPEN, by):
         if campaign.most > campaign.overlap:
-            _recount(campaign, by)  # What closing decided with fewer judgments than it may have is handed out again.
+            recount(campaign, by=by)
         return True
     return _move(campaign, {CampaignState.DRAFT, CampaignState.PAUSED}, CampaignState.OPEN, by)
 
@@ -164,23 +169,31 @@ def pause_campaign(campaign: Campaign, *, by: User) -> bool:
     return _move(campaign, {CampaignState.OPEN}, CampaignState.PAUSED, by)
 
 
+@transaction.atomic
 def close_campaign(campaign: Campaign, *, by: User) -> bool:
     """Anything -> closed: as paused, and meant to stay.
 
     An estimated rule is estimated anew, over all that came in, and what waited for more judgments is decided without them.
+    Raises CampaignRefused where there may be such items and the verdicts are being counted anew.
     """
+    _hold(campaign)
     before = {CampaignState.DRAFT, CampaignState.OPEN, CampaignState.PAUSED}
     if not _move(campaign, before, CampaignState.CLOSED, by):
         return False
     if read_rule(campaign.rule).is_estimated or campaign.most > campaign.overlap:
-        _recount(campaign, by)
+        # A recount that is on its way already began before the last judgments; the page says as of when it is.
+        with suppress(RuleRefused):
+            recount(campaign, by=by)
     return True
 
 
-def _recount(campaign: Campaign, by: User) -> None:
-    # A recount that is on its way already began before the last judgments; the page says as of when it is.
-    with suppress(RuleRefused):
-        recount(campaign, by=by)
+def _hold(campaign: Campaign) -> None:
+    """Where opening and closing change what is wanted: a recount that is half done would read items both ways."""
+    if campaign.most > campaign.overlap:
+        try:
+            lock(campaign)
+        except RuleRefused as refusal:
+            raise CampaignRefused(refusal.args[0]) from refusal
 
 
 @transaction.atomic

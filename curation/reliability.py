@@ -5,12 +5,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Exists, OuterRef
-
 from accounts.models import User
 from curation.dawid_skene import estimate
 from curation.habits import run_flags, speed_flags
-from curation.models import Assignment, Campaign, CampaignKind, Judgment, JudgmentAction, Question
+from curation.models import Campaign, CampaignKind, Judgment, Question
 from curation.rules import SIDES
 from curation.statistics import seconds_by_rater
 from curation.verdicts import preferred
@@ -66,7 +64,10 @@ class Reliability:
 
 def reliability_of(campaign: Campaign) -> Reliability:
     """Raters beside each other, over the campaign's newest judgments."""
-    rows = _newest(campaign)
+    standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
+    rows: list[Row] = list(
+        standing.order_by("-received_at", "-decided_at", "-pk").values_list(*COLUMNS)[:MOST_JUDGMENTS]
+    )
     seconds = seconds_by_rater(campaign)
     people = {user.pk: user for user in User.objects.filter(pk__in={row[1] for row in rows} | seconds.keys())}
     questions = list(campaign.questions.all())
@@ -76,20 +77,6 @@ def reliability_of(campaign: Campaign) -> Reliability:
         flags += _runs(question, rows, people, several=len(questions) > 1)
     tables = [_tables(campaign, question, judged, people) for question in questions]
     return Reliability(tables, sorted(flags, key=lambda flag: str(flag.rater)), len(rows))
-
-
-def _newest(campaign: Campaign) -> list[Row]:
-    # As NOT EXISTS, unlike `standing`: of its outer join the planner expects one row, and sorts all judgments there are.
-    superseded = Judgment.objects.filter(supersedes=OuterRef("pk"))
-    excluded = Assignment.objects.filter(pk=OuterRef("assignment"), excluded=True)
-    answers = Judgment.objects.filter(
-        ~Exists(superseded),
-        ~Exists(excluded),
-        action=JudgmentAction.ANSWER,
-        item__campaign=campaign,
-        item__is_gold=False,
-    )
-    return list(answers.order_by("-received_at", "-decided_at", "-pk").values_list(*COLUMNS)[:MOST_JUDGMENTS])
 
 
 def _runs(question: Question, rows: list[Row], people: dict[int, User], *, several: bool) -> list[Flag]:

@@ -56,6 +56,8 @@ def refresh_verdicts(
     Under an estimated rule `posteriors` (item id -> question -> choice -> likelihood) are those of a new estimate; without
     them the estimate of before stands, and what had none is pending.
     """
+    # As they are under the locks: read before these, they may be those of before a change whose recount held the items.
+    campaign.refresh_from_db(fields=["rule", "state"])
     rule, questions = read_rule(campaign.rule), list(campaign.questions.all())
     standing = standing_answers(items)
     is_new, likely = posteriors is not None, posteriors or {}

@@ -229,7 +229,9 @@ class JudgmentQuerySet(models.QuerySet["Judgment"]):
 
     def final(self) -> "JudgmentQuerySet":
         """Answers that nothing has superseded, whether or not they count."""
-        return self.filter(action=JudgmentAction.ANSWER, superseded_by__isnull=True)
+        # Of `superseded_by__isnull`, an outer join, the planner expects one row of all there are, and sorts them to find it.
+        superseded = Judgment.objects.filter(supersedes=OuterRef("pk"))
+        return self.filter(~Exists(superseded), action=JudgmentAction.ANSWER)
 
 
 class Judgment(models.Model):

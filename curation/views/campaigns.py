@@ -270,7 +270,12 @@ def campaign_curve(request: HttpRequest, slug: str) -> JsonResponse:
 def _move(request: HttpRequest, slug: str, verb: Any, done: str) -> HttpResponse:
     assert isinstance(request.user, User)
     found = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
-    if verb(found, by=request.user):
+    try:
+        moved = verb(found, by=request.user)
+    except verbs.CampaignRefused as refused:
+        messages.error(request, refused.args[0])
+        return redirect(found)
+    if moved:
         messages.success(request, f"“{found}” is {done}.")
     else:
         messages.info(request, f"“{found}” had changed meanwhile; nothing was done.")

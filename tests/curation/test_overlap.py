@@ -12,6 +12,9 @@ from curation.models import Campaign, Judgment, Question
 from curation.recounts import recount
 from curation.rules import MAJORITY, Rule, RuleKind, is_certain
 from curation.statistics import progress_of
+from curation.verdicts import refresh_verdicts
+from jobs.models import JobState
+from jobs.testing import run_due_jobs
 from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row
 from tests.curation.test_pages import signed_in
 
@@ -200,3 +203,34 @@ def test_campaign_with_a_maximum_is_set_up_on_the_page(raters):
     assert "2 to 4 judgments for each item" in page
     assert "Between 4 and 8 judgments in all" in page
     assert "Up to 4 judgments of an item come from as many people; 3 can rate here." in page
+
+
+@pytest.mark.django_db
+def test_closing_waits_for_a_recount_that_is_on_its_way(raters, monkeypatch):
+    campaign = make_campaign(items=3, raters=raters, overlap=2, max_overlap=5)
+    answer(campaign, raters[0], "pass", "pass", "pass")
+    monkeypatch.setattr("curation.recounts.MOST_AT_ONCE", 1)
+    job = recount(campaign, by=make_curator())
+    client = signed_in(make_curator())
+    page = client.post(reverse("campaign_close", args=[campaign.slug]), follow=True).content.decode()
+    assert "being counted anew. Wait until that is done." in page
+    campaign.refresh_from_db()
+    assert campaign.state == "open"
+    run_due_jobs()
+    job.refresh_from_db()
+    assert job.state == JobState.SUCCEEDED
+    client.post(reverse("campaign_close", args=[campaign.slug]))
+    campaign.refresh_from_db()
+    assert campaign.state == "closed"
+
+
+@pytest.mark.django_db
+def test_judgment_is_counted_by_the_state_under_its_lock(raters):
+    campaign = make_campaign(items=1, raters=raters, overlap=2, max_overlap=5)
+    answer(campaign, raters[0], "pass")
+    answer(campaign, raters[1], "fail")
+    stale = Campaign.objects.get(pk=campaign.pk)
+    close_campaign(campaign, by=make_curator())
+    assert (stale.state, standing(campaign)) == ("open", [(2, False, "split")])
+    refresh_verdicts(stale, list(campaign.items.all()))
+    assert standing(campaign) == [(2, False, "split")]
