@@ -16,9 +16,9 @@ from curation import campaigns as verbs
 from curation.accuracy import accuracy_by_rater
 from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
+from curation.campaign_forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
 from curation.datasets import SELECTABLE
 from curation.fails import marked_words, reason_tables
-from curation.forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
 from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
 from curation.order import order_of

@@ -13,8 +13,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import downloads
+from curation.dataset_forms import DatasetCampaignsForm, DatasetForm, FreezeForm
 from curation.datasets import DatasetRefused, freeze, preview
-from curation.forms import DatasetCampaignsForm, DatasetForm, FreezeForm
 from curation.integrity import version_problems
 from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
 from curation.pairs import waiting_comparisons

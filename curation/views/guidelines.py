@@ -7,7 +7,7 @@ from django.views.decorators.http import require_http_methods
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.forms import GuidelinesForm
+from curation.campaign_forms import GuidelinesForm
 from curation.guidelines import Part, changes
 from curation.models import Campaign, CampaignState, GuidelineRevision
 from curation.views.campaigns import TEAM, may_curate, read_key

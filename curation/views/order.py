@@ -7,7 +7,7 @@ from django.views.decorators.http import require_POST
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.forms import OrderForm
+from curation.campaign_forms import OrderForm
 from curation.models import Campaign
 from curation.order import order_of
 

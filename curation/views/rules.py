@@ -7,7 +7,7 @@ from django.views.decorators.http import require_POST
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.forms import RuleForm
+from curation.campaign_forms import RuleForm
 from curation.models import Campaign
 from curation.recounts import recount
 from curation.rules import RuleRefused, read_rule

@@ -13,10 +13,10 @@ from curation.browsing import find_samples, marks_of
 from curation.campaigns import is_blind_for
 from curation.details import prompt_words
 from curation.exclusions import tell_excluded
-from curation.forms import SampleFilterForm
 from curation.gold import is_hidden_from
 from curation.models import Adjudication, CampaignKind, DatasetVersion, Item, ItemSample, Judgment, Outcome
 from curation.picks import QUESTION, picked_slots
+from curation.sample_forms import SampleFilterForm
 from curation.verdicts import preferred
 from curation.views.campaigns import TEAM, read_key
 from generation.models import Sample

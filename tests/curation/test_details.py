@@ -4,8 +4,8 @@ import pytest
 
 from curation import tallies
 from curation.assignments import lease_items
+from curation.campaign_forms import ReasonsForm
 from curation.fails import marked_words, reason_tables
-from curation.forms import ReasonsForm
 from curation.gold import mark_gold, set_gold_percent
 from curation.judgments import record_judgments
 from curation.models import Campaign, Judgment
