@@ -14,8 +14,8 @@ from generation import model_versions
 from generation.models import ModelPromotion, ModelVersion, PromptSet
 from generation.views.members import member
 from training import comparisons, evaluations
+from training.evaluation_forms import EvaluationForm, PromotionForm
 from training.evaluations import EvaluationRefused
-from training.forms import EvaluationForm, PromotionForm
 from training.models import Evaluation
 from training.verdicts import EvaluationVerdict
 from training.views.recipes import TEAM, may_run

@@ -20,8 +20,8 @@ from jobs.models import JobState
 from training import recipes, runs
 from training.engine.bands import PAPER_EDGE
 from training.engine.flows import FLOW_DEFAULTS
-from training.forms import RecipeForm, SweepForm, dataset_versions, suggested_sources
 from training.models import Preset, Recipe, TrainingRun
+from training.recipe_forms import RecipeForm, SweepForm, dataset_versions, suggested_sources
 from training.recipes import RecipeRefused
 from training.tables import TableView, view_tables
 

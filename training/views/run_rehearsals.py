@@ -14,9 +14,9 @@ from generation.views.durations import say_duration
 from generation.views.members import member
 from jobs.models import Job
 from training import rehearsals
-from training.forms import RunForm
 from training.models import Recipe
 from training.recipes import RecipeRefused
+from training.run_forms import RunForm
 from training.views.recipes import TEAM, may_run
 
 

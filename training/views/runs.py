@@ -16,9 +16,9 @@ from generation.views.durations import say_duration
 from generation.views.members import member
 from training import estimates, recipes, runs
 from training.curves import charts_of, curve
-from training.forms import RunForm
 from training.models import Recipe, RunSample, TrainingRun
 from training.recipes import RecipeRefused
+from training.run_forms import RunForm
 from training.tasks import TRAINER_LOG
 from training.views.recipes import TEAM, may_run
 

@@ -1,4 +1,4 @@
-"""Forms of this room. Every refusal of a verb comes back as a sentence beside the field that caused it."""
+"""What people ask of recipes: a table by its preset, and several values of T'."""
 
 import uuid
 from typing import Any
@@ -6,11 +6,10 @@ from typing import Any
 from django import forms
 from django.db.models import QuerySet
 
-from accounts.models import Role, User
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
-from generation.models import ModelVersion, PromptSet
+from generation.models import ModelVersion
 from training.engine.flows import FLOW_DEFAULTS
-from training.models import Preset, Recipe
+from training.models import Preset
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
 
 PRESETS = [
@@ -60,16 +59,6 @@ class DatasetVersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
 class DatasetVersionsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
     def label_from_instance(self, obj: DatasetVersion) -> str:
         return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
-
-
-class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
-    def label_from_instance(self, obj: PromptSet) -> str:
-        return f"{obj}: {obj.prompt_count} prompt{'' if obj.prompt_count == 1 else 's'}"
-
-
-class RatersField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
-    def label_from_instance(self, obj: User) -> str:
-        return f"{obj.name} ({obj.email})" if obj.name else obj.email
 
 
 def dataset_versions(kind: str = DatasetKind.IMAGES) -> QuerySet[DatasetVersion]:
@@ -349,38 +338,6 @@ class RecipeForm(forms.Form):
         }
 
 
-class RunForm(forms.Form):
-    """A recipe on a parent, with what this run changes."""
-
-    request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
-    recipe = forms.ModelChoiceField(queryset=Recipe.objects.none())
-    parent = forms.ModelChoiceField(
-        queryset=ModelVersion.objects.none(), label="Parent", help_text="The version that the run starts from."
-    )
-    name = forms.CharField(
-        max_length=120, required=False, help_text="Empty: the recipe's name and the parent's number."
-    )
-    watch = PromptSetField(
-        queryset=PromptSet.objects.none(),
-        required=False,
-        label="Prompts to watch",
-        help_text="Eight of these are drawn as the run goes on, beside the parent's. Empty: captions of the sources.",
-    )
-    steps = forms.IntegerField(min_value=1, max_value=1_000_000, required=False, help_text="Empty: as the recipe says.")
-    seed = forms.IntegerField(min_value=0, max_value=2**63 - 1, required=False, help_text="Empty: as the recipe says.")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["recipe"].queryset = Recipe.objects.order_by("-pk")  # type: ignore[attr-defined]
-        self.fields["parent"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
-        self.fields["watch"].queryset = PromptSet.objects.latest_versions()  # type: ignore[attr-defined]
-        # A form that is sent twice starts one run.
-        self.fields["request_key"].initial = uuid.uuid4
-
-    def overrides(self) -> dict[str, Any]:
-        return {key: self.cleaned_data[key] for key in ("steps", "seed") if self.cleaned_data.get(key) is not None}
-
-
 class SweepForm(forms.Form):
     """Several values of T' for one Style Tailoring recipe, each a recipe and a run of its own."""
 
@@ -400,49 +357,3 @@ class SweepForm(forms.Form):
         if not all(part.isascii() and part.isdecimal() and len(part) < 6 for part in parts):
             raise forms.ValidationError("Write whole numbers, separated by commas, such as 850, 900, 950.")
         return [int(part) for part in parts]
-
-
-class EvaluationForm(forms.Form):
-    """Two versions, the prompts they draw, and who judges."""
-
-    request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
-    baseline = forms.ModelChoiceField(queryset=ModelVersion.objects.none(), help_text="The version to beat.")
-    candidate = forms.ModelChoiceField(
-        queryset=ModelVersion.objects.none(), help_text="The version that wants to be used."
-    )
-    prompt_set = PromptSetField(
-        queryset=PromptSet.objects.none(), help_text="Prompts that the candidate was not trained on say most."
-    )
-    images_per_prompt = forms.IntegerField(min_value=1, max_value=16, initial=1, label="Images for each prompt")
-    seed = forms.IntegerField(
-        min_value=0, max_value=2**32 - 1, initial=0, help_text="Both versions draw from the same noise."
-    )
-    steps = forms.IntegerField(min_value=1, max_value=1000, initial=20, label="Drawing steps")
-    guidance = forms.FloatField(min_value=0, max_value=50, initial=4)
-    raters = RatersField(
-        queryset=User.objects.none(),
-        widget=forms.CheckboxSelectMultiple,
-        help_text="They see two stickers side by side, without names, in an order drawn for each of them.",
-    )
-    overlap = forms.IntegerField(min_value=1, max_value=25, initial=1, label="Judgments of each pair")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["baseline"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
-        self.fields["candidate"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
-        self.fields["prompt_set"].queryset = PromptSet.objects.latest_versions()  # type: ignore[attr-defined]
-        self.fields["raters"].queryset = User.objects.with_role(Role.RATER).order_by("email")  # type: ignore[attr-defined]
-        self.fields["request_key"].initial = uuid.uuid4
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or {}
-        if cleaned.get("baseline") and cleaned.get("baseline") == cleaned.get("candidate"):
-            self.add_error("candidate", "Choose two different versions.")
-        raters, overlap = cleaned.get("raters"), cleaned.get("overlap")
-        if raters is not None and overlap and overlap > len(raters):
-            self.add_error("overlap", f"{overlap} judgments of each pair need at least {overlap} raters.")
-        return cleaned
-
-
-class PromotionForm(forms.Form):
-    reason = forms.CharField(max_length=300, widget=forms.Textarea(attrs={"rows": 2}), label="Why")
