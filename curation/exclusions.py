@@ -31,7 +31,6 @@ from curation.rules import RuleRefused, read_rule
 from curation.verdicts import refresh_verdicts
 from jobs.context import JobContext
 from jobs.models import Job
-from jobs.queue import enqueue
 
 EXCLUSION_KIND = "curation.exclude_rater"
 # Up to so many items are counted while somebody waits for the page.
@@ -77,16 +76,8 @@ def set_excluded(place: CampaignRater, *, excluded: bool, reason: str, by: User)
         )
         if _is_quick(place):
             return Applied(_apply(place, by, lambda done, total: None, transaction.atomic))
-        job = enqueue(
-            EXCLUSION_KIND,
-            {"place": place.pk, "by": by.pk},
-            label=f"{'Exclude' if excluded else 'Take in again'} what {place.rater} said in “{campaign}”",
-            url=campaign.get_absolute_url(),
-            created_by=by,
-        )
-        # The same place as a recount has, so that neither begins while the other is at work.
-        campaign.recount_job = job
-        campaign.save(update_fields=["recount_job"])
+        label = f"{'Exclude' if excluded else 'Take in again'} what {place.rater} said in “{campaign}”"
+        job = recounts.begin_job(campaign, EXCLUSION_KIND, {"place": place.pk}, label=label, by=by)
         return Applied(0, job)
 
 

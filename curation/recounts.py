@@ -93,13 +93,14 @@ def _recount(campaign: Campaign, by: User) -> Job | None:
     if len(counted.values_list("pk")[: MOST_AT_ONCE + 1]) <= MOST_AT_ONCE:
         run(campaign, by, lambda done, total: None, transaction.atomic)
         return None
-    job = enqueue(
-        RECOUNT_KIND,
-        {"campaign": campaign.pk, "by": by.pk},
-        label=f"Count the verdicts of “{campaign}” anew",
-        url=campaign.get_absolute_url(),
-        created_by=by,
+    return begin_job(
+        campaign, RECOUNT_KIND, {"campaign": campaign.pk}, label=f"Count the verdicts of “{campaign}” anew", by=by
     )
+
+
+def begin_job(campaign: Campaign, kind: str, payload: Mapping[str, Any], *, label: str, by: User) -> Job:
+    """A job that counts verdicts anew in the campaign, which the caller holds by `lock`: until it is done no other begins."""
+    job = enqueue(kind, {**payload, "by": by.pk}, label=label, url=campaign.get_absolute_url(), created_by=by)
     campaign.recount_job = job
     campaign.save(update_fields=["recount_job"])
     return job

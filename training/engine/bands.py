@@ -10,18 +10,12 @@ This module imports no torch: web forms and the trainer do the same arithmetic w
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol, Self
 
-SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "linspace", "trailing")
 # A stored edge is rounded down to this many decimals: far below the distance of two timesteps (about 0.01) and far
 # above the last bits in which two machines' logarithms may differ.
 EDGE_DECIMALS = 6
-# Every page that shows a noise axis computes the schedule; Stable Diffusion has 1,000 timesteps.
-MAX_TIMESTEPS = 10_000
 # The paper's split as stored: log-SNR at T' = 900 of Stable Diffusion's schedule.
 PAPER_EDGE = -4.243708
 # Random numbers are whole and below this.
@@ -91,7 +85,7 @@ class Split:
 
 
 class Schedule(Protocol):
-    """The noise levels of a model, and how training and drawing visit them: `NoiseSchedule` or `flows.FlowSchedule`.
+    """The noise levels of a model, and how training and drawing visit them: `noise.NoiseSchedule` or `flows.FlowSchedule`.
 
     `is_flow` says which. Regions are `range` on the one and `Interval` on the other; both count timesteps from clean to
     noise.
@@ -154,177 +148,10 @@ class Schedule(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class NoiseSchedule:
-    """A diffusers scheduler's noise schedule, computed without torch.
-
-    `alphas_cumprod[t]` is abar_t for t = 0 .. T-1. It agrees with diffusers' float32 values to about 1e-5 relative.
-    """
-
-    alphas_cumprod: tuple[float, ...]
-    prediction_type: str = "epsilon"
-    timestep_spacing: str = "leading"
-    steps_offset: int = 0
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
-        """Read a `scheduler_config.json`. Raises `TableRefused` for a schedule that the trainer does not know."""
-        prediction_type = str(config.get("prediction_type", "epsilon"))
-        spacing = str(config.get("timestep_spacing", "leading"))
-        if prediction_type not in PREDICTION_TYPES:
-            raise TableRefused(f"The scheduler predicts “{prediction_type}”; known are {', '.join(PREDICTION_TYPES)}.")
-        if spacing not in SPACINGS:
-            raise TableRefused(f"The scheduler spaces timesteps “{spacing}”; known are {', '.join(SPACINGS)}.")
-        try:
-            betas, offset = _betas(config), int(config.get("steps_offset", 0))
-        except TableRefused:
-            raise
-        except (TypeError, ValueError, OverflowError):
-            raise TableRefused("The scheduler's config has something else where a number belongs.") from None
-        *earlier, last = (1.0 - beta for beta in betas)
-        if not (all(0.0 < alpha < 1.0 for alpha in earlier) and 0.0 <= last < 1.0):
-            raise TableRefused("The scheduler adds no noise, or more than there is, at one of its timesteps.")
-        if config.get("rescale_betas_zero_snr"):
-            if prediction_type == "epsilon":
-                raise TableRefused("A schedule that ends in pure noise cannot be trained with epsilon prediction.")
-            alphas = _zero_terminal_snr(betas)
-        else:
-            alphas = _cumulative_product([1.0 - beta for beta in betas])
-        return cls(tuple(alphas), prediction_type, spacing, offset)
-
-    @property
-    def num_timesteps(self) -> int:
-        return len(self.alphas_cumprod)
-
-    @cached_property
-    def log_snr(self) -> tuple[float, ...]:
-        """log-SNR of every timestep, falling; minus infinity where only noise is left."""
-        return tuple(math.log(alpha / (1.0 - alpha)) if alpha > 0.0 else -math.inf for alpha in self.alphas_cumprod)
-
-    @property
-    def is_flow(self) -> bool:
-        return False
-
-    @property
-    def axis(self) -> range:
-        return range(self.num_timesteps)
-
-    @property
-    def default_cut(self) -> int:
-        """A tenth of all timesteps from the noisy end, as the paper has it."""
-        return min(self.num_timesteps * 9 // 10 + 1, self.num_timesteps - 1)
-
-    def between(self, start: float, stop: float) -> range:
-        return range(int(start), int(stop))
-
-    def timesteps_in(self, band: Band) -> range:
-        """The timesteps of a band; they are contiguous because log-SNR falls with t."""
-        inside = [t for t, value in enumerate(self.log_snr) if band.holds(value)]
-        return range(inside[0], inside[-1] + 1) if inside else range(0)
-
-    def timestep_at(self, log_snr: float) -> int:
-        """T' for an edge: the last timestep whose log-SNR is not below `log_snr` (-1 if there is none)."""
-        return sum(value >= log_snr for value in self.log_snr) - 1
-
-    def split(self, t_prime: int) -> Split:
-        """Content in t > T', style in t <= T': T' itself belongs to style, T' + 1 to content.
-
-        The stored edge is log-SNR(T') rounded down to six decimals, so it reads as the published figure (-4.244 for
-        T' = 900 of Stable Diffusion's schedule) and survives a round trip through JSON or a form field.
-        """
-        last = self.num_timesteps - 1
-        if not 0 <= t_prime < last:
-            raise TableRefused(f"T' must lie between 0 and {last - 1}, so that both bands hold a timestep.")
-        edge = round_edge(self.log_snr[t_prime])
-        if self.log_snr[t_prime + 1] >= edge:
-            # Two timesteps closer than the rounding: keep the exact value.
-            edge = self.log_snr[t_prime]
-        return Split(content=Band(None, edge), style=Band(edge, None))
-
-    def sampled(self, values: Mapping[str, Any]) -> "NoiseSchedule":
-        """Itself: here training draws every timestep as often."""
-        return self
-
-    def probability(self, region: Region) -> float:
-        return (region.stop - region.start) / self.num_timesteps
-
-    def pick(self, word: int, region: Region) -> int:
-        first, last = int(region.start), int(region.stop)
-        return first + word * (last - first) // WORD
-
-    def drawing_timesteps(self, n_steps: int) -> list[int]:
-        """The timesteps that diffusers' DDIM scheduler visits in `n_steps` steps, noisiest first."""
-        total = self.num_timesteps
-        if not 1 <= n_steps <= total:
-            raise TableRefused(f"The number of steps must lie between 1 and {total}.")
-        if self.timestep_spacing == "linspace":
-            if n_steps == 1:
-                return [0]
-            return [round((total - 1) * i / (n_steps - 1)) for i in reversed(range(n_steps))]
-        if self.timestep_spacing == "trailing":
-            return [round(total - i * total / n_steps) - 1 for i in range(n_steps)]
-        ratio = total // n_steps
-        return [i * ratio + self.steps_offset for i in reversed(range(n_steps))]
-
-    def spread(self, region: Region, count: int) -> list[float]:
-        first, length = int(region.start), int(region.stop - region.start)
-        points = min(count, length)
-        return [first + int((i + 0.5) * length / points) for i in range(points)]
-
-    def describe(self, region: Region) -> str:
-        """ "t 901 to 999 (99 of 1000)"."""
-        if not region:
-            return "no timestep"
-        first, last = int(region.start), int(region.stop) - 1
-        return f"t {first} to {last} ({last - first + 1} of {self.num_timesteps})"
-
-    def label(self, region: Region) -> str:
-        """ "901-999": the first and last timestep of a region."""
-        return f"{int(region.start)}-{int(region.stop) - 1}"
-
-
 def round_edge(log_snr: float) -> float:
     """An edge as it is stored."""
     scale = 10**EDGE_DECIMALS
     return math.floor(log_snr * scale) / scale
-
-
-def _betas(config: Mapping[str, Any]) -> list[float]:
-    """The schedule's betas as diffusers makes them, by name."""
-    count = int(config.get("num_train_timesteps", 1000))
-    if config.get("trained_betas") is not None:
-        betas = [float(beta) for beta in config["trained_betas"]]
-        count = len(betas)
-    if not 2 <= count <= MAX_TIMESTEPS:
-        raise TableRefused(f"The scheduler has {count} timesteps; it must have between 2 and {MAX_TIMESTEPS:,}.")
-    if config.get("trained_betas") is not None:
-        return betas
-    name = str(config.get("beta_schedule", "linear"))
-    start, end = float(config.get("beta_start", 0.0001)), float(config.get("beta_end", 0.02))
-    if name == "linear":
-        return [start + (end - start) * i / (count - 1) for i in range(count)]
-    if name == "scaled_linear":
-        low, high = math.sqrt(start), math.sqrt(end)
-        return [(low + (high - low) * i / (count - 1)) ** 2 for i in range(count)]
-    if name == "squaredcos_cap_v2":  # Nichol & Dhariwal 2021, equation 17, capped at 0.999.
-        bar = [math.cos((i / count + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(count + 1)]
-        return [min(1.0 - bar[i + 1] / bar[i], 0.999) for i in range(count)]
-    raise TableRefused(f"The scheduler's noise schedule “{name}” is not known; known are {', '.join(SCHEDULES)}.")
-
-
-def _cumulative_product(values: Sequence[float]) -> list[float]:
-    product, out = 1.0, []
-    for value in values:
-        product *= value
-        out.append(product)
-    return out
-
-
-def _zero_terminal_snr(betas: Sequence[float]) -> list[float]:
-    """Lin et al. 2023 (arXiv 2305.08891), algorithm 1: shift and scale sqrt(abar) so that the last one is zero."""
-    roots = [math.sqrt(alpha) for alpha in _cumulative_product([1.0 - beta for beta in betas])]
-    first, last = roots[0], roots[-1]
-    return [max(0.0, (root - last) * first / (first - last)) ** 2 for root in roots]
 
 
 def split_at(schedule: Schedule, t_prime: int = 900) -> Split:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from training.engine.bands import NoiseSchedule, Schedule
+from training.engine.bands import Schedule
 from training.engine.cache import Encoded
 from training.engine.draws import Draw
+from training.engine.noise import NoiseSchedule
 from training.engine.recipe import RunSettings
 
 

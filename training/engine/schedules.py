@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from generation.engine.families import FLOW_SCHEDULER
-from training.engine.bands import NoiseSchedule, Schedule
+from training.engine.bands import Schedule
 from training.engine.flows import FLOW_DEFAULTS, FlowSchedule
+from training.engine.noise import NoiseSchedule
 
 
 def read_schedule(config: Mapping[str, Any], image_tokens: int = 0) -> Schedule:

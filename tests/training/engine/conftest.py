@@ -11,7 +11,8 @@ from PIL import Image
 
 from demo.tiny import build_tiny
 from generation.engine.folders import hash_folder
-from training.engine.bands import NoiseSchedule, split_at
+from training.engine.bands import split_at
+from training.engine.noise import NoiseSchedule
 
 MakeRun = Callable[..., Path]
 

@@ -9,10 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.engine.bands import (
-    SCHEDULES,
-    SPACINGS,
     Band,
-    NoiseSchedule,
     TableRefused,
     check_table,
     describe_band,
@@ -22,6 +19,7 @@ from training.engine.bands import (
     split_at,
     table_problems,
 )
+from training.engine.noise import SCHEDULES, SPACINGS, NoiseSchedule
 from training.engine.recipe import Source
 
 STABLE_DIFFUSION = {

@@ -12,11 +12,11 @@ from generation.engine.folders import hash_folder
 from generation.engine.pipeline import load_pipeline
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_bands import STABLE_DIFFUSION
-from training.engine.bands import NoiseSchedule
 from training.engine.batches import Diffusion, make_batch
 from training.engine.cache import encode_sources, read_pixels
 from training.engine.draws import Draw
 from training.engine.manifests import read_manifest
+from training.engine.noise import NoiseSchedule
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])

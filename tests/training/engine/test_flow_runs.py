@@ -16,7 +16,7 @@ from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import Killed, kill_at, lines
-from tests.training.engine.test_transparency import write_discs
+from tests.training.engine.test_transparency import decoder_runs
 from training.engine import trainer
 from training.engine.bands import split_at
 from training.engine.cache import encode_text_sd3
@@ -237,17 +237,7 @@ def test_adafactor_trains_a_flow_and_resumes_to_the_same_bits(make_flow_run: Mak
 
 @pytest.fixture
 def make_decoder_run(make_run: MakeRun, flow_parent: Path, tmp_path: Path) -> MakeRun:
-    """The run of a flow's decoder, which is taught transparency by discs."""
-    data = tmp_path / "discs"
-    data.mkdir()
-    source = {"name": "discs", "manifest": write_discs(data, "disc", 20), "band": {}, "weight": 1.0}
-    parent_hash, _ = hash_folder(flow_parent)
-
-    def make(name: str = "run", **changes: Any) -> Path:
-        values = {"objective": "alpha", "parent": str(flow_parent), "parent_hash": parent_hash, "sources": [source]}
-        return make_run(name, **{**values, "holdout": 0.2, **changes})
-
-    return make
+    return decoder_runs(make_run, flow_parent, tmp_path)
 
 
 def test_decoder_of_a_flow_learns_transparency_and_nothing_else_changes(

@@ -57,18 +57,23 @@ def rgb_parent(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return without_alpha(parent, tmp_path_factory.mktemp("rgb") / "model")
 
 
-@pytest.fixture
-def make_alpha_run(make_run: MakeRun, rgb_parent: Path, tmp_path: Path) -> MakeRun:
-    data = tmp_path / "discs"
+def decoder_runs(make_run: MakeRun, parent: Path, folder: Path) -> MakeRun:
+    """Runs that teach transparency to the decoder of a parent, by discs."""
+    data = folder / "discs"
     data.mkdir()
     source = {"name": "discs", "manifest": write_discs(data, "disc", 20), "band": {}, "weight": 1.0}
-    parent_hash, _ = hash_folder(rgb_parent)
+    parent_hash, _ = hash_folder(parent)
 
     def make(name: str = "run", **changes: Any) -> Path:
-        values = {"objective": "alpha", "parent": str(rgb_parent), "parent_hash": parent_hash, "sources": [source]}
+        values = {"objective": "alpha", "parent": str(parent), "parent_hash": parent_hash, "sources": [source]}
         return make_run(name, **{**values, "holdout": 0.2, **changes})
 
     return make
+
+
+@pytest.fixture
+def make_alpha_run(make_run: MakeRun, rgb_parent: Path, tmp_path: Path) -> MakeRun:
+    return decoder_runs(make_run, rgb_parent, tmp_path)
 
 
 def test_grown_decoder_says_the_same_colours_and_their_mean_as_alpha(rgb_parent: Path) -> None:
