@@ -273,6 +273,13 @@ def _create(
         guidelines=GUIDELINES[kind] if guidelines is None else guidelines,
         created_by=by,
     )
+    _add_questions(campaign, rubric)
+    first_revision(campaign)
+    CampaignEvent.objects.create(campaign=campaign, kind="created", by=by)
+    return campaign
+
+
+def _add_questions(campaign: Campaign, rubric: Sequence[QuestionSpec]) -> None:
     Question.objects.bulk_create(
         Question(
             campaign=campaign,
@@ -288,9 +295,6 @@ def _create(
         )
         for position, spec in enumerate(rubric)
     )
-    first_revision(campaign)
-    CampaignEvent.objects.create(campaign=campaign, kind="created", by=by)
-    return campaign
 
 
 def free_slug(name: str, model: type = Campaign) -> str:

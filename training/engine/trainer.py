@@ -17,10 +17,10 @@ from typing import Any
 
 import torch
 
-from generation.engine.folders import hash_folder
+from generation.engine.folders import Manifest, hash_folder
 from generation.engine.pipeline import Pipeline, load_pipeline
 from training.engine import trackers
-from training.engine.bands import report_regions
+from training.engine.bands import Schedule, report_regions
 from training.engine.batches import process_of
 from training.engine.board import Board
 from training.engine.cache import encode_sources
@@ -144,21 +144,10 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         for source in settings.sources
     ]
     splits = split_sources(sources, settings.holdout)
-    parent = folder / settings.parent
-    parent_hash, parent_manifest = hash_folder(parent)
-    if parent_hash != settings.parent_hash:
-        raise RunRefused("The parent's files are not those of its content hash.", field="parent_hash")
-    try:
-        pipeline = load_parent(folder, settings)
-    except ValueError as error:
-        raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
+    pipeline, parent_manifest = open_parent(folder, settings)
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    values = settings.as_json()
-    schedule = read_schedule(pipeline.report.scheduler_config, pipeline.report.image_tokens).sampled(values)
-    field, sentence = misplaced_setting(values, schedule)
-    if field:
-        raise RunRefused(sentence, field=field)
+    schedule = schedule_of(pipeline, settings)
     mixture = Mixture(
         schedule,
         settings.sources,
@@ -208,6 +197,27 @@ def read_source(folder: Path, source: Source, settings: RunSettings, report: Cal
     if source.corpus:
         return read_corpus(folder / source.manifest, folder / source.corpus, source.corpus_hash, report)
     return read_manifest(folder / source.manifest, pairs=settings.objective == "dpo")
+
+
+def open_parent(folder: Path, settings: RunSettings) -> tuple[Pipeline, Manifest]:
+    """The parent, loaded, and its files. Raises `RunRefused` where they are not those of its hash, or the device is missing."""
+    parent_hash, manifest = hash_folder(folder / settings.parent)
+    if parent_hash != settings.parent_hash:
+        raise RunRefused("The parent's files are not those of its content hash.", field="parent_hash")
+    try:
+        return load_parent(folder, settings), manifest
+    except ValueError as error:
+        raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
+
+
+def schedule_of(pipeline: Pipeline, settings: RunSettings) -> Schedule:
+    """The parent's noise levels, drawn as the run says. Raises `RunRefused` for settings that are not of its kind."""
+    values = settings.as_json()
+    schedule = read_schedule(pipeline.report.scheduler_config, pipeline.report.image_tokens).sampled(values)
+    field, sentence = misplaced_setting(values, schedule)
+    if field:
+        raise RunRefused(sentence, field=field)
+    return schedule
 
 
 def load_parent(folder: Path, settings: RunSettings) -> Pipeline:
