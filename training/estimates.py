@@ -17,7 +17,7 @@ from generation.models import ModelVersion
 from jobs.models import Job, JobState
 from jobs.workers import live_workers
 from training import rehearsals
-from training.engine.optimizers import count_moments
+from training.engine.optimizers import moment_bytes
 from training.engine.recipe import LORA_TARGETS, RunSettings
 from training.models import Recipe, RunMetric, TrainingRun
 from training.recipes import chain_of, hyperparameters_of
@@ -153,7 +153,7 @@ def _memory(parent: ModelVersion, values: Mapping[str, Any]) -> Memory:
     memory = Memory(
         weights=weights,
         gradients=FLOAT * trained,
-        moments=FLOAT * sum(count_moments(values.get("optimizer", HELD["optimizer"]), shape) for shape in shapes),
+        moments=sum(moment_bytes(values.get("optimizer", HELD["optimizer"]), shape) for shape in shapes),
         average=FLOAT * trained if values.get("ema_decay") is not None else 0,
         activations=None,
     )

@@ -241,7 +241,11 @@ class RecipeForm(forms.Form):
         min_value=0, max_value=10_000_000, required=False, label="Warm-up steps", help_text="The rate rises over these."
     )
     optimizer = forms.ChoiceField(
-        choices=[("adamw", "AdamW"), ("adafactor", "Adafactor, which takes less memory")],
+        choices=[
+            ("adamw", "AdamW"),
+            ("adamw8bit", "AdamW in 8 bits, which takes less memory; needs bitsandbytes"),
+            ("adafactor", "Adafactor, which takes less memory"),
+        ],
         required=False,
         help_text="Adafactor's learning rate counts in shares of a weight's size, so it is a larger one; its paper takes 0.01 at most.",
     )

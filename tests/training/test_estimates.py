@@ -65,10 +65,11 @@ def test_low_rank_weights_are_as_many_as_the_trainer_makes(tiny_folder, method):
     assert estimate(recipe, parent).memory.gradients == 4 * sum(each.numel() for each in learner.parameters.values())
 
 
-def test_adafactor_remembers_less(tiny_folder):
+@pytest.mark.parametrize("optimizer", ["adamw8bit", "adafactor"])
+def test_some_optimizers_remember_less(tiny_folder, optimizer):
     parent = make_real_parent(tiny_folder)
     plain = make_recipe(parent, hyperparameters={"learning_rate": 0.01})
-    small = make_recipe(parent, hyperparameters={"learning_rate": 0.01, "optimizer": "adafactor"})
+    small = make_recipe(parent, hyperparameters={"learning_rate": 0.01, "optimizer": optimizer})
     before, after = (estimate(each, parent).memory for each in (plain, small))
     assert (after.weights, after.gradients) == (before.weights, before.gradients)
     assert 0 < after.moments < before.moments / 2

@@ -153,9 +153,10 @@ def _set_aside(folder: Path, path: Path) -> str:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[torch.nn.Parameter, str]) -> Tensors:
-    """The optimizer's state as named tensors."""
+    """The optimizer's state as named tensors; a whole number becomes one of no dimension."""
     return {
-        f"{names[parameter]}|{key}": value
+        # Tables that all weights share are written with each: a file of tensors has none that share memory.
+        f"{names[parameter]}|{key}": value.clone() if key.startswith("qmap") else torch.as_tensor(value)
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
     }
@@ -168,4 +169,5 @@ def restore_optimizer(
     for key, value in tensors.items():
         name, _, slot = key.rpartition("|")
         parameter = parameters[name]
-        optimizer.state[parameter][slot] = value.to(parameter.device)
+        is_whole_number = value.ndim == 0 and value.dtype == torch.int64
+        optimizer.state[parameter][slot] = value.item() if is_whole_number else value.to(parameter.device)

@@ -41,7 +41,7 @@ LORA_TARGETS = {
     ),
 }
 OBJECTIVES = ("denoise", "dpo", "alpha")
-OPTIMIZERS = ("adamw", "adafactor")
+OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 MIXTURES = ("natural", "shares")
@@ -116,7 +116,7 @@ class RunSettings:
     batch_size: int = 16
     gradient_accumulation: int = 1
     learning_rate: float = 1e-4
-    # adafactor remembers less of each weight, and its learning rate counts in shares of a weight's size; see `optimizers`.
+    # adamw8bit and adafactor remember less of each weight; adafactor's learning rate counts in shares of a weight's size; see `optimizers`.
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     schedule: str = "constant"

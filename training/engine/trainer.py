@@ -48,7 +48,7 @@ from training.engine.learner import (
 )
 from training.engine.manifests import Item, read_manifest
 from training.engine.observation import observe
-from training.engine.optimizers import count_moments
+from training.engine.optimizers import moment_bytes
 from training.engine.recipe import RunRefused, RunSettings, Source, load_run
 from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
@@ -237,9 +237,9 @@ def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
 def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
     """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result."""
     weights = sum(each.numel() for each in learner.parameters.values())
-    moments = sum(count_moments(settings.optimizer, each.shape) for each in learner.parameters.values())
+    moments = sum(moment_bytes(settings.optimizer, each.shape) for each in learner.parameters.values())
     # Weights, the optimizer's moments, and the average; a new checkpoint is whole before an old one goes.
-    checkpoint = 4 * (weights * (1 + (learner.ema is not None)) + moments)
+    checkpoint = 4 * weights * (1 + (learner.ema is not None)) + moments
     kept = sum(each.stat().st_size for each in folder.glob("checkpoints/*/*"))
     result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
     needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept

@@ -73,6 +73,7 @@ VALUES: dict[tuple[str, Any], str] = {
     ("schedule", "constant"): "constant",
     ("schedule", "cosine"): "half a cosine",
     ("optimizer", "adamw"): "AdamW",
+    ("optimizer", "adamw8bit"): "AdamW in 8 bits",
     ("optimizer", "adafactor"): "Adafactor",
     ("mixture", "natural"): "natural",
     ("mixture", "shares"): "fixed shares",

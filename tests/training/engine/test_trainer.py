@@ -112,8 +112,9 @@ def test_result_differs_from_its_parent_in_the_unet_alone_and_loads_in_diffusers
         {"method": "lora", "lora_rank": 2, "min_snr_gamma": 5.0},
         {"gradient_checkpointing": True},
         {"optimizer": "adafactor", "learning_rate": 1e-2, "ema_decay": 0.9},
+        {"optimizer": "adamw8bit", "ema_decay": 0.9},
     ],
-    ids=["full", "ema", "lora", "checkpointing", "adafactor"],
+    ids=["full", "ema", "lora", "checkpointing", "adafactor", "8bit"],
 )
 def test_killed_run_resumes_to_the_same_bits(make_run: MakeRun, changes: dict[str, Any]) -> None:
     whole = make_run("whole", **changes)
