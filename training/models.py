@@ -195,6 +195,7 @@ class RunEvent(models.Model):
                 f"Too many steps up to {self.step} had no finite loss: back to step {self.detail.get('to')}, "
                 "with half the learning rate."
             ),
+            "kernels": self._kernels,
             "smaller_batch": (
                 f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
                 "and a step more passes."
@@ -218,6 +219,18 @@ class RunEvent(models.Model):
             "failed": "The trainer gave up.",
         }
         return words.get(self.kind, f"{self.kind} at step {self.step}")
+
+    @property
+    def _kernels(self) -> str:
+        """Which way of computing a step was the fastest, and what each way took."""
+        names = {"plain": "plain", "channels_last": "channels last", "compiled": "compiled"}
+        took = ", ".join(
+            f"{' and '.join(names.get(each, each) for each in name.split('+'))} {float(seconds):.3f} s"
+            for name, seconds in self.detail.get("seconds", {}).items()
+        )
+        best = " and ".join(names.get(each, each) for each in self.detail.get("way", [])) or "plain"
+        failed = ", ".join(self.detail.get("failed", {}))
+        return f"Steps are computed {best}; tried: {took or 'nothing'}{f'; failed: {failed}' if failed else ''}."
 
     @property
     def _measured(self) -> str:

@@ -169,5 +169,10 @@ def restore_optimizer(
     for key, value in tensors.items():
         name, _, slot = key.rpartition("|")
         parameter = parameters[name]
-        is_whole_number = value.ndim == 0 and value.dtype == torch.int64
-        optimizer.state[parameter][slot] = value.item() if is_whole_number else value.to(parameter.device)
+        if value.ndim == 0 and value.dtype == torch.int64:
+            optimizer.state[parameter][slot] = value.item()
+        elif value.shape == parameter.shape:
+            # Laid out in memory as the weight is: optimizers walk over both.
+            optimizer.state[parameter][slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        else:
+            optimizer.state[parameter][slot] = value.to(parameter.device)

@@ -152,7 +152,9 @@ def weights_for_use(learner: Learner) -> Iterator[Any]:
         _copy_into(learner, learner.ema)
     learner.network.eval()
     try:
-        yield learner.network
+        # What is used once is not worth compiling for.
+        with torch.compiler.set_stance("force_eager"):
+            yield learner.network
     finally:
         learner.network.train()
         if live is not None:
@@ -224,7 +226,7 @@ def merged_weights(learner: Learner) -> Tensors:
         if learner.settings.is_low_rank:
             network.fuse_lora()
             network.unload_lora()
-        weights = {name: each.detach().cpu().clone() for name, each in network.state_dict().items()}
+        weights = {name: each.detach().cpu().contiguous().clone() for name, each in network.state_dict().items()}
         if learner.settings.is_low_rank:
             learner.ema = None
     return decoder_weights(weights) if learner.settings.trains_decoder else weights

@@ -45,6 +45,7 @@ OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 MIXTURES = ("natural", "shares")
+KERNELS = ("auto", "probe", "plain", "channels_last", "compiled")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -144,6 +145,8 @@ class RunSettings:
     importance_weights: bool = False
     seed: int = 0
     precision: str = "auto"
+    # How a step is computed: "auto" tries on a GPU, "probe" everywhere; see `kernels`.
+    kernels: str = "auto"
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     # 0 switches validation, or samples, off.
@@ -180,6 +183,7 @@ _CHOICES = {
     "optimizer": OPTIMIZERS,
     "schedule": LR_SCHEDULES,
     "precision": PRECISIONS,
+    "kernels": KERNELS,
     "mixture": MIXTURES,
     "timestep_sampling": SAMPLINGS,
     "flow_weighting": WEIGHTINGS,

@@ -43,6 +43,8 @@ class Run:
     board: Board
     trackers: Trackers
     group: Group
+    # See `kernels`.
+    way: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> Inputs | DecoderInputs:

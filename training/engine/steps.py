@@ -20,7 +20,7 @@ def train_step(run: Run) -> dict[str, Any]:
     while True:
         passed: tuple[torch.Tensor, torch.Tensor] | None = None
         try:
-            passed = _pass_through(run, draws)
+            passed = pass_through(run, draws)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
-def _pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward and backward for this process's share of the step: (the errors of each example, its share of the loss).
 
     Errors are [B, 1], or [B, 2] of a decoder, whose loss has two parts.

@@ -37,6 +37,7 @@ from training.engine.draws import Mixture
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.group import Group, join_group
 from training.engine.holdout import split_sources
+from training.engine.kernels import choose_kernels, use_way
 from training.engine.learner import (
     Learner,
     learning_rate_of,
@@ -84,6 +85,7 @@ LATER_SETTINGS = {
     "objective": "denoise",
     "dpo_beta": 2000.0,
     "gradient_checkpointing": False,
+    "kernels": "auto",
     "colour_weight": 1.0,
     "alpha_weight": 1.0,
     "backgrounds": 1,
@@ -113,6 +115,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
                 clear_leftovers(folder)
             run = prepare(folder, settings, stop, group)
             resume(run)
+        choose_kernels(run)
         if group.is_main:
             run.board.begin(run.learner.step)
             run.trackers.begin()
@@ -366,6 +369,7 @@ def _roll_back(run: Run) -> None:
         run.pipeline.pipe.to("cpu")
         run.pipeline = load_parent(run.folder, run.settings)
         run.learner = make_learner(trained_network(run.pipeline, run.settings), run.settings)
+        use_way(run, run.way)
         run.learner.network.train()
     else:
         run.learner = _relearn(run, checkpoint)
