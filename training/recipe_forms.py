@@ -45,6 +45,9 @@ HYPERPARAMETERS = (
     "mixture",
     "importance_weights",
     "gradient_checkpointing",
+    "max_grad_norm",
+    "precision",
+    "kernels",
     "dpo_beta",
     *DECODER_SETTINGS,
 )
@@ -195,6 +198,34 @@ class RecipeForm(forms.Form):
         required=False,
         label="Backgrounds besides white",
         help_text="On so many colours, drawn at random each time, an image is compared. Empty: 1.",
+    )
+    max_grad_norm = forms.FloatField(
+        min_value=1e-6,
+        max_value=1e6,
+        required=False,
+        label="Longest gradient",
+        help_text="Longer ones are cut. Empty: 1.",
+    )
+    precision = forms.ChoiceField(
+        choices=[
+            ("auto", "bfloat16 on a GPU, float32 on a CPU"),
+            ("fp32", "float32"),
+            ("bf16", "bfloat16 around float32 weights"),
+        ],
+        required=False,
+        help_text="Of the arithmetic; the weights are float32 in any case.",
+    )
+    kernels = forms.ChoiceField(
+        choices=[
+            ("auto", "What is fastest on a GPU, plain on a CPU"),
+            ("probe", "What is fastest"),
+            ("plain", "Plain"),
+            ("channels_last", "Channels last"),
+            ("compiled", "Compiled by torch"),
+        ],
+        required=False,
+        label="Computed",
+        help_text="What is fastest is tried on the run's first step. All give the same but for the last bits.",
     )
     gradient_checkpointing = forms.BooleanField(
         required=False,

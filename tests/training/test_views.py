@@ -220,7 +220,7 @@ class TestRecipeForm:
         chosen = {
             "method": "dora", "lora_rank": 8, "lr_schedule": "cosine", "warmup_steps": 10, "gradient_accumulation": 2,
             "weight_decay": 0.02, "optimizer": "adafactor", "noise_offset": 0.05, "holdout": 0.2, "ema_decay": 0.99, "min_snr_gamma": 5,
-            "mixture": "shares", "importance_weights": "on",
+            "mixture": "shares", "importance_weights": "on", "precision": "bf16", "kernels": "channels_last", "max_grad_norm": 0.5,
         }  # fmt: skip
         client.post(reverse("recipe_new"), self.data(preset="joint", t_prime="", **chosen))
         recipe = Recipe.objects.get()
@@ -233,6 +233,8 @@ class TestRecipeForm:
             "half a cosine",
             "fixed shares",
             "Noise offset",
+            "bfloat16",
+            "channels last",
             "Held out for validation",
             "about 1 held out",
         ):

@@ -30,7 +30,7 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
-    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", *FLOW_DEFAULTS,
+    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", "max_grad_norm", "precision", "kernels", *FLOW_DEFAULTS,
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -47,6 +47,9 @@ LABELS = {
     "backgrounds": "Backgrounds besides white",
     "gradient_checkpointing": "Gradient checkpointing",
     "optimizer": "Optimizer",
+    "max_grad_norm": "Longest gradient",
+    "precision": "Arithmetic",
+    "kernels": "Computed",
     "weight_decay": "Weight decay",
     "caption_dropout": "Captions left out",
     "min_snr_gamma": "Min-SNR γ",
@@ -75,6 +78,14 @@ VALUES: dict[tuple[str, Any], str] = {
     ("optimizer", "adamw"): "AdamW",
     ("optimizer", "adamw8bit"): "AdamW in 8 bits",
     ("optimizer", "adafactor"): "Adafactor",
+    ("precision", "auto"): "bfloat16 on a GPU",
+    ("precision", "fp32"): "float32",
+    ("precision", "bf16"): "bfloat16",
+    ("kernels", "auto"): "what is fastest on a GPU",
+    ("kernels", "probe"): "what is fastest",
+    ("kernels", "plain"): "plain",
+    ("kernels", "channels_last"): "channels last",
+    ("kernels", "compiled"): "compiled",
     ("mixture", "natural"): "natural",
     ("mixture", "shares"): "fixed shares",
     ("timestep_sampling", "logit_normal"): "logit-normal",
