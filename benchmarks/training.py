@@ -2,9 +2,7 @@
 
 All three have the same weights, data, batch, precision (float32) and updates (AdamW, gradient clipping, a moving average),
 and take turns in one process, so that the machine's mood hits all; figures are medians, ratios above 1 mean that ours is
-faster. The re-stated step does what diffusers' example script does on every step: it reads and transforms the images,
-encodes them with the VAE and the captions with the text encoder, and asks for the loss as a number. It is a re-statement
-and not that script: no accelerate, no data workers. The script itself is measured too where DIFFUSERS_TRAIN_SCRIPT names
+faster. `training_steps` says what the other two are. The script itself is measured too where DIFFUSERS_TRAIN_SCRIPT names
 it: see `beside_diffusers`.
 
 Besides: seconds from a cold start to the first step, and again after a SIGKILL; seconds to build the cache, and after how
@@ -12,7 +10,7 @@ many steps it has paid for itself; how long a checkpoint holds the training up; 
 with the same noise.
 """
 
-import hashlib
+import csv
 import json
 import os
 import signal
@@ -21,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.beside_diffusers import measure_beside_script
+from benchmarks.training_steps import bare_step, draw_images, medians, restated_step, take_turns, target_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PARENT = ROOT / "demo" / "model"
@@ -41,7 +40,7 @@ def measure() -> Iterator[dict[str, Any]]:
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        manifest = _draw_images(folder / "data")
+        manifest = draw_images(folder / "data", _captions(), 256)
         run, cache_seconds = _prepare(folder, manifest)
         yield from _throughput(run, cache_seconds, manifest)
         yield from _starts(folder, manifest)
@@ -52,27 +51,10 @@ def measure() -> Iterator[dict[str, Any]]:
         yield from measure_beside_script(folder, manifest, make_run, BATCH, cache_seconds)
 
 
-def _draw_images(folder: Path) -> Path:
-    """Smooth coloured pictures of 256 px as PNG files, with captions of the demo, and their manifest."""
-    import csv
-
-    import numpy as np
-    from PIL import Image
-
-    folder.mkdir()
+def _captions() -> list[str]:
     with (ROOT / "demo/prompts/house-style-eval.csv").open(encoding="utf-8") as file:
         captions = [row["prompt"] for row in csv.DictReader(file)]
-    rng = np.random.default_rng(1)
-    lines = []
-    for number in range(IMAGES):
-        path = folder / f"{number:03d}.png"
-        small = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        small.resize((256, 256), Image.Resampling.BICUBIC).save(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        lines.append(json.dumps({"image": path.name, "caption": captions[number % len(captions)], "sha256": digest}))
-    manifest = folder / "images.jsonl"
-    manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return manifest
+    return [captions[number % len(captions)] for number in range(IMAGES)]
 
 
 def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Path:
@@ -128,7 +110,13 @@ def _throughput(run: Any, cache_seconds: float, manifest: Path) -> Iterator[dict
         "what": "first step beside diffusers' own arithmetic, same noise",
         **_compare_first_loss(run),
     }
-    times = _take_turns({"ours": ours, "script": _restated_step(manifest), "bare": _bare_step(run)})
+    device = run.pipeline.device
+    steps_of = {
+        "ours": ours,
+        "script": restated_step(PARENT, manifest, BATCH, device),
+        "bare": bare_step(PARENT, run, BATCH),
+    }
+    times = medians(take_turns(steps_of, rounds=ROUNDS, steps_a_round=STEPS_A_ROUND, device=device))
     yield _compare(times, "script", "re-stated train_text_to_image step")
     yield _compare(times, "bare", "bare forward, backward and update on tensors in memory")
     saved = times["script"] - times["ours"]
@@ -171,101 +159,6 @@ def _checkpoint_stall(run: Any) -> Iterator[dict[str, Any]]:
     }
 
 
-def _take_turns(steps: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """The median seconds of one step of each, after one round that warms all up."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(ROUNDS + 1):
-        for name, step in steps.items():
-            for _ in range(STEPS_A_ROUND):
-                started = time.perf_counter()
-                step()
-                if number:
-                    seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(each) for name, each in seconds.items()}
-
-
-def _restated_step(manifest: Path) -> Callable[[], None]:
-    """What the example script does for one step, with its defaults: EMA by diffusers' EMAModel, AdamW not fused."""
-    import torch
-    from diffusers import DDPMScheduler, StableDiffusionPipeline
-    from diffusers.training_utils import EMAModel
-    from PIL import Image
-    from torchvision import transforms
-
-    pipe = StableDiffusionPipeline.from_pretrained(PARENT, dtype=torch.float32, local_files_only=True)
-    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
-    unet = pipe.unet.train()
-    for part in (pipe.vae, pipe.text_encoder):
-        part.requires_grad_(False)
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-5, weight_decay=0.01)
-    ema = EMAModel(unet.parameters(), decay=0.999, model_cls=type(unet), model_config=unet.config)
-    size = unet.config.sample_size * 8
-    prepare = transforms.Compose(
-        [
-            transforms.Resize(size, interpolation=transforms.InterpolationMode.BILINEAR),
-            transforms.CenterCrop(size),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize([0.5], [0.5]),
-        ]
-    )
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-
-    def step() -> None:
-        chosen = [rows[index] for index in torch.randint(len(rows), (BATCH,)).tolist()]
-        images = torch.stack([prepare(Image.open(manifest.parent / row["image"]).convert("RGB")) for row in chosen])
-        latents = pipe.vae.encode(images).latent_dist.sample() * pipe.vae.config.scaling_factor
-        tokens = pipe.tokenizer(
-            [row["caption"] for row in chosen], padding="max_length", truncation=True, return_tensors="pt"
-        )
-        text = pipe.text_encoder(tokens.input_ids, return_dict=False)[0]
-        noise = torch.randn_like(latents)
-        times = torch.randint(0, schedule.config.num_train_timesteps, (BATCH,))
-        noisy = schedule.add_noise(latents, noise, times)
-        predicted = unet(noisy, times, text, return_dict=False)[0]
-        target = _target(schedule, latents, noise, times)
-        loss = torch.nn.functional.mse_loss(predicted.float(), target.float(), reduction="mean")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(unet.parameters())
-        loss.item()
-
-    return step
-
-
-def _target(schedule: Any, latents: Any, noise: Any, times: Any) -> Any:
-    kind = schedule.config.prediction_type
-    return noise if kind == "epsilon" else schedule.get_velocity(latents, noise, times)
-
-
-def _bare_step(run: Any) -> Callable[[], None]:
-    """Forward, backward and the same update, on one batch that lies in memory: what no trainer can be faster than."""
-    import torch
-    from diffusers import UNet2DConditionModel
-
-    from training.engine.batches import make_batch
-
-    unet = UNet2DConditionModel.from_pretrained(PARENT / "unet", dtype=torch.float32).train()
-    batch = make_batch(
-        [run.mixture.draw(0, slot) for slot in range(BATCH)], run.encoded, run.diffusion, run.scaling_factor
-    )
-    parameters = list(unet.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5, weight_decay=0.01, fused=True)
-    averages = [each.detach().clone() for each in parameters]
-
-    def step() -> None:
-        predicted = unet(batch.noisy, batch.timesteps, batch.text, return_dict=False)[0]
-        (predicted - batch.target).square().mean().backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        torch._foreach_lerp_(averages, [each.detach() for each in parameters], 0.001)
-
-    return step
-
-
 def _compare_first_loss(run: Any) -> dict[str, Any]:
     """The trainer's first loss, and diffusers' arithmetic for the same images, noise and timesteps."""
     import torch
@@ -288,7 +181,7 @@ def _compare_first_loss(run: Any) -> dict[str, Any]:
     times = torch.tensor([draw.timestep for draw in draws])
     with torch.no_grad():
         theirs = pipe.unet(schedule.add_noise(clean, eps, times), times, batch.text).sample
-        their_loss = torch.nn.functional.mse_loss(theirs, _target(schedule, clean, eps, times)).item()
+        their_loss = torch.nn.functional.mse_loss(theirs, target_of(schedule, clean, eps, times)).item()
         ours = run.learner.network(batch.noisy, batch.timesteps, batch.text).sample
         our_loss = (ours - batch.target).square().mean().item()
     return {"value": our_loss, "peer_value": their_loss, "difference": abs(our_loss - their_loss)}

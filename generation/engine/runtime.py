@@ -15,6 +15,8 @@ def prepare_torch() -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     torch.set_num_threads(choose_threads())
+    # cuBLAS repeats itself only with a workspace of its own; it reads this when it is first used.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cuda.matmul.allow_tf32 = False

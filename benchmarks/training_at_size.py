@@ -1,0 +1,227 @@
+"""The trainer on a GPU at a real size: a U-Net as large as Stable Diffusion 1.5's (random weights), 512 px, bf16 arithmetic.
+
+Images a second beside a re-stated `train_text_to_image.py` step and a bare step on tensors (see `training_steps`), plain and
+in the way that the trainer chooses by trying; what repeatable arithmetic costs; the most memory held, also with AdamW in 8
+bits and with gradient checkpointing; a checkpoint's time. Figures are medians of rounds that take turns. Without a GPU a
+line says that nothing was measured.
+"""
+
+import gc
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.training_steps import (
+    as_libraries_set_torch,
+    bare_step,
+    draw_images,
+    medians,
+    restated_step,
+    take_turns,
+)
+
+BATCH, SIZE, IMAGES = 8, 512, 64
+ROUNDS, STEPS_A_ROUND = 4, 4
+
+
+def measure() -> Iterator[dict[str, Any]]:
+    """The measurements in the order of the module's docstring."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield {"what": "training at a real size was not measured: this machine has no GPU", "value": None}
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parent = make_parent(folder / "parent")
+        manifest = draw_images(folder / "data", [f"a sticker of a cat {number}" for number in range(IMAGES)], SIZE)
+        yield from _throughput(folder, parent, manifest)
+        yield from _memory(folder, parent, manifest)
+
+
+def make_parent(folder: Path, seed: int = 1) -> Path:
+    """A random pipeline folder with the shapes of Stable Diffusion 1.5, and the demo's words."""
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from demo.tiny import WORDS, assemble_pipeline, save_pipeline
+    from demo.tokenizer import build_tokenizer
+
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(WORDS)
+    channels = (128, 256, 512, 512)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        vae = AutoencoderKL(
+            block_out_channels=channels,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            sample_size=SIZE,
+        )
+        # diffusers' defaults are Stable Diffusion's but for the width of its text.
+        unet = UNet2DConditionModel(sample_size=SIZE // 8, cross_attention_dim=768)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=768,
+                intermediate_size=3072,
+                num_hidden_layers=12,
+                num_attention_heads=12,
+                vocab_size=len(tokenizer),
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    pipeline = assemble_pipeline(vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer)
+    save_pipeline(pipeline.to("cpu"), folder)
+    return folder
+
+
+def prepare(folder: Path, parent: Path, manifest: Path, **changes: Any) -> Any:
+    """A run that is ready for its first step."""
+    from generation.engine.folders import hash_folder
+    from training.engine import trainer
+    from training.engine.group import Group
+    from training.engine.kernels import choose_kernels
+    from training.engine.recipe import load_run
+
+    folder.mkdir()
+    settings = {
+        "schema": 1,
+        "parent": str(parent),
+        "parent_hash": hash_folder(parent)[0],
+        "sources": [{"name": "style", "manifest": str(manifest)}],
+        "cache_dir": str(folder.parent / "cache"),
+        "steps": 100_000,
+        "checkpoint_every": 100_000,
+        "validate_every": 0,
+        "sample_every": 0,
+        "device": "cuda",
+        "precision": "bf16",
+        "batch_size": BATCH,
+        "learning_rate": 1e-5,
+        "ema_decay": 0.999,
+        "caption_dropout": 0.0,
+        "seed": 1,
+        **changes,
+    }
+    (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    trainer.resume(run)
+    choose_kernels(run)
+    run.learner.network.train()
+    return run
+
+
+def _step_of(run: Any) -> Any:
+    from training.engine import steps
+
+    def step() -> None:
+        line = steps.train_step(run)
+        run.files.metric(line)
+        run.files.progress(phase="training", step=run.learner.step)
+
+    return step
+
+
+def _throughput(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
+    started = time.perf_counter()
+    plain = prepare(folder / "plain", parent, manifest, kernels="plain")
+    device = plain.pipeline.device
+    yield {
+        "unit": "seconds",
+        "what": f"preparing a run, with a cache of {IMAGES} images and captions",
+        "value": round(time.perf_counter() - started, 2),
+        "device": _name(device),
+    }
+    chosen = prepare(folder / "chosen", parent, manifest, kernels="auto")
+    yield {"what": "ways tried, seconds of a step's passes", "value": chosen.files.events("kernels")[-1]}
+
+    def unrepeatable() -> None:
+        with as_libraries_set_torch():
+            _step_of(plain)()
+
+    steps = {
+        "ours, plain": _step_of(plain),
+        "ours, chosen": _step_of(chosen),
+        "ours, plain, not repeatable": unrepeatable,
+        "script": restated_step(parent, manifest, BATCH, device, bf16=True),
+        "bare": bare_step(parent, plain, BATCH, bf16=True),
+        "bare, not repeatable": bare_step(parent, plain, BATCH, bf16=True, repeatable=False),
+    }
+    seconds = take_turns(steps, rounds=ROUNDS, steps_a_round=STEPS_A_ROUND, device=device)
+    times = medians(seconds)
+    for name, each in times.items():
+        yield {
+            "unit": "images a second",
+            "what": name,
+            "value": round(BATCH / each, 2),
+            "ours_chosen_over_it": round(each / times["ours, chosen"], 3),
+            "ours_plain_over_it": round(each / times["ours, plain"], 3),
+            "rounds": [round(took, 4) for took in seconds[name]],
+            "device": _name(device),
+        }
+    yield _checkpoint(chosen)
+
+
+def _checkpoint(run: Any) -> dict[str, Any]:
+    from training.engine import trainer
+
+    stalls = []
+    for _ in range(2):
+        started = time.perf_counter()
+        trainer.save(run)
+        stalls.append(time.perf_counter() - started)
+    return {
+        "unit": "seconds",
+        "what": "a checkpoint, during which nothing is trained",
+        "value": round(statistics.median(stalls), 2),
+    }
+
+
+def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
+    """The most bytes held through three steps of each kind of run, each with a GPU of its own."""
+    import torch
+
+    kinds: dict[str, dict[str, Any]] = {
+        "full": {},
+        "full, 8 bits": {"optimizer": "adamw8bit"},
+        "full, 8 bits, checkpointing": {"optimizer": "adamw8bit", "gradient_checkpointing": True},
+        "LoRA": {"method": "lora", "learning_rate": 1e-4},
+    }
+    for number, (name, changes) in enumerate(kinds.items()):
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        run = prepare(folder / f"memory-{number}", parent, manifest, kernels="plain", **changes)
+        step = _step_of(run)
+        for _ in range(2):
+            step()
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(4):
+            step()
+        torch.cuda.synchronize()
+        yield {
+            "unit": "bytes",
+            "what": f"the most that the GPU held: {name}",
+            "value": torch.cuda.max_memory_allocated(),
+            "images_per_second": round(4 * BATCH / (time.perf_counter() - started), 2),
+            "loss": read_losses(run)[-1],
+        }
+        del run, step
+
+
+def read_losses(run: Any) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def _name(device: Any) -> str:
+    import torch
+
+    return str(torch.cuda.get_device_name(device))

@@ -1,0 +1,111 @@
+"""What only a GPU shows: the same bits after a kill, half precision, short memory, compiling, and no waiting in between."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from generation.engine.draw import draw
+from generation.engine.folders import hash_file
+from generation.engine.pipeline import load_pipeline
+from generation.engine.requests import DrawRequest
+from tests.training.engine.conftest import MakeRun
+from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
+from training.engine import trainer
+from training.engine.group import Group
+from training.engine.kernels import choose_kernels
+from training.engine.recipe import load_run
+from training.engine.steps import train_step
+from training.engine.trainer import run_training
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "fp32", "ema_decay": 0.9, "gradient_accumulation": 2},
+        {"method": "lora", "lora_rank": 2},
+        {"optimizer": "adamw8bit", "gradient_checkpointing": True},
+        {"kernels": "channels_last"},
+        {"kernels": "compiled", "sample_prompts": []},
+    ],
+    ids=["bf16", "fp32", "lora", "8bit", "channels-last", "compiled"],
+)
+def test_killed_run_resumes_to_the_same_bits(make_run: MakeRun, changes: dict[str, Any]) -> None:
+    changes = {"device": "cuda", **changes}
+    whole = make_run("whole", **changes)
+    run_training(whole)
+    torn = make_run("torn", **changes)
+    for step in (1, 4):
+        with pytest.raises(Killed):
+            run_training(torn, kill_at(torn, step))
+    run_training(torn)
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2e-2)])
+def test_losses_are_those_of_a_cpu(make_run: MakeRun, precision: str, tolerance: float) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        folder = make_run(device, device=device, precision="fp32" if device == "cpu" else precision, kernels="plain")
+        run_training(folder)
+        found.append([line["loss"] for line in lines(folder / "metrics.jsonl")])
+    assert found[1] == pytest.approx(found[0], rel=tolerance)
+
+
+def test_ways_are_tried_on_a_gpu_by_default(make_run: MakeRun) -> None:
+    folder = make_run(device="cuda")
+    run_training(folder)
+    (found,) = [line for line in lines(folder / "events.jsonl") if line["kind"] == "kernels"]
+    assert set(found["seconds"]) == {"plain", "channels_last"}
+    assert found["failed"] == {}
+
+
+def test_short_memory_takes_less_at_once(make_run: MakeRun) -> None:
+    folder = make_run(device="cuda", batch_size=4096, steps=1, validate_every=0, sample_every=0)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2**30 / total)
+    try:
+        run_training(folder)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    kinds = [line["kind"] for line in lines(folder / "events.jsonl")]
+    assert "smaller_batch" in kinds
+    assert kinds[-1] == "finished"
+
+
+def test_a_step_hardly_waits_for_the_gpu(make_run: MakeRun) -> None:
+    """Only the losses and the gradient's length are fetched, whatever the size of the step."""
+    waits = {}
+    for accumulation in (1, 4):
+        folder = make_run(str(accumulation), device="cuda", kernels="plain", gradient_accumulation=accumulation)
+        run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+        trainer.resume(run)
+        choose_kernels(run)
+        run.learner.network.train()
+        train_step(run)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                train_step(run)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits[accumulation] = [str(each.message) for each in caught if "synchroniz" in str(each.message)]
+    assert len(waits[4]) == len(waits[1]) <= 4, waits
+
+
+def test_a_drawing_repeats_and_is_close_to_a_cpus(parent: Path) -> None:
+    requests = [DrawRequest("a cat", seed=seed, steps=4, guidance=4.0) for seed in (1, 2)]
+    drawn = {}
+    for name, device, dtype in (("cpu", "cpu", "auto"), ("gpu", "cuda", "auto"), ("again", "cuda", "auto")):
+        images = draw(load_pipeline(parent, device, dtype), requests, lambda step, total: True)
+        drawn[name] = np.stack([np.asarray(image).astype(float) for image in images])
+    assert np.array_equal(drawn["gpu"], drawn["again"])
+    assert np.abs(drawn["gpu"] - drawn["cpu"]).mean() < 1.0
