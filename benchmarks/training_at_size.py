@@ -25,7 +25,7 @@ from benchmarks.training_steps import (
 )
 
 BATCH, SIZE, IMAGES = 8, 512, 64
-ROUNDS, STEPS_A_ROUND = 4, 4
+ROUNDS, STEPS_A_ROUND = 3, 4
 
 
 def measure() -> Iterator[dict[str, Any]]:

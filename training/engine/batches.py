@@ -154,14 +154,19 @@ def make_batch(
         text.append(encoded.text(key))
         if encoded.has_pooled:
             pooled.append(encoded.pooled(key))
-    timesteps = torch.tensor([draw.timestep for draw in draws], device=device)
-    x0, eps_t = torch.stack(clean).to(device), torch.stack(noise).to(device)
-    weights = torch.tensor([draw.weight for draw in draws], device=device)
+    timesteps = _send(torch.tensor([draw.timestep for draw in draws]), device)
+    x0, eps_t = _send(torch.stack(clean), device), _send(torch.stack(noise), device)
+    weights = _send(torch.tensor([draw.weight for draw in draws]), device)
     return Batch(
         noisy=diffusion.add_noise(x0, eps_t, timesteps),
         target=diffusion.target(x0, eps_t, timesteps),
         timesteps=timesteps,
-        text=torch.stack(text).to(device),
+        text=_send(torch.stack(text), device),
         weights=weights * diffusion.loss_weights(timesteps),
-        pooled=torch.stack(pooled).to(device) if pooled else None,
+        pooled=_send(torch.stack(pooled), device) if pooled else None,
     )
+
+
+def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on the device, without waiting until a GPU has done what it does."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
