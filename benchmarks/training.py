@@ -11,10 +11,8 @@ with the same noise.
 """
 
 import csv
-import json
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,13 +22,23 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.beside_diffusers import measure_beside_script
-from benchmarks.training_steps import bare_step, draw_images, medians, restated_step, take_turns, target_of
+from benchmarks.training_steps import (
+    bare_step,
+    checkpoint_stall,
+    draw_images,
+    medians,
+    our_step,
+    prepare_run,
+    restated_step,
+    take_turns,
+    target_of,
+    write_run,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PARENT = ROOT / "demo" / "model"
 IMAGES, BATCH = 64, 16
 ROUNDS, STEPS_A_ROUND = 5, 4
-SETTINGS = {"batch_size": BATCH, "learning_rate": 1e-5, "ema_decay": 0.999, "seed": 1, "caption_dropout": 0.0}
 
 
 def measure() -> Iterator[dict[str, Any]]:
@@ -58,26 +66,8 @@ def _captions() -> list[str]:
 
 
 def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Path:
-    from generation.engine.folders import hash_folder
-
-    folder.mkdir()
-    settings = {
-        "schema": 1,
-        "parent": str(PARENT),
-        "parent_hash": hash_folder(PARENT)[0],
-        "sources": [{"name": "style", "manifest": str(manifest)}],
-        "cache_dir": str(cache),
-        "steps": 100_000,
-        "checkpoint_every": 100_000,
-        "validate_every": 0,
-        "sample_every": 0,
-        "device": "cpu",
-        "num_threads": os.cpu_count() or 1,
-        **SETTINGS,
-        **changes,
-    }
-    (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
-    return folder
+    settings = {"device": "cpu", "num_threads": os.cpu_count() or 1, "batch_size": BATCH, **changes}
+    return write_run(folder, PARENT, manifest, cache, **settings)
 
 
 def _prepare(folder: Path, manifest: Path) -> tuple[Any, float]:
@@ -88,9 +78,7 @@ def _prepare(folder: Path, manifest: Path) -> tuple[Any, float]:
 
     started = time.perf_counter()
     where = _write_run(folder / "run", manifest, folder / "cache")
-    run = trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
-    trainer.resume(run)
-    run.learner.network.train()
+    run = prepare_run(where)
     cold = time.perf_counter() - started
     started = time.perf_counter()
     trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
@@ -98,13 +86,6 @@ def _prepare(folder: Path, manifest: Path) -> tuple[Any, float]:
 
 
 def _throughput(run: Any, cache_seconds: float, manifest: Path) -> Iterator[dict[str, Any]]:
-    from training.engine import steps
-
-    def ours() -> None:
-        line = steps.train_step(run)
-        run.files.metric(line)
-        run.files.progress(phase="training", step=run.learner.step)
-
     yield {
         "unit": "loss",
         "what": "first step beside diffusers' own arithmetic, same noise",
@@ -112,7 +93,7 @@ def _throughput(run: Any, cache_seconds: float, manifest: Path) -> Iterator[dict
     }
     device = run.pipeline.device
     steps_of = {
-        "ours": ours,
+        "ours": our_step(run),
         "script": restated_step(PARENT, manifest, BATCH, device),
         "bare": bare_step(PARENT, run, BATCH),
     }
@@ -126,7 +107,7 @@ def _throughput(run: Any, cache_seconds: float, manifest: Path) -> Iterator[dict
         "value": round(cache_seconds, 3),
         "break_even_steps": round(cache_seconds / saved, 1) if saved > 0 else None,
     }
-    yield from _checkpoint_stall(run)
+    yield checkpoint_stall(run, 3)
 
 
 def _compare(times: dict[str, float], other: str, peer: str) -> dict[str, Any]:
@@ -141,21 +122,6 @@ def _compare(times: dict[str, float], other: str, peer: str) -> dict[str, Any]:
         "threads": os.cpu_count(),
         "load": round(os.getloadavg()[0], 2),
         "batch": BATCH,
-    }
-
-
-def _checkpoint_stall(run: Any) -> Iterator[dict[str, Any]]:
-    from training.engine import trainer
-
-    stalls = []
-    for _ in range(3):
-        started = time.perf_counter()
-        trainer.save(run)
-        stalls.append(time.perf_counter() - started)
-    yield {
-        "unit": "seconds",
-        "what": "a checkpoint, during which nothing is trained",
-        "value": round(statistics.median(stalls), 3),
     }
 
 

@@ -7,8 +7,6 @@ line says that nothing was measured.
 """
 
 import gc
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,10 +16,14 @@ from typing import Any
 from benchmarks.training_steps import (
     as_libraries_set_torch,
     bare_step,
+    checkpoint_stall,
     draw_images,
     medians,
+    our_step,
+    prepare_run,
     restated_step,
     take_turns,
+    write_run,
 )
 
 BATCH, SIZE, IMAGES = 8, 512, 64
@@ -84,49 +86,8 @@ def make_parent(folder: Path, seed: int = 1) -> Path:
 
 def prepare(folder: Path, parent: Path, manifest: Path, **changes: Any) -> Any:
     """A run that is ready for its first step."""
-    from generation.engine.folders import hash_folder
-    from training.engine import trainer
-    from training.engine.group import Group
-    from training.engine.kernels import choose_kernels
-    from training.engine.recipe import load_run
-
-    folder.mkdir()
-    settings = {
-        "schema": 1,
-        "parent": str(parent),
-        "parent_hash": hash_folder(parent)[0],
-        "sources": [{"name": "style", "manifest": str(manifest)}],
-        "cache_dir": str(folder.parent / "cache"),
-        "steps": 100_000,
-        "checkpoint_every": 100_000,
-        "validate_every": 0,
-        "sample_every": 0,
-        "device": "cuda",
-        "precision": "bf16",
-        "batch_size": BATCH,
-        "learning_rate": 1e-5,
-        "ema_decay": 0.999,
-        "caption_dropout": 0.0,
-        "seed": 1,
-        **changes,
-    }
-    (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
-    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
-    trainer.resume(run)
-    choose_kernels(run)
-    run.learner.network.train()
-    return run
-
-
-def _step_of(run: Any) -> Any:
-    from training.engine import steps
-
-    def step() -> None:
-        line = steps.train_step(run)
-        run.files.metric(line)
-        run.files.progress(phase="training", step=run.learner.step)
-
-    return step
+    settings = {"device": "cuda", "precision": "bf16", "batch_size": BATCH, **changes}
+    return prepare_run(write_run(folder, parent, manifest, folder.parent / "cache", **settings))
 
 
 def _throughput(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
@@ -142,13 +103,15 @@ def _throughput(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str
     chosen = prepare(folder / "chosen", parent, manifest, kernels="auto")
     yield {"what": "ways tried, seconds of a step's passes", "value": chosen.files.events("kernels")[-1]}
 
+    plain_step = our_step(plain)
+
     def unrepeatable() -> None:
         with as_libraries_set_torch():
-            _step_of(plain)()
+            plain_step()
 
     steps = {
-        "ours, plain": _step_of(plain),
-        "ours, chosen": _step_of(chosen),
+        "ours, plain": plain_step,
+        "ours, chosen": our_step(chosen),
         "ours, plain, not repeatable": unrepeatable,
         "script": restated_step(parent, manifest, BATCH, device, bf16=True),
         "bare": bare_step(parent, plain, BATCH, bf16=True),
@@ -166,26 +129,11 @@ def _throughput(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str
             "rounds": [round(took, 4) for took in seconds[name]],
             "device": _name(device),
         }
-    yield _checkpoint(chosen)
-
-
-def _checkpoint(run: Any) -> dict[str, Any]:
-    from training.engine import trainer
-
-    stalls = []
-    for _ in range(2):
-        started = time.perf_counter()
-        trainer.save(run)
-        stalls.append(time.perf_counter() - started)
-    return {
-        "unit": "seconds",
-        "what": "a checkpoint, during which nothing is trained",
-        "value": round(statistics.median(stalls), 2),
-    }
+    yield checkpoint_stall(chosen, 2)
 
 
 def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
-    """The most bytes held through three steps of each kind of run, each with a GPU of its own."""
+    """The most bytes held by each kind of run through six steps, of which four are timed; one after the other."""
     import torch
 
     kinds: dict[str, dict[str, Any]] = {
@@ -199,7 +147,7 @@ def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, An
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         run = prepare(folder / f"memory-{number}", parent, manifest, kernels="plain", **changes)
-        step = _step_of(run)
+        step = our_step(run)
         for _ in range(2):
             step()
         torch.cuda.synchronize()
@@ -212,13 +160,9 @@ def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, An
             "what": f"the most that the GPU held: {name}",
             "value": torch.cuda.max_memory_allocated(),
             "images_per_second": round(4 * BATCH / (time.perf_counter() - started), 2),
-            "loss": read_losses(run)[-1],
+            "loss": run.learner.final_loss,
         }
         del run, step
-
-
-def read_losses(run: Any) -> list[float]:
-    return [json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def _name(device: Any) -> str:

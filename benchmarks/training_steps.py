@@ -1,6 +1,7 @@
-"""What the trainer's step is put beside: a re-stated step of diffusers' `train_text_to_image.py`, and a bare step on tensors.
+"""Steps to time: the trainer's own, and two that it is put beside, a re-stated step of diffusers' `train_text_to_image.py`
+and a bare step on tensors.
 
-Both train a U-Net of their own, with the weights of the run's parent, on the same device, in the same arithmetic and with
+The other two train a U-Net of their own, with the weights of the run's parent, on the same device, in the same arithmetic and with
 the same kind of update. The re-stated step does what the script does for each of its steps, with its defaults: it reads
 and transforms the images, encodes them with the VAE and the captions with the text encoder, updates with an AdamW that is
 not fused and diffusers' EMAModel, and asks for the loss as a number. It is a re-statement: no accelerate, no data workers.
@@ -132,6 +133,69 @@ def draw_images(folder: Path, captions: Sequence[str], size: int) -> Path:
     manifest = folder / "images.jsonl"
     manifest.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return manifest
+
+
+def write_run(folder: Path, parent: Path, manifest: Path, cache: Path, **changes: Any) -> Path:
+    """A run's folder, for training that neither validates nor draws nor ends."""
+    from generation.engine.folders import hash_folder
+
+    folder.mkdir()
+    settings = {
+        "schema": 1,
+        "parent": str(parent),
+        "parent_hash": hash_folder(parent)[0],
+        "sources": [{"name": "style", "manifest": str(manifest)}],
+        "cache_dir": str(cache),
+        "steps": 100_000,
+        "checkpoint_every": 100_000,
+        "validate_every": 0,
+        "sample_every": 0,
+        "learning_rate": 1e-5,
+        "ema_decay": 0.999,
+        "caption_dropout": 0.0,
+        "seed": 1,
+        **changes,
+    }
+    (folder / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+def prepare_run(folder: Path) -> Any:
+    """The run in a folder, ready for its first step."""
+    from training.engine import trainer
+    from training.engine.group import Group
+    from training.engine.kernels import choose_kernels
+    from training.engine.recipe import load_run
+
+    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    trainer.resume(run)
+    choose_kernels(run)
+    run.learner.network.train()
+    return run
+
+
+def our_step(run: Any) -> Step:
+    """The trainer's own step, with what its loop writes."""
+    from training.engine.steps import train_step
+
+    def step() -> None:
+        run.files.metric(train_step(run))
+        run.files.progress(phase="training", step=run.learner.step)
+
+    return step
+
+
+def checkpoint_stall(run: Any, times: int) -> dict[str, Any]:
+    """The measurement of what a checkpoint takes, as the median of some."""
+    from training.engine import trainer
+
+    stalls = []
+    for _ in range(times):
+        started = time.perf_counter()
+        trainer.save(run)
+        stalls.append(time.perf_counter() - started)
+    value = round(statistics.median(stalls), 3)
+    return {"unit": "seconds", "what": "a checkpoint, during which nothing is trained", "value": value}
 
 
 def target_of(schedule: Any, latents: Any, noise: Any, times: Any) -> Any:

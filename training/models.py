@@ -181,6 +181,8 @@ class RunEvent(models.Model):
     @property
     def in_words(self) -> str:
         """The event for a person, from the trainer's kinds (training.engine.run_files)."""
+        if self.kind == "kernels":
+            return self._kernels
         words = {
             "started": "The trainer started.",
             "restarted": "The trainer started again from the beginning: no checkpoint had been saved yet.",
@@ -195,7 +197,6 @@ class RunEvent(models.Model):
                 f"Too many steps up to {self.step} had no finite loss: back to step {self.detail.get('to')}, "
                 "with half the learning rate."
             ),
-            "kernels": self._kernels if self.kind == "kernels" else "",
             "smaller_batch": (
                 f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
                 "and a step more passes."
@@ -223,14 +224,13 @@ class RunEvent(models.Model):
     @property
     def _kernels(self) -> str:
         """Which way of computing a step was the fastest, and what each way took."""
-        names = {"plain": "plain", "channels_last": "channels last", "compiled": "compiled"}
-        took = ", ".join(
-            f"{' and '.join(names.get(each, each) for each in name.split('+'))} {float(seconds):.3f} s"
-            for name, seconds in self.detail.get("seconds", {}).items()
-        )
-        best = " and ".join(names.get(each, each) for each in self.detail.get("way", [])) or "plain"
-        failed = ", ".join(self.detail.get("failed", {}))
-        return f"Steps are computed {best}; tried: {took or 'nothing'}{f'; failed: {failed}' if failed else ''}."
+
+        def named(way: str) -> str:
+            return (way or "plain").replace("_", " ").replace("+", " and ")
+
+        took = [f"{named(way)} {seconds:.3f} s" for way, seconds in self.detail.get("seconds", {}).items()]
+        took += [f"{named(way)} failed" for way in self.detail.get("failed", {})]
+        return f"Steps are computed {named('+'.join(self.detail.get('way', [])))}; tried: {', '.join(took)}."
 
     @property
     def _measured(self) -> str:

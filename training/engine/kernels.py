@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from training.engine.learner import Learner
+from training.engine.recipe import LAYS_OUT_ITSELF, RunRefused
 from training.engine.run import Run
 from training.engine.run_files import write_json
-from training.engine.steps import pass_through
+from training.engine.steps import is_out_of_memory, pass_through
 
 # The options that a step is computed with: none is the plain way.
 Way = tuple[str, ...]
@@ -28,18 +29,19 @@ WAYS: dict[str, Way] = {PLAIN: (), CHANNELS_LAST: (CHANNELS_LAST,), COMPILED: (C
 WARM_UPS, PASSES = 1, 3
 # A way must save this share of a pass: less is the machine's mood.
 LEAST_GAIN = 0.02
-# Compiling takes a minute or more each time that the run is started: only what takes longer than this is worth it.
+# Compiling takes long, each time that the run is started: steps that take less in all are not worth it.
 COMPILING_PAYS_SECONDS = 600.0
 
 
 def choose_kernels(run: Run) -> None:
     """Compute the run's steps as its settings say: in a way by name, or in the one that is fastest here.
 
-    "auto" tries on a GPU, "probe" everywhere. A run that began before goes on as it began.
+    "auto" tries on a GPU, "probe" everywhere. A run that began before goes on as it began. Raises `RunRefused` where the
+    settings ask for a compiled step and it cannot be compiled.
     """
     setting = run.settings.kernels
     if setting in WAYS:
-        use_way(run, WAYS[setting])
+        _use_named(run, WAYS[setting])
         return
     began = run.group.gather(run.files.events("kernels"))[0]
     if began:
@@ -49,6 +51,20 @@ def choose_kernels(run: Run) -> None:
         use_way(run, tuple(finding["way"]) if finding else ())
         if finding:
             run.files.event("kernels", 0, **finding)
+
+
+def _use_named(run: Run, way: Way) -> None:
+    why = ""
+    if COMPILED not in way:
+        use_way(run, way)
+    else:
+        try:
+            _time_passes(run, way)
+        except Exception as error:
+            # Where memory is short, the first step takes less at once.
+            why = "" if is_out_of_memory(error) else _in_words(error)
+    if run.group.any(bool(why)):
+        raise RunRefused(f"The run's steps cannot be compiled here. {why}".strip(), field="kernels")
 
 
 def use_way(run: Run, way: Way) -> None:
@@ -87,7 +103,10 @@ def _try_all(run: Run) -> dict[str, Any] | None:
         way = (*best, option) if option else ()
         if not run.group.agree(_is_worth_trying(run, option, seconds)):
             continue
-        why = _time(run, way, seconds)
+        try:
+            seconds[_name(way)], why = _time_passes(run, way), ""
+        except Exception as error:  # Compilers fail in many ways, and none of them ends a run that goes without.
+            why = _in_words(error)
         # Where one process cannot, none does.
         if run.group.any(bool(why)):
             failed[_name(way)] = why
@@ -112,21 +131,20 @@ def _is_worth_trying(run: Run, option: str, seconds: dict[str, float]) -> bool:
         return False  # Not even the plain way goes: memory is short, and the first step deals with that.
     if option == COMPILED:
         return run.settings.steps * min(seconds.values()) > COMPILING_PAYS_SECONDS
-    # bitsandbytes lays weights out in its own way at every step.
-    return option != CHANNELS_LAST or run.settings.optimizer != "adamw8bit"
+    return option != CHANNELS_LAST or run.settings.optimizer not in LAYS_OUT_ITSELF
 
 
 def _wins(seconds: dict[str, float], way: Way, best: Way) -> bool:
     return way != best and seconds[_name(way)] < (1 - LEAST_GAIN) * seconds[_name(best)]
 
 
-def _time(run: Run, way: Way, seconds: dict[str, float]) -> str:
-    """Add the median seconds of forward and backward over the run's first step, or say why they failed. Nothing is learned."""
+def _time_passes(run: Run, way: Way) -> float:
+    """The median seconds of forward and backward over the run's first step. Nothing is learned."""
     draws = [run.mixture.draw(0, slot) for slot in range(run.settings.images_per_step)]
     times = []
+    use_way(run, way)
+    run.learner.network.train()
     try:
-        use_way(run, way)
-        run.learner.network.train()
         for _ in range(WARM_UPS + PASSES):
             _synchronize(run)
             started = time.perf_counter()
@@ -134,11 +152,13 @@ def _time(run: Run, way: Way, seconds: dict[str, float]) -> str:
             _synchronize(run)
             times.append(time.perf_counter() - started)
             run.learner.optimizer.zero_grad(set_to_none=True)
-    except Exception as error:  # Compilers fail in many ways, and none of them ends a run that goes without.
+    finally:
         run.learner.optimizer.zero_grad(set_to_none=True)
-        return f"{type(error).__name__}: {error}"[:300]
-    seconds[_name(way)] = statistics.median(times[WARM_UPS:])
-    return ""
+    return statistics.median(times[WARM_UPS:])
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 def _synchronize(run: Run) -> None:

@@ -42,6 +42,8 @@ LORA_TARGETS = {
 }
 OBJECTIVES = ("denoise", "dpo", "alpha")
 OPTIMIZERS = ("adamw", "adamw8bit", "adafactor")
+# bitsandbytes makes weights contiguous at every step: what it keeps of them would not lie as they do.
+LAYS_OUT_ITSELF = ("adamw8bit",)
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 MIXTURES = ("natural", "shares")
@@ -117,7 +119,8 @@ class RunSettings:
     batch_size: int = 16
     gradient_accumulation: int = 1
     learning_rate: float = 1e-4
-    # adamw8bit and adafactor remember less of each weight; adafactor's learning rate counts in shares of a weight's size; see `optimizers`.
+    # adamw8bit and adafactor remember less of each weight; adafactor's learning rate counts in shares of a weight's size.
+    # See `optimizers`.
     optimizer: str = "adamw"
     weight_decay: float = 0.01
     schedule: str = "constant"
@@ -248,6 +251,8 @@ def parse_run(data: Any) -> RunSettings:
         raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
     if settings.objective == "dpo" and any(source.corpus for source in settings.sources):
         raise RunRefused("A corpus has single images, and dpo learns from pairs.", field="sources")
+    if settings.kernels == "channels_last" and settings.optimizer in LAYS_OUT_ITSELF:
+        raise RunRefused("AdamW in 8 bits lays weights out itself: it does not go with channels last.", field="kernels")
     if settings.trains_decoder:
         _check_decoder(settings)
     return settings

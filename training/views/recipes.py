@@ -30,7 +30,8 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
-    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", "max_grad_norm", "precision", "kernels", *FLOW_DEFAULTS,
+    "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", "max_grad_norm",
+    "precision", "kernels", *FLOW_DEFAULTS,
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",

@@ -12,7 +12,7 @@ from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
 from training.engine import kernels, trainer
 from training.engine.group import Group
 from training.engine.kernels import CHANNELS_LAST, COMPILED, choose_kernels, use_way
-from training.engine.recipe import load_run
+from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Run
 from training.engine.steps import train_step
 from training.engine.trainer import run_training
@@ -29,15 +29,14 @@ def pretend_seconds(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float]) 
     """Every way takes what is said; returns those that were tried."""
     tried: list[str] = []
 
-    def time(run: Run, way: tuple[str, ...], found: dict[str, float]) -> str:
+    def time_passes(run: Run, way: tuple[str, ...]) -> float:
         name = "+".join(way) or "plain"
         tried.append(name)
         if name not in seconds:
-            return "RuntimeError: no compiler"
-        found[name] = seconds[name]
-        return ""
+            raise RuntimeError("no compiler")
+        return seconds[name]
 
-    monkeypatch.setattr(kernels, "_time", time)
+    monkeypatch.setattr(kernels, "_time_passes", time_passes)
     return tried
 
 
@@ -96,6 +95,18 @@ def test_what_fails_is_said_and_not_remembered_for_others(make_run: MakeRun, mon
     assert (found["way"], found["failed"]) == ([], {COMPILED: "RuntimeError: no compiler"})
     trial(prepared(make_run("second", kernels="probe")))
     assert len(tried) == 6
+
+
+def test_a_step_that_must_be_compiled_and_cannot_is_refused(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_seconds(monkeypatch, {})
+    with pytest.raises(RunRefused, match=r"cannot be compiled here\. RuntimeError: no compiler") as refused:
+        choose_kernels(prepared(make_run(kernels="compiled")))
+    assert refused.value.field == "kernels"
+
+
+def test_8_bits_do_not_go_with_channels_last(make_run: MakeRun) -> None:
+    with pytest.raises(RunRefused, match="lays weights out itself"):
+        load_run(make_run(kernels="channels_last", optimizer="adamw8bit") / "run.json")
 
 
 def test_short_memory_is_left_to_the_first_step(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
