@@ -205,7 +205,8 @@ def test_duplicate_messages_do_a_job_once(site):
     for _ in range(20):
         ring([job.pk])
     job.outbox.refresh_from_db()
-    assert job.outbox.publications == 21
+    # The sweeper may ring as well, where it comes between a job's being written and its ring's being noted.
+    assert job.outbox.publications >= 21
     site.start_worker("one")
     site.start_worker("two")
     wait_until(job, JobState.SUCCEEDED)
