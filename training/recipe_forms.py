@@ -213,7 +213,8 @@ class RecipeForm(forms.Form):
             ("bf16", "bfloat16 around float32 weights"),
         ],
         required=False,
-        help_text="Of the arithmetic; the weights are float32 in any case.",
+        label="Arithmetic",
+        help_text="The weights are float32 in any case.",
     )
     kernels = forms.ChoiceField(
         choices=[
