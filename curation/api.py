@@ -68,6 +68,7 @@ class ImageOut(Schema):
     width: int
     height: int
     slot: int = Field(description="The picture's place in this list; `order` of a judgment is made of these.")
+    prompt: str | None = Field(None, description="What it is of, where the pictures of an item show different prompts.")
 
 
 class ChoiceOut(Schema):
@@ -98,7 +99,7 @@ class ItemOut(Schema):
     prompt: str = Field(description="What the images are judged by: the prompt's caption, or the prompt that has none.")
     words: list[str] = Field(description="The prompt's words; `words` of a judgment's details are their places here.")
     bucket: str
-    images: list[ImageOut] = Field(description="From left to right.")
+    images: list[ImageOut] = Field(description="From left to right; of two sets the left one, then the right one.")
     expires_at: datetime
     supersedes: str | None = Field(None, description="The latest judgment of this assignment, where one was undone.")
 
@@ -199,7 +200,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {
         "questions": question_specs(campaign),
-        "items": [_item(assignment, user, campaign.lease_seconds) for assignment in assignments],
+        "items": [_item(assignment, user, campaign) for assignment in assignments],
         **_guidelines(campaign, user, wanted.guideline_revision),
     }
 
@@ -280,21 +281,24 @@ def _guidelines(campaign: Campaign, user: User, shown: int | None) -> dict[str, 
     }
 
 
-def _item(assignment: Assignment, user: User, seconds: int) -> dict[str, Any]:
+def _item(assignment: Assignment, user: User, campaign: Campaign) -> dict[str, Any]:
     chain = assignment.chain  # type: ignore[attr-defined]
     shown = assignment.shown  # type: ignore[attr-defined]
+    several = campaign.many_prompts
+    about = f"{len(shown) // 2} prompts, a sticker of each" if several else assignment.item.prompt.taught_as
     return {
         "assignment": assignment.pk,
         "item": _opaque(assignment.item_id),
-        "prompt": assignment.item.prompt.taught_as,
-        "words": prompt_words(assignment.item.prompt),
+        "prompt": about,
+        "words": [] if several else prompt_words(assignment.item.prompt),
         "bucket": assignment.item.bucket,
         "images": [
             {
-                "url": image_url(sample.image, viewer=user, seconds=seconds + IMAGE_GRACE_SECONDS),
+                "url": image_url(sample.image, viewer=user, seconds=campaign.lease_seconds + IMAGE_GRACE_SECONDS),
                 "width": sample.width,
                 "height": sample.height,
                 "slot": place,
+                "prompt": sample.prompt.taught_as if several else None,
             }
             for place, sample in enumerate(shown)
         ],

@@ -18,7 +18,17 @@ from django.db.models import Count as CountRows
 from django.db.models.functions import Cast, Coalesce, Concat, Least, RowNumber
 
 from accounts.models import User
-from curation.models import Assignment, Campaign, CampaignEvent, CampaignKind, Item, ItemOrder, Question, Verdict
+from curation.models import (
+    COMPARISONS,
+    Assignment,
+    Campaign,
+    CampaignEvent,
+    CampaignKind,
+    Item,
+    ItemOrder,
+    Question,
+    Verdict,
+)
 from curation.rules import SIDES, accepting
 from jobs.context import JobContext
 from jobs.models import Job
@@ -134,7 +144,7 @@ def closeness(kind: str, questions: Sequence[Question], counts: Counts, judgment
 
 def _lead(kind: str, questions: Sequence[Question], counts: Counts) -> float:
     """How far the strongest answer is ahead of the next, as a share of all: 0 for a tie, 1 where all say the same."""
-    if kind == CampaignKind.COMPARE:
+    if kind in COMPARISONS:
         first = counts[questions[0].name]
         votes = [first.get(side, 0) for side in SIDES]
         votes.append(sum(first.values()) - sum(votes))

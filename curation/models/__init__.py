@@ -1,6 +1,7 @@
 """What people think of the images: campaigns, leases, judgments, verdicts, and the datasets frozen from them."""
 
 from curation.models.campaigns import (
+    COMPARISONS,
     Campaign,
     CampaignEvent,
     CampaignKind,
@@ -45,6 +46,7 @@ from curation.models.keys import RatingKeys
 from curation.models.tallies import Tally, TallyKind
 
 __all__ = [
+    "COMPARISONS",
     "Adjudication",
     "AdjudicationAction",
     "AdjudicationQuerySet",

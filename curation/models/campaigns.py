@@ -20,6 +20,11 @@ class CampaignKind(models.TextChoices):
     STYLE = "style", "Style"
     PICK = "pick", "Pick"
     COMPARE = "compare", "Compare"
+    SETS = "sets", "Sets"
+
+
+# Of a baseline and a candidate, side by side and blind.
+COMPARISONS = (CampaignKind.COMPARE, CampaignKind.SETS)
 
 
 class CampaignState(models.TextChoices):
@@ -87,6 +92,9 @@ class Campaign(models.Model):
     order_seed = models.PositiveIntegerField(
         default=0, db_default=0, help_text="What the mixed order was drawn from; the same gives the same order."
     )
+    many_prompts = models.BooleanField(
+        default=False, db_default=False, help_text="Of sets: whether the pictures of a set show different prompts."
+    )
     lease_seconds = models.PositiveIntegerField(default=1800)
     guidelines = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
     gold_percent = models.PositiveSmallIntegerField(
@@ -151,8 +159,8 @@ class Campaign(models.Model):
 
     @property
     def compares(self) -> bool:
-        """Whether its items are pairs, and not single samples."""
-        return self.kind == CampaignKind.COMPARE
+        """Whether its items are of a baseline and a candidate, side by side, and not single samples."""
+        return self.kind in COMPARISONS
 
 
 class CampaignEvent(models.Model):
