@@ -68,7 +68,9 @@ class ImageOut(Schema):
     width: int
     height: int
     slot: int = Field(description="The picture's place in this list; `order` of a judgment is made of these.")
-    prompt: str | None = Field(None, description="What it is of, where the pictures of an item show different prompts.")
+    prompt: str | None = Field(
+        None, description="What it is of; only there where the pictures of an item show different prompts."
+    )
 
 
 class ChoiceOut(Schema):
@@ -187,6 +189,7 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
     response={200: LeaseOut, 404: Refusal, 409: Refusal},
     auth=callers(Scope.RATE),
     url_name="lease",
+    exclude_unset=True,
 )
 def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
     """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open."""
@@ -298,7 +301,7 @@ def _item(assignment: Assignment, user: User, campaign: Campaign) -> dict[str, A
                 "width": sample.width,
                 "height": sample.height,
                 "slot": place,
-                "prompt": sample.prompt.taught_as if several else None,
+                **({"prompt": sample.prompt.taught_as} if several else {}),
             }
             for place, sample in enumerate(shown)
         ],
