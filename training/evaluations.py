@@ -8,6 +8,7 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from curation.models import DatasetEntry
+from curation.scores import keep_scores
 from curation.sets import USUAL_SIZE
 from generation import batches, images
 from generation.engine.folders import hash_file
@@ -143,6 +144,7 @@ def carry_out(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
             held.campaign = comparisons.open_comparison(held, pairs)
             held.metrics = metrics
             held.save(update_fields=["campaign", "metrics"])
+            _keep_scores(metrics)
     return {"campaign": held.campaign.slug if held.campaign else "", "pairs": len(pairs)}
 
 
@@ -194,6 +196,13 @@ def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
         ]
     context.progress(len(pairs), len(pairs), "measured")
     return {"clip": {"model": f"{folder.name}, {hash_file(weights)[:12]}", "pairs": measured}}
+
+
+def _keep_scores(metrics: dict[str, Any]) -> None:
+    """What was measured of each image, for campaigns that hand out their items by it."""
+    if clip := metrics.get("clip"):
+        scores = {pair[f"{side}_sample"]: pair[side] for pair in clip["pairs"] for side in ("baseline", "candidate")}
+        keep_scores(f"CLIP score, {clip['model']}"[:120], scores)
 
 
 def _picture(sample: Sample) -> Any:

@@ -2,6 +2,7 @@
 
 from curation.models.campaigns import (
     COMPARISONS,
+    SCORE_ORDERS,
     Campaign,
     CampaignEvent,
     CampaignKind,
@@ -40,6 +41,7 @@ from curation.models.judging import (
     JudgmentQuerySet,
     Outcome,
     Probe,
+    SampleScore,
     Verdict,
 )
 from curation.models.keys import RatingKeys
@@ -47,6 +49,7 @@ from curation.models.tallies import Tally, TallyKind
 
 __all__ = [
     "COMPARISONS",
+    "SCORE_ORDERS",
     "Adjudication",
     "AdjudicationAction",
     "AdjudicationQuerySet",
@@ -82,6 +85,7 @@ __all__ = [
     "RaterExclusion",
     "RaterState",
     "RatingKeys",
+    "SampleScore",
     "Tally",
     "TallyKind",
     "Verdict",

@@ -55,6 +55,10 @@ class Item(models.Model):
         db_default=0,
         help_text="Where the campaign has another order: what is handed out first has the lowest (curation.order).",
     )
+    # No index: where the order is by score, the rank follows it.
+    score = models.FloatField(
+        null=True, blank=True, help_text="What a model gave it (curation.scores). Who rates never sees it."
+    )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
     bucket = models.CharField(max_length=60, blank=True)
     judged = models.PositiveSmallIntegerField(
@@ -125,6 +129,22 @@ class ItemSample(models.Model):
 
     def __str__(self) -> str:
         return f"Slot {self.slot} of {self.item_id}"
+
+
+class SampleScore(models.Model):
+    """What a model says of a sample, by the name of the measure; scores of one name can be compared with each other."""
+
+    sample = models.ForeignKey(Sample, on_delete=models.CASCADE, related_name="scores")
+    name = models.CharField(max_length=120)
+    value = models.FloatField()
+    measured_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name", "sample"]
+        constraints = [models.UniqueConstraint(fields=["name", "sample"], name="sample_score_once")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of sample {self.sample_id}"
 
 
 class GoldItem(models.Model):

@@ -131,6 +131,7 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "side": sides[side_of(shown.slot, len(item.item_samples.all()))] if item.campaign.compares else "",
         "verdict": next(iter(item.verdicts.all()), None),
         "picked": shown.picked,
+        "score": None if is_hidden_from(item.campaign, user) else item.score,
         "is_probe": hasattr(item, "probe"),
         "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
         "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
