@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db.models import F, QuerySet
 
 from accounts.models import User
-from curation.models import Campaign, CampaignKind, Judgment
+from curation.models import COMPARISONS, Campaign, Judgment
 from curation.statistics import Share
 from curation.verdicts import preferred
 
@@ -17,9 +17,7 @@ STEP = 10
 
 def is_right(kind: str, known: Mapping[str, str], answers: Mapping[str, str], order: Sequence[int]) -> bool:
     """Whether every known answer was given."""
-    given = {
-        name: preferred(value, order) if kind == CampaignKind.COMPARE else value for name, value in answers.items()
-    }
+    given = {name: preferred(value, order) if kind in COMPARISONS else value for name, value in answers.items()}
     return all(given.get(name) == value for name, value in known.items())
 
 

@@ -22,7 +22,6 @@ from curation.models import (
     Adjudication,
     AdjudicationAction,
     Campaign,
-    CampaignKind,
     Item,
     ItemSample,
     Judgment,
@@ -30,6 +29,7 @@ from curation.models import (
     TallyKind,
     Verdict,
 )
+from curation.sets import are_whole
 from curation.submissions import check_answers
 from curation.verdicts import decide_alone, refresh_verdicts
 
@@ -81,10 +81,7 @@ def waiting_in(campaigns: Iterable[Campaign]) -> dict[int, Waiting]:
 def order_for(item: Item, by: User) -> list[int]:
     """The slots from left to right as this person sees them; in a comparison the sides are mixed, and stay when they look again."""
     slots = list(ItemSample.objects.filter(item=item).order_by("slot").values_list("slot", flat=True))
-    if (
-        item.campaign.kind == CampaignKind.COMPARE
-        and salted_hmac("curation.bench", f"{item.pk}:{by.pk}").digest()[0] % 2
-    ):
+    if item.campaign.compares and salted_hmac("curation.bench", f"{item.pk}:{by.pk}").digest()[0] % 2:
         slots.reverse()
     return slots
 
@@ -119,6 +116,8 @@ def adjudicate(
         shown = slots if order is None else list(order)
         if sorted(shown) != slots:
             raise AdjudicationRefused("The order must name each picture once.")
+        if locked.campaign.compares and not are_whole(shown):
+            raise AdjudicationRefused("Each set stays whole: one on the left, and the other on the right.")
         row = _append(
             locked, by, seen, action=AdjudicationAction.DECIDE, answers=dict(answers), order=shown, reason=reason
         )

@@ -68,6 +68,9 @@ class ImageOut(Schema):
     width: int
     height: int
     slot: int = Field(description="The picture's place in this list; `order` of a judgment is made of these.")
+    prompt: str | None = Field(
+        None, description="What it is of; only there where the pictures of an item show different prompts."
+    )
 
 
 class ChoiceOut(Schema):
@@ -98,7 +101,7 @@ class ItemOut(Schema):
     prompt: str = Field(description="What the images are judged by: the prompt's caption, or the prompt that has none.")
     words: list[str] = Field(description="The prompt's words; `words` of a judgment's details are their places here.")
     bucket: str
-    images: list[ImageOut] = Field(description="From left to right.")
+    images: list[ImageOut] = Field(description="From left to right; of two sets the left one, then the right one.")
     expires_at: datetime
     supersedes: str | None = Field(None, description="The latest judgment of this assignment, where one was undone.")
 
@@ -186,6 +189,7 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
     response={200: LeaseOut, 404: Refusal, 409: Refusal},
     auth=callers(Scope.RATE),
     url_name="lease",
+    exclude_unset=True,
 )
 def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
     """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open."""
@@ -199,7 +203,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {
         "questions": question_specs(campaign),
-        "items": [_item(assignment, user, campaign.lease_seconds) for assignment in assignments],
+        "items": [_item(assignment, user, campaign) for assignment in assignments],
         **_guidelines(campaign, user, wanted.guideline_revision),
     }
 
@@ -280,21 +284,24 @@ def _guidelines(campaign: Campaign, user: User, shown: int | None) -> dict[str, 
     }
 
 
-def _item(assignment: Assignment, user: User, seconds: int) -> dict[str, Any]:
+def _item(assignment: Assignment, user: User, campaign: Campaign) -> dict[str, Any]:
     chain = assignment.chain  # type: ignore[attr-defined]
     shown = assignment.shown  # type: ignore[attr-defined]
+    several = campaign.many_prompts
+    about = f"{len(shown) // 2} prompts, a sticker of each" if several else assignment.item.prompt.taught_as
     return {
         "assignment": assignment.pk,
         "item": _opaque(assignment.item_id),
-        "prompt": assignment.item.prompt.taught_as,
-        "words": prompt_words(assignment.item.prompt),
+        "prompt": about,
+        "words": [] if several else prompt_words(assignment.item.prompt),
         "bucket": assignment.item.bucket,
         "images": [
             {
-                "url": image_url(sample.image, viewer=user, seconds=seconds + IMAGE_GRACE_SECONDS),
+                "url": image_url(sample.image, viewer=user, seconds=campaign.lease_seconds + IMAGE_GRACE_SECONDS),
                 "width": sample.width,
                 "height": sample.height,
                 "slot": place,
+                **({"prompt": sample.prompt.taught_as} if several else {}),
             }
             for place, sample in enumerate(shown)
         ],

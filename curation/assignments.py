@@ -74,7 +74,7 @@ def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool =
     # What was settled stays, whatever it led to.
     if refusal:
         raise LeaseRefused(refusal)
-    return _with_samples(pks)
+    return _with_samples(pks, with_prompts=campaign.many_prompts)
 
 
 def _lease(campaign: Any, place: CampaignRater, rater: User, count: int, together: bool) -> list[int]:
@@ -293,14 +293,20 @@ def _orders(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int
     of two successive assignments, which one is swapped is drawn, and the other is not."""
     if campaign.kind in (CampaignKind.ALIGNMENT, CampaignKind.STYLE):
         return [[0] for _ in items]
-    if campaign.kind == CampaignKind.COMPARE:
+    if campaign.compares:
         return _all_sides(campaign, rater, items)
-    slots = dict(ItemSample.objects.filter(item__in=items).values_list("item").annotate(slots=Count("pk")))
+    slots = _slots_of(items)
     return [random.sample(range(slots[item.pk]), slots[item.pk]) for item in items]
+
+
+def _slots_of(items: list[Item]) -> dict[int, int]:
+    """Item id -> how many samples it shows."""
+    return dict(ItemSample.objects.filter(item__in=items).order_by().values_list("item").annotate(slots=Count("pk")))
 
 
 def _all_sides(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int]]:
     """Gold items have a sequence of their own, so that the others are balanced without them; probes are the other way round."""
+    slots = _slots_of(items)
     swapped = swapped_sides(rater, items) if any(item.is_gold for item in items) else {}
     before = (
         Assignment.objects.filter(rater=rater, item__campaign=campaign, item__probe=None)
@@ -313,7 +319,9 @@ def _all_sides(campaign: Campaign, rater: User, items: list[Item]) -> list[list[
         if item.pk in swapped:
             orders.append(swapped[item.pk])
             continue
-        orders.append(_sides(campaign, rater, numbers[item.is_gold], is_gold=item.is_gold))
+        sides = _sides(campaign, rater, numbers[item.is_gold], is_gold=item.is_gold)
+        each = slots[item.pk] // 2
+        orders.append([slot for side in sides for slot in range(side * each, (side + 1) * each)])
         numbers[item.is_gold] += 1
     return orders
 
@@ -329,8 +337,8 @@ def _expiry(campaign: Campaign) -> Any:
     return Now() + timedelta(seconds=campaign.lease_seconds)
 
 
-def _with_samples(pks: Collection[int]) -> list[Assignment]:
-    shown = ItemSample.objects.select_related("sample").order_by("slot")
+def _with_samples(pks: Collection[int], *, with_prompts: bool) -> list[Assignment]:
+    shown = ItemSample.objects.select_related("sample__prompt" if with_prompts else "sample").order_by("slot")
     chain = Judgment.objects.filter(superseded_by__isnull=True)
     rows = (
         Assignment.objects.live()

@@ -90,6 +90,13 @@ ORDERS = [
 ]
 
 
+BY_SCORE = [
+    (ItemOrder.LOWEST.value, "Lowest score first."),
+    (ItemOrder.HIGHEST.value, "Highest score first."),
+    (ItemOrder.UNCERTAIN.value, "Most uncertain first: what has the score nearest to the one below."),
+]
+
+
 def order_field(*, required: bool = False) -> forms.ChoiceField:
     """In which order items are handed out."""
     return forms.ChoiceField(
@@ -295,16 +302,38 @@ class OrderForm(forms.Form):
     """In which order a campaign's items are handed out."""
 
     item_order = order_field(required=True)
+    score_threshold = forms.FloatField(
+        required=False,
+        label="The most uncertain score",
+        help_text="Where the model is of two minds, often halfway between its lowest and highest. The other orders do without.",
+    )
     by_bucket = turns_field()
 
     def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
-        kwargs.setdefault("initial", {"item_order": campaign.item_order, "by_bucket": campaign.by_bucket})
+        now = {name: getattr(campaign, name) for name in ("item_order", "by_bucket", "score_threshold")}
+        kwargs.setdefault("initial", now)
         super().__init__(*args, **kwargs)
         self.campaign = campaign
+        if campaign.score_name:
+            self.fields["item_order"].choices = [*ORDERS, *BY_SCORE]  # type: ignore[attr-defined]
+        else:
+            del self.fields["score_threshold"]
+
+    def clean(self) -> dict[str, Any]:
+        asked = super().clean() or {}
+        threshold = asked.get("score_threshold")
+        if asked.get("item_order") != ItemOrder.UNCERTAIN:
+            self.errors.pop("score_threshold", None)
+        elif threshold is None and "score_threshold" not in self.errors:
+            self.add_error("score_threshold", "Say at which score the model is most uncertain.")
+        return asked
 
     def save(self, by: User) -> Job | None:
         """The job that puts the items in order, where that takes one."""
-        return set_order(self.campaign, chosen_order(self.cleaned_data), by=by)
+        order = chosen_order(self.cleaned_data)
+        if order.kind == ItemOrder.UNCERTAIN:
+            order = order._replace(threshold=self.cleaned_data["score_threshold"])
+        return set_order(self.campaign, order, by=by)
 
 
 class GuidelinesForm(forms.Form):

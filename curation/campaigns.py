@@ -36,6 +36,7 @@ from curation.rubrics import (
     pick_questions,
 )
 from curation.rules import MAJORITY, PICKED_BY_HALF, Rule, RuleRefused, read_rule
+from curation.sets import SetsRefused, check_sets, show_many_prompts
 from generation.models import GenerationBatch, Prompt, Sample
 
 MAX_ITEMS = 200_000
@@ -74,11 +75,7 @@ def create_campaign(
         raise CampaignRefused("There is nothing to judge: no samples have been drawn yet.")
     with transaction.atomic():
         campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds, rule, max_overlap)
-        _add_items(campaign, [(sample.prompt, [sample]) for sample in rows])
-        begin_in_order(campaign, order)
-        set_raters(campaign, raters, by=by)
-        if open_now:
-            open_campaign(campaign, by=by)
+        _set_up(campaign, [(sample.prompt, [sample]) for sample in rows], order, raters, by, open_now)
     campaign.refresh_from_db()
     return campaign
 
@@ -106,11 +103,48 @@ def create_compare_campaign(
         raise CampaignRefused("There is nothing to compare: no pairs of samples have been drawn yet.")
     with transaction.atomic():
         campaign = _create(CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds)
-        _add_items(campaign, [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows])
-        begin_in_order(campaign, order)
-        set_raters(campaign, raters, by=by)
-        if open_now:
-            open_campaign(campaign, by=by)
+        _set_up(
+            campaign,
+            [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows],
+            order,
+            raters,
+            by,
+            open_now,
+        )
+    campaign.refresh_from_db()
+    return campaign
+
+
+def create_set_campaign(
+    name: str,
+    sets: Iterable[tuple[Sequence[Sample], Sequence[Sample]]],
+    *,
+    by: User,
+    overlap: int = 1,
+    raters: Iterable[User] = (),
+    guidelines: str | None = None,
+    questions: Sequence[QuestionSpec] | None = None,
+    lease_seconds: int = 1800,
+    order: Order = AS_SET_UP,
+    open_now: bool = True,
+) -> Campaign:
+    """A blind side-by-side of (baseline samples, candidate samples), both of as many and from the same prompts and seeds; of
+    one prompt in each set, or of several in each. Raises CampaignRefused."""
+    rows = [(list(baseline), list(candidate)) for baseline, candidate in sets]
+    if not rows:
+        raise CampaignRefused("There is nothing to compare: no two sets of samples have been drawn yet.")
+    try:
+        for baseline, candidate in rows:
+            check_sets(baseline, candidate)
+        many_prompts = show_many_prompts(baseline for baseline, _ in rows)
+    except SetsRefused as refusal:
+        raise CampaignRefused(refusal.args[0]) from refusal
+    with transaction.atomic():
+        campaign = _create(CampaignKind.SETS, name, by, overlap, guidelines, questions, lease_seconds)
+        campaign.many_prompts = many_prompts
+        campaign.save(update_fields=["many_prompts"])
+        items = [(baseline[0].prompt, [*baseline, *candidate]) for baseline, candidate in rows]
+        _set_up(campaign, items, order, raters, by, open_now)
     campaign.refresh_from_db()
     return campaign
 
@@ -141,11 +175,7 @@ def create_pick_campaign(
         campaign = _create(
             CampaignKind.PICK, name, by, overlap, guidelines, pick_questions(most), lease_seconds, PICKED_BY_HALF
         )
-        _add_items(campaign, [(samples[0].prompt, samples) for samples in rows])
-        begin_in_order(campaign, order)
-        set_raters(campaign, raters, by=by)
-        if open_now:
-            open_campaign(campaign, by=by)
+        _set_up(campaign, [(samples[0].prompt, samples) for samples in rows], order, raters, by, open_now)
     campaign.refresh_from_db()
     return campaign
 
@@ -221,7 +251,7 @@ def set_raters(campaign: Campaign, raters: Iterable[User], *, by: User) -> None:
 
 def is_blind_for(campaign: Campaign, user: User) -> bool:
     """Whether this person still judges in a comparison, and so must not see how it stands."""
-    if campaign.kind != CampaignKind.COMPARE or campaign.state == CampaignState.CLOSED:
+    if not campaign.compares or campaign.state == CampaignState.CLOSED:
         return False
     return CampaignRater.objects.filter(campaign=campaign, rater=user, removed_at=None).exists()
 
@@ -279,6 +309,21 @@ def _create(
     return campaign
 
 
+def _set_up(
+    campaign: Campaign,
+    rows: Sequence[tuple[Prompt, list[Sample]]],
+    order: Order,
+    raters: Iterable[User],
+    by: User,
+    open_now: bool,
+) -> None:
+    _add_items(campaign, rows)
+    begin_in_order(campaign, order)
+    set_raters(campaign, raters, by=by)
+    if open_now:
+        open_campaign(campaign, by=by)
+
+
 def _add_questions(campaign: Campaign, rubric: Sequence[QuestionSpec]) -> None:
     Question.objects.bulk_create(
         Question(
@@ -314,8 +359,8 @@ def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) 
         raise CampaignRefused(f"A campaign holds at most {MAX_ITEMS:,} items; this one would have {len(rows):,}.")
     items = Item.objects.bulk_create(
         [
-            Item(campaign=campaign, position=position, prompt=prompt, bucket=prompt.bucket)
-            for position, (prompt, _) in enumerate(rows)
+            Item(campaign=campaign, position=position, prompt=prompt, bucket=_bucket_of(campaign, prompt, samples))
+            for position, (prompt, samples) in enumerate(rows)
         ],
         batch_size=CHUNK,
     )
@@ -328,6 +373,13 @@ def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) 
         batch_size=CHUNK,
     )
     tallies.fill(campaign)
+
+
+def _bucket_of(campaign: Campaign, prompt: Prompt, samples: Sequence[Sample]) -> str:
+    if not campaign.many_prompts:
+        return prompt.bucket
+    buckets = {sample.prompt.bucket for sample in samples}
+    return buckets.pop() if len(buckets) == 1 else ""
 
 
 @transaction.atomic

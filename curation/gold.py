@@ -39,9 +39,15 @@ class GoldRefused(ValueError):
 def known_choices(campaign: Campaign, question: Question) -> list[tuple[str, str]]:
     """(value, label) of what may be the known answer; in a comparison the sides by what they are, not by where they stand."""
     named = [(choice["value"], choice["label"]) for choice in question.choices]
-    if campaign.kind != CampaignKind.COMPARE:
+    if not campaign.compares:
         return named
-    sides = list(zip(SIDES, ("The baseline is better", "The candidate is better"), strict=True))
+    is_set = campaign.kind == CampaignKind.SETS
+    labels = (
+        ("The baseline’s set", "The candidate’s set")
+        if is_set
+        else ("The baseline is better", "The candidate is better")
+    )
+    sides = list(zip(SIDES, labels, strict=True))
     return sides + [(value, label) for value, label in named if value not in ("left", "right")]
 
 

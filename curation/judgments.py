@@ -25,6 +25,7 @@ from curation.models import (
     Question,
 )
 from curation.order import rerank
+from curation.sets import are_whole
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
 from curation.verdicts import refresh_verdicts
@@ -189,6 +190,8 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         raise Malformed("There is no such assignment of yours.")
     latest = desk.latest.get(assignment.pk)
     order = slots_shown(submission.order, assignment)
+    if assignment.item.campaign.compares and not are_whole(order):
+        raise Malformed("Each set stays whole: one on the left, and the other on the right.")
     if submission.action == JudgmentAction.ANSWER:
         questions = desk.questions[assignment.item.campaign_id]
         check_answers(submission.answers, questions, len(order))

@@ -7,11 +7,11 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from curation.malformed import UNSTORABLE, Malformed, quote
-from curation.models import CampaignKind, RatingKeys
+from curation.models import COMPARISONS, CampaignKind, RatingKeys
 
 # Those of static/js/rate/keymap.js.
 COMMANDS = frozenset(
-    {"undo", "skip", "flag", "background", "size", "edges", "zoom", "view", "guidelines", "help", "pass_all"}
+    {"undo", "skip", "flag", "background", "size", "edges", "zoom", "closer", "view", "guidelines", "help", "pass_all"}
 )
 NAMED_KEYS = frozenset(
     {"ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Backspace", "Delete", "Home", "End", "PageUp", "PageDown"}
@@ -49,7 +49,7 @@ def read_keys(value: object) -> Keys:
     for kind, questions in answers.items():
         # The questions of a comparison are asked in turn, by the same keys.
         each = [list(choices.values()) for choices in questions.values()]
-        together = each if kind == CampaignKind.COMPARE else [list(chain(*each))]
+        together = each if kind in COMPARISONS else [list(chain(*each))]
         for keys in together:
             _check_distinct([*keys, *commands.values()], f"in {kind} campaigns")
     return {"commands": commands, "answers": answers}

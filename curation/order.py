@@ -1,8 +1,8 @@
-"""The order in which a campaign's items are handed out: as set up, mixed, least judged first, or closest votes first, and within
-that by turns between buckets where a campaign asks for it.
+"""The order in which a campaign's items are handed out: as set up, mixed, by a model's score, least judged first, or closest
+votes first, and within that by turns between buckets where a campaign asks for it.
 
 `Item.rank` is a level and a place, `level * STEP + place`, and open items go out by (rank, position), which an index serves: no
-lease sorts what is open. The place is given when an order is chosen; the level is 0 in the first two orders, and in the others
+lease sorts what is open. The place is given when an order is chosen; the level is 0 in the first three orders, and in the others
 follows what comes in. It decides who comes first and nothing else: a rank that is out of date costs no judgment. As set up,
 without turns, items go out by position and nothing looks at ranks.
 """
@@ -13,12 +13,23 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import BinaryField, F, Func, OuterRef, QuerySet, Subquery, TextField, Value, Window
+from django.db.models import BinaryField, F, Func, OrderBy, OuterRef, QuerySet, Subquery, TextField, Value, Window
 from django.db.models import Count as CountRows
-from django.db.models.functions import Cast, Coalesce, Concat, Least, RowNumber
+from django.db.models.functions import Abs, Cast, Coalesce, Concat, Least, RowNumber
 
 from accounts.models import User
-from curation.models import Assignment, Campaign, CampaignEvent, CampaignKind, Item, ItemOrder, Question, Verdict
+from curation.models import (
+    COMPARISONS,
+    SCORE_ORDERS,
+    Assignment,
+    Campaign,
+    CampaignEvent,
+    CampaignKind,
+    Item,
+    ItemOrder,
+    Question,
+    Verdict,
+)
 from curation.rules import SIDES, accepting
 from jobs.context import JobContext
 from jobs.models import Job
@@ -39,15 +50,18 @@ Counts = Mapping[str, Mapping[str, float]]
 
 
 class Order(NamedTuple):
-    """What comes first, and whether buckets take turns."""
+    """What comes first, and whether buckets take turns; `threshold` is there for the most uncertain alone."""
 
     kind: ItemOrder
     by_bucket: bool = False
+    threshold: float | None = None
 
     @property
     def in_words(self) -> str:
         """The order as words within a sentence."""
         label = ItemOrder(self.kind).label.lower()
+        if self.threshold is not None:
+            label += f" (nearest to {self.threshold:g})"
         return f"{label}, by turns between buckets" if self.by_bucket else label
 
 
@@ -56,7 +70,8 @@ AS_SET_UP = Order(ItemOrder.POSITION)
 
 def order_of(campaign: Campaign) -> Order:
     """The order that the campaign has now."""
-    return Order(ItemOrder(campaign.item_order), campaign.by_bucket)
+    kind = ItemOrder(campaign.item_order)
+    return Order(kind, campaign.by_bucket, campaign.score_threshold if kind == ItemOrder.UNCERTAIN else None)
 
 
 def turn(campaign: Campaign) -> tuple[str, ...]:
@@ -74,18 +89,24 @@ def set_order(campaign: Campaign, order: Order, *, by: User) -> Job | None:
         _choose(campaign, order)
         detail = {"from": before.in_words, "to": order.in_words, "seed": campaign.order_seed}
         CampaignEvent.objects.create(campaign=campaign, kind="order", by=by, detail=detail)
-        if order == AS_SET_UP:
-            return None
-        if campaign.items.count() <= MOST_AT_ONCE:
-            _run(campaign, order, lambda done, total: None, transaction.atomic)
-            return None
-        return enqueue(
-            ORDER_KIND,
-            {"campaign": campaign.pk, "order": order.kind, "by_bucket": order.by_bucket},
-            label=f"Put the items of “{campaign}” in order: {order.in_words}",
-            url=campaign.get_absolute_url(),
-            created_by=by,
-        )
+        return put_in_order(campaign, by=by)
+
+
+def put_in_order(campaign: Campaign, *, by: User) -> Job | None:
+    """Give the items their ranks in the campaign's order, now or by the job that is returned; the caller is in a transaction."""
+    order = order_of(campaign)
+    if order == AS_SET_UP:
+        return None
+    if campaign.items.count() <= MOST_AT_ONCE:
+        _run(campaign, order, lambda done, total: None, transaction.atomic)
+        return None
+    return enqueue(
+        ORDER_KIND,
+        {"campaign": campaign.pk, "order": order.kind, "by_bucket": order.by_bucket, "threshold": order.threshold},
+        label=f"Put the items of “{campaign}” in order: {order.in_words}",
+        url=campaign.get_absolute_url(),
+        created_by=by,
+    )
 
 
 def begin_in_order(campaign: Campaign, order: Order) -> None:
@@ -98,7 +119,8 @@ def begin_in_order(campaign: Campaign, order: Order) -> None:
 def order_by_job(context: JobContext) -> dict[str, Any]:
     """The handler: put the items of the payload's campaign in order, chunk by chunk, unless another order was chosen."""
     campaign = Campaign.objects.get(pk=context.payload["campaign"])
-    order = Order(ItemOrder(context.payload["order"]), context.payload["by_bucket"])
+    payload = context.payload
+    order = Order(ItemOrder(payload["order"]), payload["by_bucket"], payload.get("threshold"))
 
     def step(done: int, total: int) -> None:
         context.check()
@@ -134,7 +156,7 @@ def closeness(kind: str, questions: Sequence[Question], counts: Counts, judgment
 
 def _lead(kind: str, questions: Sequence[Question], counts: Counts) -> float:
     """How far the strongest answer is ahead of the next, as a share of all: 0 for a tie, 1 where all say the same."""
-    if kind == CampaignKind.COMPARE:
+    if kind in COMPARISONS:
         first = counts[questions[0].name]
         votes = [first.get(side, 0) for side in SIDES]
         votes.append(sum(first.values()) - sum(votes))
@@ -166,10 +188,12 @@ def _handed_out() -> Any:
 
 
 def _choose(campaign: Campaign, order: Order) -> None:
-    campaign.item_order, campaign.by_bucket = order
+    campaign.item_order, campaign.by_bucket, threshold = order
+    if threshold is not None:
+        campaign.score_threshold = threshold
     if order.kind == ItemOrder.RANDOM:
         campaign.order_seed = secrets.randbelow(2**31)
-    campaign.save(update_fields=["item_order", "by_bucket", "order_seed"])
+    campaign.save(update_fields=["item_order", "by_bucket", "order_seed", "score_threshold"])
 
 
 def _run(campaign: Campaign, order: Order, step: Callable[[int, int], None], block: Callable[[], Any]) -> int:
@@ -199,11 +223,22 @@ def _places(campaign: Campaign, order: Order) -> QuerySet[Item, tuple[int, int]]
     if order.kind == ItemOrder.RANDOM:
         text = Concat(Value(f"{campaign.order_seed}:"), Cast("position", TextField()))
         by.insert(0, Func(text, template="sha256(convert_to(%(expressions)s, 'UTF8'))", output_field=BinaryField()))
+    if order.kind in SCORE_ORDERS:
+        by.insert(0, _by_score(order))
     if order.by_bucket:
         number = Window(RowNumber(), partition_by=["bucket", "is_gold"], order_by=["is_open", *by]) - 1
     else:
         number = Window(RowNumber(), order_by=by) - 1
     return campaign.items.annotate(place=number).order_by("pk").values_list("pk", "place")
+
+
+def _by_score(order: Order) -> OrderBy:
+    """What no model gave a score comes last, as set up."""
+    if order.kind == ItemOrder.HIGHEST:
+        return F("score").desc(nulls_last=True)
+    if order.kind == ItemOrder.LOWEST:
+        return F("score").asc(nulls_last=True)
+    return Abs(F("score") - (order.threshold or 0.0)).asc(nulls_last=True)
 
 
 def _write(numbers: Mapping[int, int], rank: str) -> None:

@@ -149,7 +149,7 @@ def estimate_posteriors(campaign: Campaign) -> Mapping[int, Posteriors]:
 def _estimate(
     campaign: Campaign, question: Question, rows: list[tuple[int, int, dict[str, str], list[int]]]
 ) -> Iterable[tuple[int, dict[str, float]]]:
-    compares = campaign.kind == CampaignKind.COMPARE
+    compares = campaign.compares
     said = [
         (item, rater, preferred(answers[question.name], order) if compares else answers[question.name])
         for item, rater, answers, order in rows

@@ -8,7 +8,7 @@ from uuid import UUID
 from accounts.models import User
 from curation.dawid_skene import estimate
 from curation.habits import run_flags, speed_flags
-from curation.models import Campaign, CampaignKind, Judgment, Question
+from curation.models import Campaign, Judgment, Question
 from curation.rules import SIDES
 from curation.statistics import seconds_by_rater
 from curation.verdicts import preferred
@@ -134,11 +134,11 @@ def _tables(
 def _choices(campaign: Campaign, question: Question) -> dict[str, str]:
     """Value -> label; in a comparison the sides are named by what they were, not by where they stood."""
     named = {choice["value"]: choice["label"] for choice in question.choices}
-    if campaign.kind != CampaignKind.COMPARE:
+    if not campaign.compares:
         return named
     sides = dict(zip(SIDES, ("Baseline", "Candidate"), strict=True))
     return sides | {value: label for value, label in named.items() if value not in ("left", "right")}
 
 
 def _value(campaign: Campaign, value: str, order: list[int]) -> str:
-    return preferred(value, order) if campaign.kind == CampaignKind.COMPARE else value
+    return preferred(value, order) if campaign.compares else value

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
-from curation.models import CampaignKind, Mark
+from curation.models import COMPARISONS, CampaignKind, Mark
 
 # One digit for each.
 MAX_REASONS = 9
@@ -96,6 +96,18 @@ RUBRICS: dict[str, list[QuestionSpec]] = {
             ],
         }
     ],
+    # The third axis of the paper's raters, scene diversity, which is of a set and of no single sticker.
+    CampaignKind.SETS: [
+        {
+            "name": "variety",
+            "text": "Which set is more varied?",
+            "choices": [
+                {"value": "left", "label": "Left", "key": "ArrowLeft", "accepts": False},
+                {"value": "right", "label": "Right", "key": "ArrowRight", "accepts": False},
+                {"value": "tie", "label": "Equally varied", "key": "ArrowUp", "accepts": False},
+            ],
+        }
+    ],
 }
 COMPARE_VALUES = frozenset({"left", "right", "tie", "both_bad"})
 
@@ -149,6 +161,16 @@ Two stickers for one prompt. Choose the one that you would rather send.
 
 The sides are mixed at random and mean nothing.
 """,
+    CampaignKind.SETS: """\
+Two sets of stickers for the same prompts. Choose the set with more variety.
+
+- Look at each set as a whole: poses, viewpoints, expressions, layouts, backgrounds and colours that differ.
+- Variety counts while a sticker still shows its prompt: what shows something else adds none.
+- How well a single sticker is drawn does not matter here.
+- **Equally varied** when you see no difference.
+
+The sides are mixed at random and mean nothing.
+""",
 }
 
 
@@ -170,7 +192,7 @@ def check_questions(kind: str, questions: Sequence[QuestionSpec]) -> None:
         values = [choice["value"] for choice in question["choices"]]
         if len(values) < 2 or len(set(values)) != len(values):
             raise RubricRefused(f"The question {question['name']} needs at least two distinct choices.")
-        if kind == CampaignKind.COMPARE:
+        if kind in COMPARISONS:
             if not {"left", "right"} <= set(values) <= COMPARE_VALUES:
                 raise RubricRefused(f"The question {question['name']} must choose among left, right, tie and both_bad.")
             continue

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from django.db.models import TextChoices
 
-from curation.models import CampaignKind, Outcome, Question
+from curation.models import COMPARISONS, CampaignKind, Outcome, Question
 
 Tallies = Mapping[str, Mapping[str, int]]
 Posteriors = Mapping[str, Mapping[str, float]]
@@ -119,7 +119,7 @@ def read_votes(rule: Rule, kind: str, questions: Sequence[Question], tallies: Ta
     if kind == CampaignKind.PICK:
         found = any(is_picked(each.get("picked", 0), sum(each.values())) for each in tallies.values())
         return Reading(Outcome.ACCEPTED if found else Outcome.REJECTED, False)
-    if kind == CampaignKind.COMPARE:
+    if kind in COMPARISONS:
         first = tallies[questions[0].name]
         total, votes = sum(first.values()), [first.get(side, 0) for side in SIDES]
         for side, count in zip(SIDES, votes, strict=True):
@@ -149,7 +149,7 @@ def is_certain(rule: Rule, kind: str, questions: Sequence[Question], tallies: Ta
     """
     if rule.kind in (RuleKind.UNANIMOUS, RuleKind.HALF):
         return True
-    if kind == CampaignKind.COMPARE:
+    if kind in COMPARISONS:
         first = tallies[questions[0].name]
         left = most - sum(first.values())
         votes = [first.get(side, 0) for side in SIDES]
@@ -167,7 +167,7 @@ def is_certain(rule: Rule, kind: str, questions: Sequence[Question], tallies: Ta
 
 def read_posteriors(rule: Rule, kind: str, questions: Sequence[Question], posteriors: Posteriors) -> Reading:
     """What an estimated rule makes of how likely each choice is the true answer, by question."""
-    if kind == CampaignKind.COMPARE:
+    if kind in COMPARISONS:
         first = posteriors[questions[0].name]
         for side in SIDES:
             if first.get(side, 0.0) >= rule.threshold:

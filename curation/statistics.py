@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from curation import tallies
-from curation.models import Campaign, CampaignKind, CampaignState, Outcome, Question, TallyKind
+from curation.models import Campaign, CampaignState, Outcome, Question, TallyKind
 from curation.picks import PICKED, question_of
 from curation.rules import accepting
 
@@ -111,7 +111,7 @@ def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
     single samples), last_at."""
     done = _work_of(campaign)
     question = campaign.questions.first()
-    is_comparison = campaign.kind == CampaignKind.COMPARE
+    is_comparison = campaign.compares
     rows = []
     for place in campaign.memberships.select_related("rater").order_by("rater__email"):
         work = done[place.rater_id]

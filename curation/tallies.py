@@ -62,7 +62,7 @@ WITH chosen AS MATERIALIZED (
 ), compared AS (
     SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
            sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others
-    FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind <> 'compare'
+    FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind NOT IN ('compare', 'sets')
     JOIN curation_verdict v ON v.item_id = a.item_id
     JOIN LATERAL jsonb_each(v.tallies) tally ON tally.key = a.question
     WHERE a.counts

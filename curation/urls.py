@@ -12,6 +12,7 @@ from curation.views import (
     reliability,
     rules,
     samples,
+    scores,
     standing,
     work,
 )
@@ -44,6 +45,7 @@ urlpatterns = [
     path("campaigns/<slug:slug>/quality/", gold.campaign_quality, name="campaign_quality"),
     path("campaigns/<slug:slug>/rule/", rules.campaign_rule, name="campaign_rule"),
     path("campaigns/<slug:slug>/order/", order.campaign_order, name="campaign_order"),
+    path("campaigns/<slug:slug>/scores/", scores.campaign_scores, name="campaign_scores"),
     path("campaigns/<slug:slug>/recount/", rules.campaign_recount, name="campaign_recount"),
     path("samples/", samples.samples, name="samples"),
     path("samples/<int:pk>/", samples.sample, name="sample"),

@@ -11,7 +11,17 @@ from typing import NamedTuple
 
 from django.db.models.functions import Now
 
-from curation.models import Campaign, CampaignKind, CampaignState, Item, Judgment, Outcome, Question, Verdict
+from curation.models import (
+    COMPARISONS,
+    Campaign,
+    CampaignKind,
+    CampaignState,
+    Item,
+    Judgment,
+    Outcome,
+    Question,
+    Verdict,
+)
 from curation.order import rerank
 from curation.picks import mark_candidates, tally_picks
 from curation.rules import (
@@ -25,6 +35,7 @@ from curation.rules import (
     read_rule,
     read_votes,
 )
+from curation.sets import side_of
 
 Tallies = dict[str, dict[str, int]]
 PENDING = Reading(Outcome.PENDING, False)
@@ -133,7 +144,7 @@ def tally(kind: str, questions: Sequence[Question], answers: Sequence[Answer]) -
     for question in questions:
         given = Counter(
             preferred(answer.answers[question.name], answer.order)
-            if kind == CampaignKind.COMPARE
+            if kind in COMPARISONS
             else answer.answers[question.name]
             for answer in answers
             if question.name in answer.answers
@@ -143,10 +154,10 @@ def tally(kind: str, questions: Sequence[Question], answers: Sequence[Answer]) -
 
 
 def preferred(value: str, order: Sequence[int]) -> str:
-    """What left and right were: slot 0 is the baseline, slot 1 the candidate. Other values stay."""
+    """What left and right were: the first half of the slots is the baseline, the second the candidate. Other values stay."""
     if value not in ("left", "right"):
         return value
-    return SIDES[order[0] if value == "left" else order[-1]]
+    return SIDES[side_of(order[0] if value == "left" else order[-1], len(order))]
 
 
 def decide(

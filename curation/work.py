@@ -14,7 +14,7 @@ from django.utils import timezone
 from accounts.models import User
 from curation import tallies
 from curation.accuracy import gold_records, told_of
-from curation.models import Campaign, CampaignKind, CampaignRater, CampaignState, JudgmentAction, RaterState, TallyKind
+from curation.models import Campaign, CampaignRater, CampaignState, JudgmentAction, RaterState, TallyKind
 from curation.standing import home_words
 from curation.statistics import Share, median_of
 
@@ -44,7 +44,7 @@ class Work:
     @property
     def is_blind(self) -> bool:
         """Whether it is a comparison, in which nobody hears what others say while it goes on."""
-        return self.campaign.kind == CampaignKind.COMPARE
+        return self.campaign.compares
 
     @property
     def way_on(self) -> str:

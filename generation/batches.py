@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
 from django.db.models.functions import Now
 
 from accounts.models import User
@@ -138,6 +138,37 @@ def request_batch(
         )
         Job.objects.filter(pk=job.pk).update(url=batch.get_absolute_url(), progress_total=total)
     return batch
+
+
+def find_drawn(
+    *,
+    model_version: ModelVersion,
+    prompt_set: PromptSet,
+    images_per_prompt: int,
+    seed: int,
+    steps: int,
+    guidance: float,
+) -> GenerationBatch | None:
+    """The newest complete batch that `request_batch` would draw again, pixel for pixel, from these; None where there is none.
+
+    What another version of this program drew is none: it may draw the same request otherwise.
+    """
+    other = Sample.objects.filter(batch=OuterRef("pk")).exclude(code_version=settings.CODE_VERSION)
+    same = GenerationBatch.objects.filter(
+        model_version=model_version,
+        prompt_set=prompt_set,
+        images_per_prompt=images_per_prompt,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        scheduler=default_scheduler(model_version),
+        negative_prompt="",
+        width=model_version.image_size,
+        height=model_version.image_size,
+        job__state=JobState.SUCCEEDED,
+    )
+    complete = same.annotate(drawn=Count("samples")).filter(~Exists(other), drawn=F("sample_count"))
+    return complete.order_by("-pk").first()
 
 
 def default_scheduler(model_version: ModelVersion) -> str:

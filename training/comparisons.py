@@ -1,23 +1,24 @@
 """The blind comparison behind an evaluation: opened with a name that says nothing, read back as votes.
 
-Slot 0 is the baseline and slot 1 the candidate. A judgment says left or right, and in which order its rater saw the slots.
+Slot 0 is the baseline and slot 1 the candidate; of sets the first half of the slots and the second. A judgment says left or
+right, and in which order its rater saw the slots.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from curation.campaigns import CampaignRefused, create_compare_campaign
+from curation.campaigns import CampaignRefused, create_compare_campaign, create_set_campaign
 from curation.models import Campaign, CampaignState, Item, Judgment
+from curation.rubrics import default_questions
 from curation.verdicts import preferred
 from generation.models import Sample
 from jobs.context import JobFailed
+from training.evaluation_sets import make_sets
 from training.models import Evaluation
 from training.win_rates import Vote
 
 if TYPE_CHECKING:
     from accounts.models import User
-
-QUESTION = "preference"
 
 
 def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample]]) -> Campaign:
@@ -25,6 +26,8 @@ def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample
 
     Pairs whose two images are the same file are left out: nobody could prefer one. Raises JobFailed with a sentence.
     """
+    if evaluation.compares_sets:
+        return _open_sets(evaluation, pairs)
     different = [(first.prompt, first, second) for first, second in pairs if first.image != second.image]
     if not different:
         raise JobFailed("The two versions draw the same images, so there is nothing to compare.", retry=False)
@@ -40,8 +43,36 @@ def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample
         raise JobFailed(str(refused.args[0]), retry=False) from refused
 
 
+def _open_sets(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample]]) -> Campaign:
+    sets = make_sets(evaluation, pairs)
+    if not sets:
+        raise JobFailed(
+            f"A set has {evaluation.set_size} images; both versions drew too few of the same prompts for one.",
+            retry=False,
+        )
+    different = [
+        (first, second) for first, second in sets if any(a.image != b.image for a, b in zip(first, second, strict=True))
+    ]
+    if not different:
+        raise JobFailed("The two versions draw the same images, so there is nothing to compare.", retry=False)
+    try:
+        return create_set_campaign(
+            f"Set against set {evaluation.pk}",
+            different,
+            raters=list(evaluation.raters.all()),
+            overlap=evaluation.overlap,
+            by=evaluation.created_by,
+        )
+    except CampaignRefused as refused:
+        raise JobFailed(str(refused.args[0]), retry=False) from refused
+
+
 def standing_votes(campaign: Campaign) -> list[Vote]:
-    """The votes that stand, by the question of preference: answers that were neither superseded nor undone."""
+    """The votes that stand, by the question that decides: answers that were neither superseded nor undone.
+
+    Of sets of many prompts a vote's prompt is the first of its group, which no other group has.
+    """
+    question = default_questions(campaign.kind)[0]["name"]
     rows = (
         Judgment.objects.standing()
         .filter(item__campaign=campaign, item__is_gold=False)
@@ -49,9 +80,9 @@ def standing_votes(campaign: Campaign) -> list[Vote]:
         .values_list("answers", "order", "item__prompt_id", "item__bucket")
     )
     return [
-        Vote(prompt=prompt, choice=preferred(answers[QUESTION], order), left=preferred("left", order), bucket=bucket)
+        Vote(prompt=prompt, choice=preferred(answers[question], order), left=preferred("left", order), bucket=bucket)
         for answers, order, prompt, bucket in rows
-        if QUESTION in answers
+        if question in answers
     ]
 
 

@@ -7,8 +7,18 @@ from django import forms
 
 from accounts.models import Role, User
 from curation.campaign_forms import RaterField
+from curation.sets import SIZES, USUAL_SIZE
 from generation.models import ModelVersion, PromptSet
+from training.evaluation_sets import MOST_SETS
+from training.models import Shown
 from training.run_forms import PromptSetField
+
+PAIRS_ALONE, SETS_ALONE = ("images_per_prompt",), ("set_size", "sets")
+SHOWN = [
+    (Shown.PAIRS.value, "Two images of one prompt: which is better?"),
+    (Shown.ONE_PROMPT.value, "Two sets of one prompt, drawn from many seeds: which is more varied?"),
+    (Shown.MANY_PROMPTS.value, "Two sets of many prompts, an image of each: which is more varied?"),
+]
 
 
 class EvaluationForm(forms.Form):
@@ -22,14 +32,40 @@ class EvaluationForm(forms.Form):
     prompt_set = PromptSetField(
         queryset=PromptSet.objects.none(), help_text="Prompts that the candidate was not trained on say most."
     )
-    images_per_prompt = forms.IntegerField(min_value=1, max_value=16, initial=1, label="Images for each prompt")
+    shown = forms.ChoiceField(
+        choices=SHOWN,
+        initial=Shown.PAIRS,
+        required=False,
+        widget=forms.RadioSelect,
+        label="What raters see side by side",
+        help_text="A single image cannot show how varied a version draws; a set can.",
+    )
+    images_per_prompt = forms.IntegerField(
+        min_value=1,
+        max_value=16,
+        initial=1,
+        label="Images for each prompt",
+    )
+    set_size = forms.TypedChoiceField(
+        choices=[(size, f"{size}") for size in SIZES],
+        coerce=int,
+        initial=USUAL_SIZE,
+        label="Images of a set",
+    )
+    sets = forms.IntegerField(
+        min_value=1,
+        max_value=MOST_SETS,
+        initial=1,
+        label="Sets of each prompt, or of each group of prompts",
+        help_text="A set of one prompt takes as many seeds as it has images; what fills no whole set is drawn and not judged.",
+    )
     seed = forms.IntegerField(
         min_value=0, max_value=2**32 - 1, initial=0, help_text="Both versions draw from the same noise."
     )
     steps = forms.IntegerField(min_value=1, max_value=1000, initial=20, label="Drawing steps")
     guidance = forms.FloatField(min_value=0, max_value=50, initial=4)
     raters = RaterField(
-        help_text="They see two stickers side by side, without names, in an order drawn for each of them.",
+        help_text="They see two stickers or sets side by side, without names, in an order drawn for each of them.",
     )
     overlap = forms.IntegerField(min_value=1, max_value=25, initial=1, label="Judgments of each pair")
 
@@ -40,9 +76,21 @@ class EvaluationForm(forms.Form):
         self.fields["prompt_set"].queryset = PromptSet.objects.latest_versions()  # type: ignore[attr-defined]
         self.fields["raters"].queryset = User.objects.with_role(Role.RATER).order_by("email")  # type: ignore[attr-defined]
         self.fields["request_key"].initial = uuid.uuid4
+        for name in self._unasked():
+            self.fields[name].required = False
+
+    def _unasked(self) -> tuple[str, ...]:
+        """The fields that what was sent has no use for."""
+        if not self.is_bound:
+            return ()
+        return SETS_ALONE if self.data.get("shown") in ("", None, Shown.PAIRS) else PAIRS_ALONE
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
+        cleaned["shown"] = Shown(cleaned.get("shown") or Shown.PAIRS)
+        for name in self._unasked():
+            self.errors.pop(name, None)
+            cleaned[name] = self.fields[name].initial
         if cleaned.get("baseline") and cleaned.get("baseline") == cleaned.get("candidate"):
             self.add_error("candidate", "Choose two different versions.")
         raters, overlap = cleaned.get("raters"), cleaned.get("overlap")

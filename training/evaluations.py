@@ -8,13 +8,16 @@ from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from curation.models import DatasetEntry
+from curation.scores import keep_scores
+from curation.sets import USUAL_SIZE
 from generation import batches, images
 from generation.engine.folders import hash_file
-from generation.models import ModelVersion, PromptSet, Sample
+from generation.models import GenerationBatch, ModelVersion, PromptSet, Sample
 from jobs import queue
 from jobs.models import Job
 from training import comparisons
-from training.models import Evaluation
+from training.evaluation_sets import images_needed, why_not
+from training.models import Evaluation, Shown
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -41,6 +44,9 @@ def start_evaluation(
     by: "User",
     raters: Sequence["User"] = (),
     images_per_prompt: int = 1,
+    shown: Shown = Shown.PAIRS,
+    set_size: int = USUAL_SIZE,
+    sets: int = 1,
     seed: int = 0,
     steps: int = 20,
     guidance: float = 4.0,
@@ -48,8 +54,13 @@ def start_evaluation(
     name: str = "",
     request_key: str = "",
 ) -> Evaluation:
-    """Queue both batches, with the same prompts, seeds and settings, and the job that measures and opens the comparison
-    after them. The same `request_key` starts one evaluation only. Raises EvaluationRefused with a sentence."""
+    """Queue what is not drawn yet of both batches, with the same prompts, seeds and settings, and the job that measures and
+    opens the comparison after them. The same `request_key` starts one evaluation only. Raises EvaluationRefused with a
+    sentence.
+
+    Where sets are `shown`, each prompt, or each group of `set_size` prompts, is judged by so many `sets`, and they say how
+    many images a prompt needs.
+    """
     if baseline == candidate:
         raise EvaluationRefused("Choose two different versions.", field="candidate")
     if baseline.image_size != candidate.image_size:
@@ -58,6 +69,12 @@ def start_evaluation(
         raise EvaluationRefused(
             f"{overlap} judgments a pair need at least {overlap} raters; there are {len(raters)}.", field="overlap"
         )
+    if shown == Shown.PAIRS:
+        set_size = 0
+    else:
+        if refusal := why_not(shown, set_size, sets, prompt_set):
+            raise EvaluationRefused(refusal[1], field=refusal[0])
+        images_per_prompt = images_needed(shown, set_size, sets)
     drawing = {"images_per_prompt": images_per_prompt, "seed": seed, "steps": steps, "guidance": guidance}
     unique_key = f"{KIND}:{request_key}" if request_key else None
     evaluation = Evaluation(
@@ -65,13 +82,17 @@ def start_evaluation(
         baseline=baseline,
         candidate=candidate,
         prompt_set=prompt_set,
+        shown=shown,
+        set_size=set_size,
         overlap=overlap,
         created_by=by,
     )
     try:
         return _queue_evaluation(evaluation, drawing, raters, unique_key)
     except batches.BatchRefused as refused:
-        raise EvaluationRefused(refused.sentence, field=next(iter(refused.problems))) from refused
+        field = next(iter(refused.problems))
+        asked = "sets" if evaluation.compares_sets and field == "images_per_prompt" else field
+        raise EvaluationRefused(refused.sentence, field=asked) from refused
     except IntegrityError:
         # The same request came twice at once; the other one has made it.
         made = Evaluation.objects.filter(job__unique_key=unique_key).first() if unique_key else None
@@ -87,16 +108,7 @@ def _queue_evaluation(
     if unique_key and (made := Evaluation.objects.filter(job__unique_key=unique_key).first()):
         return made
     by = evaluation.created_by
-    drawn = [
-        batches.request_batch(
-            model_version=version,
-            prompt_set=evaluation.prompt_set,
-            name=f"{evaluation.name}: v{version.number}"[:120],
-            by=by,
-            **drawing,
-        )
-        for version in (evaluation.baseline, evaluation.candidate)
-    ]
+    drawn = [_drawn_by(version, evaluation, drawing) for version in (evaluation.baseline, evaluation.candidate)]
     evaluation.baseline_batch, evaluation.candidate_batch = drawn
     evaluation.job = queue.enqueue(
         KIND,
@@ -114,6 +126,14 @@ def _queue_evaluation(
     return evaluation
 
 
+def _drawn_by(version: ModelVersion, evaluation: Evaluation, drawing: dict[str, Any]) -> GenerationBatch:
+    """The version's batch: one that drew the very same before, or a new one."""
+    asked = {"model_version": version, "prompt_set": evaluation.prompt_set, **drawing}
+    return batches.find_drawn(**asked) or batches.request_batch(
+        name=f"{evaluation.name}: v{version.number}"[:120], by=evaluation.created_by, **asked
+    )
+
+
 def carry_out(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
     """Measure every image, then store the figures and open the comparison in one fenced transaction."""
     metrics = evaluation.metrics or measure(evaluation, context)
@@ -124,6 +144,7 @@ def carry_out(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
             held.campaign = comparisons.open_comparison(held, pairs)
             held.metrics = metrics
             held.save(update_fields=["campaign", "metrics"])
+            _keep_scores(metrics)
     return {"campaign": held.campaign.slug if held.campaign else "", "pairs": len(pairs)}
 
 
@@ -175,6 +196,13 @@ def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
         ]
     context.progress(len(pairs), len(pairs), "measured")
     return {"clip": {"model": f"{folder.name}, {hash_file(weights)[:12]}", "pairs": measured}}
+
+
+def _keep_scores(metrics: dict[str, Any]) -> None:
+    """What was measured of each image, for campaigns that hand out their items by it."""
+    if clip := metrics.get("clip"):
+        scores = {pair[f"{side}_sample"]: pair[side] for pair in clip["pairs"] for side in ("baseline", "candidate")}
+        keep_scores(f"CLIP score, {clip['model']}"[:120], scores)
 
 
 def _picture(sample: Sample) -> Any:

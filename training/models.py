@@ -260,6 +260,14 @@ class RunSample(models.Model):
         return f"{self.prompt} at step {self.step}"
 
 
+class Shown(models.TextChoices):
+    """What raters see side by side."""
+
+    PAIRS = "pairs", "Two images"
+    ONE_PROMPT = "one-prompt", "Two sets of one prompt"
+    MANY_PROMPTS = "many-prompts", "Two sets of many prompts"
+
+
 class Evaluation(models.Model):
     """Two versions on one prompt set with the same seeds: drawn, measured, and judged side by side, blind."""
 
@@ -267,8 +275,13 @@ class Evaluation(models.Model):
     baseline = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     candidate = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="evaluations")
     prompt_set = models.ForeignKey(PromptSet, on_delete=models.PROTECT, related_name="+")
-    baseline_batch = models.OneToOneField(GenerationBatch, on_delete=models.PROTECT, related_name="+")
-    candidate_batch = models.OneToOneField(GenerationBatch, on_delete=models.PROTECT, related_name="+")
+    # Several evaluations may show what was drawn once.
+    baseline_batch = models.ForeignKey(GenerationBatch, on_delete=models.PROTECT, related_name="+")
+    candidate_batch = models.ForeignKey(GenerationBatch, on_delete=models.PROTECT, related_name="+")
+    shown = models.CharField(max_length=16, choices=Shown.choices, default=Shown.PAIRS, db_default=Shown.PAIRS)
+    set_size = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Images of a set; 0 where two images are compared."
+    )
     campaign = models.OneToOneField(
         Campaign, on_delete=models.PROTECT, null=True, blank=True, related_name="evaluation"
     )
@@ -286,7 +299,11 @@ class Evaluation(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=~Q(baseline=models.F("candidate")), name="evaluation_compares_two_versions"
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(shown="pairs", set_size=0) | (~Q(shown="pairs") & Q(set_size__in=[4, 9, 16])),
+                name="evaluation_sets_have_size",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -294,3 +311,8 @@ class Evaluation(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("evaluation", args=[self.pk])
+
+    @property
+    def compares_sets(self) -> bool:
+        """Whether raters see sets, and say which is more varied."""
+        return self.shown != Shown.PAIRS

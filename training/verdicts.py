@@ -5,8 +5,22 @@ from functools import cached_property
 from typing import Any
 
 from training import comparisons, win_rates
-from training.models import Evaluation
+from training.models import Evaluation, Shown
 from training.win_rates import Estimate, Vote
+
+
+@dataclass(frozen=True)
+class Words:
+    """How an outcome is said of two images, or of two sets."""
+
+    noun: str
+    beats: str
+    wins: str
+    alike: str
+
+
+OF_PAIRS = Words("image", "beats", "is preferred", "cannot be told apart")
+OF_SETS = Words("set", "is more varied than", "has the more varied set", "cannot be told apart by their variety")
 
 
 @dataclass(frozen=True)
@@ -61,28 +75,38 @@ class EvaluationVerdict:
         candidate, baseline = f"v{evaluation.candidate.number}", f"v{evaluation.baseline.number}"
         if rate is None:
             return f"Nobody has judged {candidate} against {baseline} yet."
-        basis = f"{_counted(rate.n, 'judgment')} of {_counted(rate.clusters, 'prompt')}, ties counted as half"
+        words, cluster = self._words, self._cluster
+        basis = f"{_counted(rate.n, 'judgment')} of {_counted(rate.clusters, cluster)}, ties counted as half"
         share = f"{100 * rate.value:.0f}%"
         if rate.low is None or rate.high is None:
-            return f"{candidate} is preferred in {share} of {basis}; one prompt allows no interval."
+            return f"{candidate} {words.wins} in {share} of {basis}; one {cluster} allows no interval."
         share += f" [{100 * rate.low:.0f}, {100 * rate.high:.0f}]"
         if not rate.differs_from(0.5):
-            return f"{candidate} and {baseline} cannot be told apart: {candidate} is preferred in {share} of {basis}."
+            return f"{candidate} and {baseline} {words.alike}: {candidate} {words.wins} in {share} of {basis}."
         if rate.value > 0.5:
-            return f"{candidate} beats {baseline}: it is preferred in {share} of {basis}."
-        return f"{baseline} beats {candidate}: {candidate} is preferred in only {share} of {basis}."
+            return f"{candidate} {words.beats} {baseline}: it {words.wins} in {share} of {basis}."
+        return f"{baseline} {words.beats} {candidate}: {candidate} {words.wins} in only {share} of {basis}."
+
+    @property
+    def _words(self) -> "Words":
+        return OF_SETS if self.evaluation.compares_sets else OF_PAIRS
+
+    @property
+    def _cluster(self) -> str:
+        """What votes are gathered by: those of one are no independent facts."""
+        return "group of prompts" if self.evaluation.shown == Shown.MANY_PROMPTS else "prompt"
 
     @cached_property
     def left_sentence(self) -> str:
         if self.left is None:
             return "No vote for a side yet."
-        share = f"{100 * self.left.value:.0f}%"
+        left, share = f"The left {self._words.noun}", f"{100 * self.left.value:.0f}%"
         if self.left.low is None or self.left.high is None:
-            return f"The left image won {share} of the votes for a side; one prompt allows no interval."
+            return f"{left} won {share} of the votes for a side; one {self._cluster} allows no interval."
         share += f" [{100 * self.left.low:.0f}, {100 * self.left.high:.0f}]"
         if self.left.differs_from(0.5):
-            return f"The left image won {share} of the votes for a side: raters favour a side, so look at them."
-        return f"The left image won {share} of the votes for a side, which chance alone can give."
+            return f"{left} won {share} of the votes for a side: raters favour a side, so look at them."
+        return f"{left} won {share} of the votes for a side, which chance alone can give."
 
     def as_json(self) -> dict[str, Any]:
         """The figures for programs; rates in [0, 1]."""
@@ -94,6 +118,8 @@ class EvaluationVerdict:
             "win_rate": _estimate_json(self.rate),
             "left_rate": _estimate_json(self.left),
             "counts": self.counts,
+            "shown": self.evaluation.shown,
+            "set_size": self.evaluation.set_size or None,
             "clip": self.clip.as_json() if self.clip else None,
         }
 
@@ -133,7 +159,8 @@ def clip_figures(evaluation: Evaluation) -> ClipFigures | None:
 
 
 def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    first, of, rest = noun.partition(" of ")
+    return f"{number} {first}{'' if number == 1 else 's'}{of}{rest}"
 
 
 def _estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:

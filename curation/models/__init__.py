@@ -1,6 +1,8 @@
 """What people think of the images: campaigns, leases, judgments, verdicts, and the datasets frozen from them."""
 
 from curation.models.campaigns import (
+    COMPARISONS,
+    SCORE_ORDERS,
     Campaign,
     CampaignEvent,
     CampaignKind,
@@ -39,12 +41,15 @@ from curation.models.judging import (
     JudgmentQuerySet,
     Outcome,
     Probe,
+    SampleScore,
     Verdict,
 )
 from curation.models.keys import RatingKeys
 from curation.models.tallies import Tally, TallyKind
 
 __all__ = [
+    "COMPARISONS",
+    "SCORE_ORDERS",
     "Adjudication",
     "AdjudicationAction",
     "AdjudicationQuerySet",
@@ -80,6 +85,7 @@ __all__ = [
     "RaterExclusion",
     "RaterState",
     "RatingKeys",
+    "SampleScore",
     "Tally",
     "TallyKind",
     "Verdict",

@@ -20,6 +20,11 @@ class CampaignKind(models.TextChoices):
     STYLE = "style", "Style"
     PICK = "pick", "Pick"
     COMPARE = "compare", "Compare"
+    SETS = "sets", "Sets"
+
+
+# Of a baseline and a candidate, side by side and blind.
+COMPARISONS = (CampaignKind.COMPARE, CampaignKind.SETS)
 
 
 class CampaignState(models.TextChoices):
@@ -36,6 +41,13 @@ class ItemOrder(models.TextChoices):
     RANDOM = "random", "Mixed"
     LEAST = "least", "Least judged first"
     CLOSEST = "closest", "Closest votes first"
+    LOWEST = "lowest", "Lowest score first"
+    HIGHEST = "highest", "Highest score first"
+    UNCERTAIN = "uncertain", "Most uncertain first"
+
+
+# What needs a score of each item, given by a model before the campaign opened (curation.scores).
+SCORE_ORDERS = (ItemOrder.LOWEST, ItemOrder.HIGHEST, ItemOrder.UNCERTAIN)
 
 
 class CampaignQuerySet(models.QuerySet["Campaign"]):
@@ -86,6 +98,19 @@ class Campaign(models.Model):
     )
     order_seed = models.PositiveIntegerField(
         default=0, db_default=0, help_text="What the mixed order was drawn from; the same gives the same order."
+    )
+    many_prompts = models.BooleanField(
+        default=False, db_default=False, help_text="Of sets: whether the pictures of a set show different prompts."
+    )
+    score_name = models.CharField(
+        max_length=120,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What its items' scores are; empty without any.",
+    )
+    score_threshold = models.FloatField(
+        null=True, blank=True, help_text="The score at which the model is of two minds: the most uncertain are nearest."
     )
     lease_seconds = models.PositiveIntegerField(default=1800)
     guidelines = models.TextField(blank=True, help_text="Markdown, shown beside the work.")
@@ -151,8 +176,8 @@ class Campaign(models.Model):
 
     @property
     def compares(self) -> bool:
-        """Whether its items are pairs, and not single samples."""
-        return self.kind == CampaignKind.COMPARE
+        """Whether its items are of a baseline and a candidate, side by side, and not single samples."""
+        return self.kind in COMPARISONS
 
 
 class CampaignEvent(models.Model):

@@ -46,7 +46,7 @@ class ItemQuerySet(models.QuerySet["Item"]):
 
 
 class Item(models.Model):
-    """What is judged at once: one sample (alignment, style), two (compare) or k candidates (pick)."""
+    """What is judged at once: one sample (alignment, style), two (compare), two sets of k (sets) or k candidates (pick)."""
 
     campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="items")
     position = models.PositiveIntegerField(help_text="The order in which the campaign was set up.")
@@ -54,6 +54,10 @@ class Item(models.Model):
         default=0,
         db_default=0,
         help_text="Where the campaign has another order: what is handed out first has the lowest (curation.order).",
+    )
+    # No index: where the order is by score, the rank follows it.
+    score = models.FloatField(
+        null=True, blank=True, help_text="What a model gave it (curation.scores). Who rates never sees it."
     )
     prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
     bucket = models.CharField(max_length=60, blank=True)
@@ -96,6 +100,13 @@ class Item(models.Model):
     def __str__(self) -> str:
         return f"Item {self.position} of {self.campaign_id}"
 
+    @property
+    def sides(self) -> tuple[list[Sample], list[Sample]]:
+        """The samples of the baseline and of the candidate; the caller has fetched them by slot, or asks once an item."""
+        samples = [row.sample for row in self.item_samples.all()]
+        half = len(samples) // 2
+        return samples[:half], samples[half:]
+
     def places(self, campaign: Campaign) -> int:
         """How many judgments it wants in all, as it stands."""
         if self.is_gold:
@@ -104,8 +115,8 @@ class Item(models.Model):
 
 
 class ItemSample(models.Model):
-    """A sample in its slot. In a comparison slot 0 is the baseline and slot 1 the candidate; raters see neither. `picked` says
-    of a candidate of a pick whether the item's verdict accepts it; elsewhere, and before there is a verdict, it is empty."""
+    """A sample in its slot. In a comparison slot 0 is the baseline and slot 1 the candidate, of sets the first half and the
+    second (curation.sets); raters see neither. `picked` says of a candidate of a pick whether the item's verdict accepts it; elsewhere, and before there is a verdict, it is empty."""
 
     item = models.ForeignKey(Item, on_delete=models.CASCADE, related_name="item_samples")
     slot = models.PositiveSmallIntegerField()
@@ -118,6 +129,22 @@ class ItemSample(models.Model):
 
     def __str__(self) -> str:
         return f"Slot {self.slot} of {self.item_id}"
+
+
+class SampleScore(models.Model):
+    """What a model says of a sample, by the name of the measure; scores of one name can be compared with each other."""
+
+    sample = models.ForeignKey(Sample, on_delete=models.CASCADE, related_name="scores")
+    name = models.CharField(max_length=120)
+    value = models.FloatField()
+    measured_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["name", "sample"]
+        constraints = [models.UniqueConstraint(fields=["name", "sample"], name="sample_score_once")]
+
+    def __str__(self) -> str:
+        return f"{self.name} of sample {self.sample_id}"
 
 
 class GoldItem(models.Model):

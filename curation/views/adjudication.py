@@ -38,6 +38,7 @@ from curation.models import (
     Question,
 )
 from curation.rules import SIDES
+from curation.sets import halves
 from curation.verdicts import preferred
 from curation.views.campaigns import may_curate, read_key
 
@@ -124,12 +125,14 @@ def _bench(item: Item, user: User) -> dict[str, Any]:
     order = order_for(item, user)
     latest = latest_of(item)
     questions = list(item.campaign.questions.all())
+    samples = [row.sample for row in _in_order(item, order)]
     ends = Judgment.objects.filter(item=item, superseded_by__isnull=True).exclude(action=JudgmentAction.UNDO)
     said = list(ends.select_related("rater", "assignment"))
     tell_excluded(item.campaign, said)
     return {
         "item": item,
-        "samples": [row.sample for row in _in_order(item, order)],
+        "samples": samples,
+        "sides": halves(samples) if item.campaign.kind == CampaignKind.SETS else None,
         "order": ",".join(map(str, order)),
         "questions": [
             (question, [(choice, _key_name(choice)) for choice in question.choices]) for question in questions
@@ -159,8 +162,8 @@ def _words(
         value = row.answers.get(question.name)
         if value is None:
             continue
-        if item.campaign.kind == CampaignKind.COMPARE and (side := preferred(value, row.order)) in SIDES:
-            value = ("left", "right")[order.index(SIDES.index(side))]
+        if item.campaign.compares and (side := preferred(value, row.order)) in SIDES:
+            value = "left" if preferred("left", order) == side else "right"
         labels = {choice["value"]: choice["label"] for choice in question.choices}
         words.append((question.text, labels.get(value, value)))
     return words

@@ -25,6 +25,7 @@ from curation.order import order_of
 from curation.probes import consistency_by_rater
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
+from curation.scores import why_no_scores
 from curation.standing import event_words, in_words
 from curation.statistics import (
     answers_by_revision,
@@ -149,6 +150,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "rule_form": RuleForm(campaign=found),
         "order_words": order_of(found).in_words,
         "order_form": OrderForm(campaign=found),
+        "takes_scores": not why_no_scores(found),
         "guidelines": guidelines_html(found.guidelines),
         "by_revision": answers_by_revision(found),
         "events": _events(found),
@@ -191,6 +193,8 @@ def _event_words(event: CampaignEvent) -> str:
         return f"Rate of items that are asked again set to {event.detail['percent']}%"
     if event.kind == "order":
         return f"Order changed from {event.detail['from']} to {event.detail['to']}"
+    if event.kind == "scores":
+        return f"Scores taken for {event.detail['items']:,} items: {event.detail['name']}"
     if event.kind == "guidelines":
         return f"Guidelines changed to revision {event.detail['revision']}"
     if event.kind == "recounted":

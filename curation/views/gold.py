@@ -15,11 +15,12 @@ from curation.accuracy import accuracy_by_item
 from curation.adjudications import standing_flags
 from curation.gold import GoldRefused, active_gold, is_hidden_from, known_choices, retire_gold
 from curation.gold_forms import CopyGoldForm, KnownAnswersForm, QualityForm
-from curation.models import Campaign, CampaignKind, GoldItem, ItemSample
+from curation.models import Campaign, GoldItem, ItemSample
+from curation.sets import side_of
 from curation.views.campaigns import TEAM, may_curate, read_key
 
 SHOWN, OFFERED = 200, 24
-SIDES = {0: "Baseline", 1: "Candidate"}
+SIDES = ("Baseline", "Candidate")
 
 
 @policy(read=TEAM)
@@ -87,10 +88,8 @@ def gold_item(request: HttpRequest, slug: str, pk: int) -> HttpResponse:
     if request.method == "POST" and form.is_valid() and form.save(_user(request)):
         messages.success(request, "The item is gold with these answers.")
         return redirect("campaign_gold", slug)
-    samples = [
-        (SIDES.get(row.slot, "") if campaign.kind == CampaignKind.COMPARE else "", row.sample)
-        for row in item.item_samples.all()
-    ]
+    rows = item.item_samples.all()
+    samples = [(SIDES[side_of(row.slot, len(rows))] if campaign.compares else "", row.sample) for row in rows]
     context = {
         "campaign": campaign,
         "item": item,

@@ -17,6 +17,7 @@ from curation.gold import is_hidden_from
 from curation.models import Adjudication, CampaignKind, DatasetVersion, Item, ItemSample, Judgment, Outcome
 from curation.picks import QUESTION, picked_slots
 from curation.sample_forms import SampleFilterForm
+from curation.sets import side_of
 from curation.verdicts import preferred
 from curation.views.campaigns import TEAM, read_key
 from generation.models import Sample
@@ -127,9 +128,10 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
     sides = ("baseline", "candidate")
     return {
         "campaign": item.campaign,
-        "side": sides[shown.slot] if item.campaign.kind == "compare" else "",
+        "side": sides[side_of(shown.slot, len(item.item_samples.all()))] if item.campaign.compares else "",
         "verdict": next(iter(item.verdicts.all()), None),
         "picked": shown.picked,
+        "score": None if is_hidden_from(item.campaign, user) else item.score,
         "is_probe": hasattr(item, "probe"),
         "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
         "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],

@@ -8,7 +8,7 @@ from typing import Any
 
 from accounts.models import Role, User
 from curation.assignments import lease_items
-from curation.campaigns import close_campaign, create_campaign, create_compare_campaign
+from curation.campaigns import close_campaign, create_campaign, create_compare_campaign, create_set_campaign
 from curation.judgments import record_judgments
 from curation.models import Assignment, Campaign, CampaignKind, Dataset, DatasetKind
 from generation.images import store_with_thumbnail
@@ -72,9 +72,6 @@ def make_batch(
         )
         for position, (text, caption) in enumerate(zip_longest(prompts, captions, fillvalue=""))
     )
-    job = Job.objects.create(
-        kind="generation.draw_batch", queue="generate", state=JobState.SUCCEEDED, finished_at="2026-01-01T00:00:00Z"
-    )
     batch = GenerationBatch.objects.create(
         name=f"Batch {number}",
         model_version=model,
@@ -83,7 +80,7 @@ def make_batch(
         width=32,
         height=32,
         sample_count=each * len(prompts),
-        job=job,
+        job=_finished_job(),
         created_by=by,
     )
     if draw:
@@ -91,6 +88,12 @@ def make_batch(
             [_sample(batch, prompt, index) for prompt in rows for index in range(each)],
         )
     return batch
+
+
+def _finished_job() -> Job:
+    return Job.objects.create(
+        kind="generation.draw_batch", queue="generate", state=JobState.SUCCEEDED, finished_at="2026-01-01T00:00:00Z"
+    )
 
 
 def _sample(batch: GenerationBatch, prompt: Prompt, index: int) -> Sample:
@@ -159,6 +162,38 @@ def make_comparison(
     if close:
         close_campaign(campaign, by=campaign.created_by)
     return campaign
+
+
+def draw_beside(batch: GenerationBatch) -> GenerationBatch:
+    """What another version draws of the same prompts and seeds."""
+    other = GenerationBatch.objects.get(pk=batch.pk)
+    other.pk, other.model_version = None, make_model()
+    other.job = _finished_job()
+    other.save(force_insert=True)
+    for sample in batch.samples.select_related("prompt"):
+        drawn = _sample(other, sample.prompt, sample.index)
+        drawn.seed = sample.seed
+        drawn.save(force_insert=True)
+    return other
+
+
+def make_sets(prompts: Sequence[str] = ("a happy cat",), *, size: int = 4) -> list[tuple[list[Sample], list[Sample]]]:
+    """(baseline's set, candidate's set) of each prompt, by two versions from the same seeds."""
+    baseline = make_batch(prompts, each=size)
+    candidate = draw_beside(baseline)
+    return [
+        tuple(list(batch.samples.filter(prompt=prompt).order_by("index")) for batch in (baseline, candidate))
+        for prompt in baseline.prompt_set.prompts.order_by("position")
+    ]
+
+
+def make_set_campaign(
+    prompts: Sequence[str] = ("a happy cat",), *, size: int = 4, raters: Sequence[User] = (), **fields: Any
+) -> Campaign:
+    """An open campaign of one pair of sets for each prompt."""
+    return create_set_campaign(
+        f"Sets {next(_numbers)}", make_sets(prompts, size=size), by=make_curator(), raters=raters, **fields
+    )
 
 
 def draw_again(sample: Sample, prompt: Prompt) -> Sample:

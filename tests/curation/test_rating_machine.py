@@ -21,7 +21,7 @@ from curation.exclusions import set_excluded
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.models import Assignment, Campaign, CampaignRater, CampaignState, ItemOrder, Judgment, RaterExclusion
-from curation.order import Order, set_order
+from curation.order import Order, set_order, turn
 from tests.curation.factories import make_campaign, make_rater
 from tests.curation.test_leases import expire
 
@@ -32,6 +32,11 @@ VALUES = st.sampled_from(["pass", "fail"])
 ACTIONS = st.sampled_from(["answer", "answer", "answer", "skip", "flag"])
 TAB = st.integers(0, len(TABS) - 1)
 PLACE = st.integers(0, 3)
+BY_SCORE = {
+    ItemOrder.LOWEST: lambda score: score,
+    ItemOrder.HIGHEST: lambda score: -score,
+    ItemOrder.UNCERTAIN: lambda score: abs(score - 0.5),
+}
 
 
 @dataclass
@@ -177,7 +182,16 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
 
         @rule(kind=st.sampled_from(ItemOrder), by_bucket=st.booleans())
         def reorder(self, kind, by_bucket):
-            set_order(campaign, Order(kind, by_bucket), by=curator)
+            threshold = 0.5 if kind == ItemOrder.UNCERTAIN else None
+            set_order(campaign, Order(kind, by_bucket, threshold), by=curator)
+
+        @invariant()
+        def what_goes_out_first_has_the_score_that_was_asked_for(self):
+            now = Campaign.objects.get(pk=campaign.pk)
+            scores = list(now.items.filter(is_open=True).order_by(*turn(now)).values_list("score", flat=True))
+            key = BY_SCORE.get(now.item_order)
+            if key is not None and not now.by_bucket:
+                assert scores == sorted(scores, key=key)
 
         @rule()
         def fold(self):
@@ -227,6 +241,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
 def test_rating_in_any_order_keeps_every_promise():
     raters = [make_rater() for _ in range(3)]
     campaign = make_campaign(items=ITEMS, raters=raters, overlap=OVERLAP)
+    for item, score in zip(campaign.items.all(), (0.6, 0.1, 0.9, 0.35), strict=True):
+        campaign.items.filter(pk=item.pk).update(score=score)
     run_state_machine_as_test(
         machine_for(campaign, raters),
         settings=settings(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.models import Campaign, CampaignRater, Judgment
+from curation.models import Campaign, CampaignRater, Judgment, SampleScore
 from generation.batches import DRAW_KIND
 from generation.models import Sample
 from jobs import queue
@@ -84,6 +84,8 @@ def test_an_evaluation_draws_measures_and_opens_once(settings, tiny_folder, othe
     evaluation = Evaluation.objects.get()
     pairs = evaluation.metrics["clip"]["pairs"]
     assert len(pairs) == 8
+    kept = dict(SampleScore.objects.values_list("sample", "value"))
+    assert kept == {pair[f"{side}_sample"]: pair[side] for pair in pairs for side in ("baseline", "candidate")}
     assert all(-100 <= pair[side] <= 100 for pair in pairs for side in ("baseline", "candidate"))
     seeds = [
         Sample.objects.filter(batch=batch).values_list("seed", flat=True)

@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation.models import CampaignState, Item, ItemSample, Outcome, Verdict
+from curation.sets import halves
 from generation import model_versions
 from generation.models import ModelPromotion, ModelVersion, PromptSet
 from generation.views.members import member
@@ -20,7 +21,21 @@ from training.models import Evaluation
 from training.verdicts import EvaluationVerdict
 from training.views.recipes import TEAM, may_run
 
-PAIRS_A_PAGE = 24
+# What the form asks for in the words of `start_evaluation`.
+ASKED = (
+    "baseline",
+    "candidate",
+    "prompt_set",
+    "shown",
+    "images_per_prompt",
+    "set_size",
+    "sets",
+    "seed",
+    "steps",
+    "guidance",
+    "overlap",
+)
+PAIRS_A_PAGE, SETS_A_PAGE = 24, 6
 OUTCOMES = [
     ("", "All"),
     (Outcome.CANDIDATE, "Candidate preferred"),
@@ -84,7 +99,8 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
     found = _load(request, pk)
     hidden = comparisons.judges_in(found.campaign, member(request))
     verdict = EvaluationVerdict(found)
-    pairs = [] if hidden else _pairs(found, request)
+    many = SETS_A_PAGE if found.compares_sets else PAIRS_A_PAGE
+    pairs = [] if hidden else _pairs(found, request, many)
     seen, prompts = evaluations.trained_on(found)
     judged, wanted = comparisons.progress_of(found.campaign) if found.campaign else (0, 0)
     context = {
@@ -93,8 +109,10 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         "hidden": hidden,
         "judged": judged,
         "wanted": wanted,
-        "pairs": pairs[:PAIRS_A_PAGE],
-        "next_after": pairs[PAIRS_A_PAGE - 1]["position"] if len(pairs) > PAIRS_A_PAGE else None,
+        "pairs": pairs[:many],
+        "next_after": pairs[many - 1]["position"] if len(pairs) > many else None,
+        "baseline_name": f"v{found.baseline.number}",
+        "candidate_name": f"v{found.candidate.number}",
         "outcome": request.GET.get("outcome", ""),
         "outcomes": OUTCOMES,
         "seen_text": (
@@ -175,21 +193,20 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
 
 def _start(form: EvaluationForm, by: User) -> Evaluation | None:
     cleaned = form.cleaned_data
-    keys = ("baseline", "candidate", "prompt_set", "images_per_prompt", "seed", "steps", "guidance", "overlap")
     try:
         return evaluations.start_evaluation(
             by=by,
             raters=list(cleaned["raters"]),
             request_key=str(cleaned["request_key"] or ""),
-            **{key: cleaned[key] for key in keys},
+            **{key: cleaned[key] for key in ASKED},
         )
     except EvaluationRefused as refused:
         form.add_error(refused.field if refused.field in form.fields else None, refused.sentence)
     return None
 
 
-def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
-    """One page of pairs and one more, each with both samples and its verdict, by the items' order."""
+def _pairs(found: Evaluation, request: HttpRequest, many: int) -> list[dict[str, Any]]:
+    """One page of pairs, or pairs of sets, and one more, each with its samples and its verdict, by the items' order."""
     if found.campaign is None:
         return []
     items = Item.objects.to_decide().filter(campaign=found.campaign).select_related("prompt").order_by("position")
@@ -202,7 +219,7 @@ def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
     after = request.GET.get("after", "")
     if after.isdecimal() and len(after) < 10:
         items = items.filter(position__gt=int(after))
-    shown = list(items[: PAIRS_A_PAGE + 1])
+    shown = list(items[: many + 1])
     slots: dict[int, dict[int, Any]] = {}
     for each in ItemSample.objects.filter(item__in=shown).select_related("sample"):
         slots.setdefault(each.item_id, {})[each.slot] = each.sample
@@ -212,9 +229,9 @@ def _pairs(found: Evaluation, request: HttpRequest) -> list[dict[str, Any]]:
             "position": item.position,
             "item": item,
             "baseline": slots[item.pk][0],
-            "candidate": slots[item.pk][1],
+            "candidate": slots[item.pk][len(slots[item.pk]) // 2],
+            "sets": halves([slots[item.pk][slot] for slot in sorted(slots[item.pk])]),
             "verdict": verdicts.get(item.pk),
         }
         for item in shown
-        if {0, 1} <= set(slots.get(item.pk, {}))
     ]

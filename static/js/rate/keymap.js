@@ -1,14 +1,15 @@
 // Keys to actions. Pure: it gets what a keyboard event says and answers what it means, or null.
 
-/** A command that `needs` a field of the page's configuration is there where that is set. */
+/** A command that `needs` a field of the page's configuration is there where that is set; one may be there for a kind `only`, or `not`. */
 export const COMMANDS = [
   { name: "undo", keys: ["u", "Backspace"], label: "Undo the last one" },
   { name: "skip", keys: ["s"], label: "Skip" },
   { name: "flag", keys: ["x"], label: "Report a broken picture or prompt" },
   { name: "background", keys: ["b"], label: "Change the background" },
-  { name: "size", keys: ["r"], label: "Real size: larger, smaller, off" },
-  { name: "edges", keys: ["o"], label: "Show soft edges and holes" },
-  { name: "zoom", keys: ["z"], label: "Zoom while held" },
+  { name: "size", keys: ["r"], label: "Real size: larger, smaller, off", not: "sets" },
+  { name: "edges", keys: ["o"], label: "Show soft edges and holes", not: "sets" },
+  { name: "zoom", keys: ["z"], label: "Zoom while held", not: "sets" },
+  { name: "closer", keys: ["z"], label: "Look closely at one picture", only: "sets" },
   { name: "view", keys: ["v"], label: "Many at once, or one at a time", needs: "other_view_url" },
   { name: "guidelines", keys: ["g"], label: "Guidelines" },
   { name: "help", keys: ["?"], label: "All keys" },
@@ -16,7 +17,7 @@ export const COMMANDS = [
 
 // Used where the server names no key: two rows of pairs that lie under both hands.
 const PAIRS = [["q", "a"], ["w", "d"], ["e", "c"], ["r", "v"]];
-const SINGLE = { alignment: ["f", "j"], compare: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
+const SINGLE = { alignment: ["f", "j"], compare: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], sets: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
 const ALIASES = { left: "ArrowLeft", right: "ArrowRight", up: "ArrowUp", down: "ArrowDown", "←": "ArrowLeft", "→": "ArrowRight", "↑": "ArrowUp", "↓": "ArrowDown", space: " ", enter: "Enter" };
 const NAMES = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", " ": "Space", Backspace: "⌫" };
 
@@ -35,7 +36,7 @@ export function nameKey(key) {
 
 /** Whether the questions come one after the other, so that all may share their keys: those of a comparison. */
 export function asksInTurn({ kind, questions }) {
-  return kind === "compare" && questions.length > 1;
+  return ["compare", "sets"].includes(kind) && questions.length > 1;
 }
 
 /** Which question a shared key answers: the first that is still open. */
@@ -101,7 +102,7 @@ export function buildKeymap(config) {
     passAll = [keys.commands?.pass_all, "p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
   }
 
-  const commands = COMMANDS.filter((command) => !command.needs || config[command.needs]);
+  const commands = COMMANDS.filter((command) => (!command.needs || config[command.needs]) && (!command.only || command.only === kind) && command.not !== kind);
   for (const { name } of commands) if (keys.commands?.[name] && bind(keys.commands[name], { type: name })) commandKeys.set(name, keys.commands[name]);
   for (const command of commands) {
     for (const key of command.keys) {

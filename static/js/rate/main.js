@@ -8,8 +8,8 @@ import { createServer } from "./server.js";
 import { createSession, isBusy } from "./session.js";
 import { createView, loadPicture, readConfig } from "./view.js";
 
-const AHEAD = 10;
 const config = readConfig();
+const AHEAD = config.kind === "sets" ? 2 : 10; // Sets are many pictures each.
 const queue = createQueue({ questions: config.questions, revision: () => briefing.revision() });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
@@ -113,6 +113,9 @@ function decide(action) {
       return null;
     case "zoom":
       view.setZoom(true);
+      return null;
+    case "closer":
+      if (ready) view.lookCloser();
       return null;
     case "view":
       location.assign(config.other_view_url);

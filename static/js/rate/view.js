@@ -3,6 +3,7 @@ import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
 import { createKeysView } from "./view-keys.js";
 import { readPicks } from "./pick.js";
 import { createMarksView } from "./view-marks.js";
+import { createSetsView } from "./view-sets.js";
 import { createStickerView } from "./view-sticker.js";
 
 const GROUNDS = ["checker", "white", "black", "chat"];
@@ -71,6 +72,7 @@ export function createView({ config, keymap, act, rows = null }) {
   const marksView = createMarksView({ config, act, buildKey, keys: () => keymap.reasonKeys });
   const keysView = createKeysView({ config, keymap, act, buildKey });
   const stickerView = createStickerView({ stage, remember, announce });
+  const setsView = config.kind === "sets" ? createSetsView() : null;
   let scale = 1;
 
   // ---- what is there from the start ----
@@ -228,7 +230,7 @@ export function createView({ config, keymap, act, rows = null }) {
       measure();
     }
     for (const picture of pictures) fit(picture);
-    stage.replaceChildren(...pictures.map((picture, index) => {
+    stage.replaceChildren(...(setsView ? setsView.build(item, pictures) : pictures.map((picture, index) => {
       const frame = build("div", "rate__frame");
       picture.alt = pictures.length > 1 ? `Sticker ${index + 1}` : "The sticker";
       frame.append(picture);
@@ -238,7 +240,7 @@ export function createView({ config, keymap, act, rows = null }) {
       }
       if (picks || pictures.length > 2) frame.append(build("span", "rate__number", String(index + 1)));
       return frame;
-    }));
+    })));
     for (const { button, question, value } of buttons) if (picks?.name === question) button.hidden = Number(value) > pictures.length;
     stickerView.clear();
     marksView.showPrompt(item);
@@ -286,7 +288,8 @@ export function createView({ config, keymap, act, rows = null }) {
       button.type = "button";
       button.title = `${item.prompt}: ${said}. Press to undo.`;
       button.setAttribute("aria-label", `Undo: ${item.prompt}, ${said}`);
-      for (const image of item.images.slice(0, 2)) {
+      // Of two sets the first of each.
+      for (const image of setsView ? [item.images[0], item.images[item.images.length / 2]] : item.images.slice(0, 2)) {
         const small = new Image(40, 40);
         small.src = image.url;
         small.alt = "";
@@ -442,5 +445,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }
