@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from curation.models import Campaign, DatasetVersion
 from generation.models import GenerationBatch, ModelVersion, PromptSet
-from jobs.models import Job
+from jobs.models import Job, JobState
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -24,6 +24,75 @@ class TeamQuerySet(models.QuerySet[Row]):
 
     def visible_to(self, user: "User") -> Self:
         return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
+
+
+class CorpusState(models.TextChoices):
+    """How far a corpus is; what its jobs are at, of these, decides."""
+
+    QUEUED = "queued", "Waiting"
+    READING = "running", "Reading"
+    FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
+    READY = "ready", "Ready"
+    CHANGED = "changed", "Changed since"
+
+
+class Corpus(models.Model):
+    """Captioned images in tar shards, in a folder below CORPORA_ROOT, read where they lie.
+
+    Its index is CORPORA_DIR/<id>.sqlite3, written once by `job`; `content_hash` is empty until then. `trouble` says what
+    the last look at the shards found changed, and is empty where all is as it was.
+    """
+
+    slug = models.SlugField(max_length=80, unique=True)
+    name = models.CharField(max_length=120)
+    folder = models.CharField(max_length=500, help_text="Below CORPORA_ROOT; empty for the root itself.", blank=True)
+    least_side = models.PositiveIntegerField(
+        default=1, help_text="Images whose shorter side has fewer pixels are left out."
+    )
+    job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="corpus")
+    check_job = models.ForeignKey(
+        Job, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="The last check of all bytes."
+    )
+    content_hash = models.CharField(max_length=64, blank=True)
+    entry_count = models.PositiveIntegerField(default=0)
+    shard_count = models.PositiveIntegerField(default=0)
+    problem_count = models.PositiveIntegerField(default=0)
+    sides = models.JSONField(default=list, help_text="[shorter side in pixels from, below or null, images], rising.")
+    samples = models.JSONField(
+        default=list,
+        help_text="A few images, spread over the corpus: name, caption, width, height, thumbnail's SHA-256.",
+    )
+    problems = models.JSONField(default=list, help_text="The first that were left out, as sentences.")
+    checked_at = models.DateTimeField(null=True, blank=True, help_text="When all bytes were last read and compared.")
+    trouble = models.CharField(max_length=500, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "corpora"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(content_hash="", entry_count=0) | (~Q(content_hash="") & Q(entry_count__gt=0)),
+                name="corpus_indexed_with_images",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("corpus", args=[self.slug])
+
+    @property
+    def state(self) -> CorpusState:
+        if self.content_hash:
+            return CorpusState.CHANGED if self.trouble else CorpusState.READY
+        state = self.job.state
+        return CorpusState.READING if state == JobState.SUCCEEDED else CorpusState(state)
 
 
 class Preset(models.TextChoices):
