@@ -264,7 +264,7 @@ class RunEvent(models.Model):
                 f"Too many steps up to {self.step} had no finite loss: back to step {self.detail.get('to')}, "
                 "with half the learning rate."
             ),
-            "kernels": self._kernels,
+            "kernels": self._kernels if self.kind == "kernels" else "",
             "smaller_batch": (
                 f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
                 "and a step more passes."

@@ -13,6 +13,7 @@ from jobs.processes import this_process
 from tests.generation.factories import make_png
 from tests.training.factories import make_run
 from training.engine.run_files import RunFiles
+from training.models import RunEvent
 from training.run_records import Follower, RunRecorder, describe_progress
 
 
@@ -133,3 +134,13 @@ def test_progress_in_words():
     training = {"phase": "training", "step": 4, "images_per_second": 12.345, "eta_seconds": 95.2}
     assert describe_progress(training) == "training, 12.3 images/s, 95 s left"
     assert describe_progress({}) == ""
+
+
+def test_what_happened_in_words():
+    """Details of different kinds share names: the seconds of a validation are a number, those of kernels a table."""
+    validation = RunEvent(kind="validation", step=20, detail={"loss": 0.0412, "seconds": 1.5})
+    assert validation.in_words == "Validated at step 20: loss 0.0412."
+    kernels = RunEvent(
+        kind="kernels", detail={"way": ["channels_last"], "seconds": {"plain": 0.2, "channels_last": 0.1}}
+    )
+    assert kernels.in_words == "Steps are computed channels last; tried: plain 0.200 s, channels last 0.100 s."
