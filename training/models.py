@@ -97,6 +97,7 @@ class Corpus(models.Model):
 
 class Preset(models.TextChoices):
     STYLE_TAILORING = "style_tailoring", "Style Tailoring"
+    DOMAIN = "domain", "Domain alignment"
     SEQUENTIAL = "sequential", "Sequential"
     JOINT = "joint", "Joint"
     PROMPT = "prompt", "Prompt alignment"
@@ -107,7 +108,7 @@ class Preset(models.TextChoices):
 
 
 class Recipe(models.Model):
-    """A table of sources, each a row of (dataset version, band in log-SNR, weight), with optimizer settings.
+    """A table of sources, each a row of (dataset version or corpus, band in log-SNR, weight), with optimizer settings.
 
     `hyperparameters` are fields of `training.engine.recipe.RunSettings`: those that a person chose, without sources and
     paths. A recipe never changes; another table is another recipe.
@@ -141,7 +142,10 @@ class RecipeSource(models.Model):
     recipe = models.ForeignKey(Recipe, on_delete=models.CASCADE, related_name="sources")
     position = models.PositiveSmallIntegerField()
     name = models.SlugField(max_length=40)
-    dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="recipe_sources")
+    dataset_version = models.ForeignKey(
+        DatasetVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="recipe_sources"
+    )
+    corpus = models.ForeignKey(Corpus, on_delete=models.PROTECT, null=True, blank=True, related_name="recipe_sources")
     log_snr_min = models.FloatField(null=True, blank=True)
     log_snr_max = models.FloatField(null=True, blank=True)
     weight = models.FloatField(default=1.0)
@@ -152,10 +156,22 @@ class RecipeSource(models.Model):
             models.UniqueConstraint(fields=["recipe", "position"], name="recipe_source_position_once"),
             models.UniqueConstraint(fields=["recipe", "name"], name="recipe_source_name_once"),
             models.CheckConstraint(condition=Q(weight__gt=0), name="recipe_source_weight_positive"),
+            models.CheckConstraint(
+                condition=Q(dataset_version__isnull=True, corpus__isnull=False)
+                | Q(dataset_version__isnull=False, corpus__isnull=True),
+                name="recipe_source_has_one_origin",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def data(self) -> "DatasetVersion | Corpus":
+        """What the row learns from."""
+        data = self.dataset_version or self.corpus
+        assert data is not None
+        return data
 
 
 class TrainingRun(models.Model):

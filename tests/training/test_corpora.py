@@ -1,5 +1,6 @@
 """Corpora in the browser: registered below one folder, read by a job that goes on where it stopped, and checked again."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,16 +9,23 @@ from django.urls import reverse
 
 from accounts.models import Role
 from generation.images import image_matches
+from generation.models import ModelVersion
 from jobs import queue
 from jobs.context import Cancelled
 from jobs.models import JobState
 from jobs.testing import run_due_jobs
 from tests.accounts.factories import make_person
+from tests.training.factories import make_dataset_version, make_evaluation, make_parent, make_real_parent
 from tests.training.shards import picture, write_corpus, write_shard
 from training import corpora, integrity
 from training.corpora import register_corpus, resolve_folder
 from training.engine.shards import CorpusRefused
-from training.models import Corpus
+from training.evaluations import corpora_behind
+from training.model_cards import card
+from training.models import Corpus, Preset, Recipe, RecipeSource
+from training.recipes import RecipeRefused, create_recipe, describe, rows_of, schedule_of, work_out
+from training.rehearsals import request_rehearsal
+from training.runs import start_run
 
 pytestmark = pytest.mark.django_db
 
@@ -234,3 +242,133 @@ def test_a_cancel_is_seen_between_images(root, monkeypatch):
     monkeypatch.setattr("jobs.context.JobContext.check", cancelled)
     run_due_jobs(kinds=[corpora.INDEX_KIND])
     assert Corpus.objects.get(pk=corpus.pk).state == "cancelled"
+
+
+def make_domain_recipe(corpus: Corpus, parent: ModelVersion | None = None, **fields) -> Recipe:
+    values = {"name": "Domain", "by": corpus.created_by, "schedule": schedule_of(parent or make_parent())}
+    return create_recipe(preset=Preset.DOMAIN, content=corpus, **values, **fields)
+
+
+def test_the_form_makes_a_recipe_of_domain_alignment(root, client, sign_in):
+    corpus, parent = read_corpus(), make_parent()
+    sign_in("curator")
+    page = client.get(reverse("recipe_new"), {"corpus": corpus.pk})
+    assert (page.context["form"]["preset"].value(), page.context["form"]["corpus"].value()) == ("domain", corpus.pk)
+    said = page.content.decode()
+    assert "Stickers: 8 images" in said
+    (table,) = page.context["tables"]
+    assert [row.caption for row in table.rows[0].shown] == [f"a corpus cat {i}" for i in range(5)]
+
+    data = {
+        "name": "Millions", "preset": "domain", "schedule": parent.pk, "steps": 100, "batch_size": 4,
+        "learning_rate": 1e-4, "method": "full", "seed": 0, "caption_dropout": 0.1, "holdout": 0.25,
+        "lr_schedule": "constant", "mixture": "natural",
+    }  # fmt: skip
+    refused = client.post(reverse("recipe_new"), data)
+    assert refused.status_code == 422
+    assert "Choose the corpus that teaches the domain." in refused.content.decode()
+    made = client.post(reverse("recipe_new"), {**data, "corpus": corpus.pk})
+    recipe = Recipe.objects.get()
+    assert (made.status_code, made["Location"]) == (302, recipe.get_absolute_url())
+    (source,) = recipe.sources.all()
+    assert (source.name, source.data, source.dataset_version) == ("domain", corpus, None)
+    (sums,) = work_out(rows_of(recipe), schedule_of(parent), images=400, holdout=0.25)
+    assert (sums.held_out, sums.share, round(sums.passes, 2)) == (2, 1.0, 66.67)
+    assert describe(recipe).startswith("Domain alignment: domain Stickers, 100 steps")
+    for url in (recipe.get_absolute_url(), reverse("recipes"), corpus.get_absolute_url()):
+        assert "Stickers" in client.get(url).content.decode()
+    assert "Millions" in client.get(corpus.get_absolute_url()).content.decode()
+    again = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
+    assert (again["preset"].value(), again["corpus"].value()) == ("domain", corpus.pk)
+
+
+def test_content_may_come_from_a_corpus_or_a_dataset_but_not_from_both(root, client, sign_in):
+    corpus, parent = read_corpus(), make_parent()
+    content, style = make_dataset_version("Content"), make_dataset_version("Style")
+    sign_in("curator")
+    data = {
+        "name": "Both", "preset": "style_tailoring", "schedule": parent.pk, "steps": 100, "batch_size": 4,
+        "learning_rate": 1e-4, "method": "full", "seed": 0, "caption_dropout": 0.1, "holdout": 0, "t_prime": 900,
+        "lr_schedule": "constant", "mixture": "natural", "style": style.pk, "corpus": corpus.pk,
+    }  # fmt: skip
+    refused = client.post(reverse("recipe_new"), {**data, "content": content.pk})
+    assert "leave one of them empty" in refused.content.decode()
+    assert client.post(reverse("recipe_new"), data).status_code == 302
+    assert [(row.name, row.data) for row in rows_of(Recipe.objects.get())] == [("content", corpus), ("style", style)]
+    # A corpus that a hidden field still names is none of a style recipe's business.
+    assert client.post(reverse("recipe_new"), {**data, "preset": "single"}).status_code == 302
+    assert [row.data for row in rows_of(Recipe.objects.get(preset="single"))] == [style]
+
+
+def test_a_row_has_one_origin(root):
+    recipe = make_domain_recipe(read_corpus())
+    source = recipe.sources.get()
+    for changes in ({"corpus": None}, {"dataset_version": make_dataset_version(), "corpus": source.corpus}):
+        with pytest.raises(IntegrityError, match="recipe_source_has_one_origin"), transaction.atomic():
+            RecipeSource.objects.create(recipe=recipe, name="other", position=7, **changes)
+
+
+def test_what_is_not_read_or_has_changed_teaches_nothing(root, settings):
+    unread = register_corpus(name="Unread", folder="web/stickers", by=make_person(Role.CURATOR))
+    with pytest.raises(RecipeRefused, match="has not been read to its end"):
+        make_domain_recipe(unread)
+    run_due_jobs(kinds=[corpora.INDEX_KIND])
+    corpus = Corpus.objects.get()
+    recipe, parent = make_domain_recipe(corpus), make_parent()
+    settings.CORPORA_ROOT = ""
+    with pytest.raises(RecipeRefused, match="setting CORPORA_ROOT"):
+        start_run(recipe, parent=parent, by=corpus.created_by)
+    settings.CORPORA_ROOT = str(root)
+    Corpus.objects.update(trouble="The shard 00000.tar is missing.")
+    with pytest.raises(RecipeRefused, match=r"not what was registered. The shard 00000.tar is missing"):
+        start_run(recipe, parent=parent, by=corpus.created_by)
+
+
+TINY = {
+    "steps": 2,
+    "batch_size": 2,
+    "checkpoint_every": 2,
+    "validate_every": 2,
+    "sample_every": 0,
+    "sample_steps": 2,
+    "holdout": 0.25,
+}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_run_trains_on_a_corpus_and_its_version_says_so(root, settings, tmp_path, tiny_folder, client, sign_in):
+    settings.MODELS_DIR, settings.RUNS_DIR, settings.CACHE_DIR = (
+        tmp_path / name for name in ("models", "runs", "cache")
+    )
+    parent = make_real_parent(tiny_folder)
+    corpus = read_corpus()
+    recipe = make_domain_recipe(corpus, parent, hyperparameters=TINY)
+    run = start_run(recipe, parent=parent, by=make_person(Role.OPERATOR))
+    assert [each["prompt"] for each in run.spec["sample_prompts"]] == [f"a corpus cat {i}" for i in range(8)]
+    rehearsal = request_rehearsal(recipe, parent=parent, by=run.created_by)
+    run_due_jobs()
+    rehearsal.refresh_from_db()
+    assert (rehearsal.state, rehearsal.error) == (JobState.SUCCEEDED, "")
+
+    run.refresh_from_db()
+    assert run.job.error == ""
+    assert run.result is not None
+    (source,) = json.loads((tmp_path / "runs" / str(run.pk) / "run.json").read_text())["sources"]
+    assert (source["corpus"], source["corpus_hash"]) == (str(root.resolve() / "web/stickers"), corpus.content_hash)
+    assert f"Stickers is `{corpus.content_hash[:16]}`" in card(run.result)
+    assert list(integrity.problems()) == []
+    sign_in("auditor")
+    for url in (run.get_absolute_url(), run.result.get_absolute_url(), f"{reverse('runs_compare')}?run={run.pk}"):
+        assert "Stickers" in client.get(url).content.decode()
+    said = client.get(corpus.get_absolute_url()).content.decode()
+    assert f"Run {run.pk}" in said
+    evaluation = make_evaluation(baseline=parent, candidate=run.result)
+    assert corpora_behind(evaluation) == ["Stickers"]
+
+    # A shard that changes fails the next run with a sentence.
+    shard = root / "web/stickers/00000.tar"
+    shard.write_bytes(shard.read_bytes().replace(b"corpus cat 1", b"corpus dog 1"))
+    other = start_run(recipe, parent=parent, by=run.created_by, overrides={"seed": 1})
+    run_due_jobs()
+    other.job.refresh_from_db()
+    assert (other.job.state, "00000.tar changed since" in other.job.error) == (JobState.FAILED, True)

@@ -14,7 +14,9 @@ from jobs.models import JobState
 from jobs.progress import describe_progress
 from training import corpora
 from training.corpus_forms import CorpusForm
-from training.models import Corpus
+from training.models import Corpus, TrainingRun
+
+RUNS_SHOWN = 20
 
 
 @require_safe
@@ -62,6 +64,11 @@ def corpus(request: HttpRequest, slug: str) -> HttpResponse:
         "progress": describe_progress(job, unit="MiB"),
         "sides": [(_stretch(low, below), count, 100 * count / most) for low, below, count in found.sides],
         "may_write": may_write(member(request), *TEAM),
+        "sources": found.recipe_sources.select_related("recipe").order_by("-recipe_id"),
+        "runs": TrainingRun.objects.visible_to(member(request))
+        .filter(recipe__sources__corpus=found)
+        .select_related("job", "result")
+        .distinct()[:RUNS_SHOWN],
         "is_stopped": not found.content_hash and job.state in (JobState.FAILED, JobState.CANCELLED),
     }
     return render(request, "training/corpus.html", context)
