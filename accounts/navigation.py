@@ -18,6 +18,7 @@ PLACES: list[tuple[str, str, str, frozenset[str]]] = [
     ("samples", "Samples", "images", TEAM),
     ("campaigns", "Campaigns", "star", TEAM),
     ("datasets", "Datasets", "database", TEAM),
+    ("corpora", "Corpora", "archive", TEAM),
     ("recipes", "Recipes", "flask-conical", TEAM),
     ("runs", "Runs", "activity", TEAM),
     ("models", "Models", "boxes", TEAM),

@@ -123,6 +123,9 @@ DEMO_RATERS = env_int("RATERS", 1, least=1, most=50)
 CLIP_DIR = Path(env_str("CLIP_DIR", str(DEMO_DIR / "clip")))
 # A model is imported from a folder below one of these, and from nowhere else on the server.
 IMPORT_ROOTS = env_list("IMPORT_ROOTS", [str(DATA_DIR / "imports"), str(DEMO_DIR)])
+# Corpora are read below this folder, which web and workers see under the same path; empty: there are none.
+CORPORA_ROOT = env_str("CORPORA_ROOT", "")
+CORPORA_DIR = DATA_DIR / "corpora"
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -226,6 +226,18 @@ def trained_on(evaluation: Evaluation) -> tuple[int, int]:
     return sum(bool(captions & {text, caption}) for text, caption in prompts), len(prompts)
 
 
+def corpora_behind(evaluation: Evaluation) -> list[str]:
+    """The names of all corpora that one of the two, or an ancestor of it, was trained on."""
+    names: set[str] = set()
+    for compared in (evaluation.baseline, evaluation.candidate):
+        version: ModelVersion | None = compared
+        while version is not None:
+            runs = version.made_by.filter(recipe__sources__corpus__isnull=False)
+            names |= set(runs.values_list("recipe__sources__corpus__name", flat=True))
+            version = version.parent
+    return sorted(filter(None, names))
+
+
 def dataset_versions_behind(version: ModelVersion | None) -> set[int]:
     """The ids of all dataset versions that this version and its ancestors were trained on."""
     found: set[int] = set()

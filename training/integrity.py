@@ -8,7 +8,10 @@ from generation.engine.folders import FolderRefused, hash_folder
 from generation.images import Kind, image_matches
 from generation.models import ModelOrigin, ModelVersion
 from jobs.models import JobState
-from training.models import Evaluation, Recipe, RunSample, TrainingRun
+from training.corpora import folder_of, index_here
+from training.engine.corpus_index import check_index, check_shards
+from training.engine.shards import CorpusRefused
+from training.models import Corpus, Evaluation, Recipe, RunSample, TrainingRun
 
 
 def problems() -> Iterator[str]:
@@ -18,6 +21,7 @@ def problems() -> Iterator[str]:
     yield from _lineage_problems()
     yield from _sample_problems()
     yield from _evaluation_problems()
+    yield from _corpus_problems()
 
 
 def _result_problems() -> Iterator[str]:
@@ -100,3 +104,20 @@ def _evaluation_problems() -> Iterator[str]:
             yield f"The two batches of evaluation {evaluation.pk} “{evaluation}” were not drawn alike."
         if (first.model_version_id, second.model_version_id) != (evaluation.baseline_id, evaluation.candidate_id):
             yield f"The batches of evaluation {evaluation.pk} “{evaluation}” are not of its versions."
+
+
+def _corpus_problems() -> Iterator[str]:
+    """An index is what was written, its shards are where they were, and the shown images are whole. Shards of the same
+    size and time are not read: that takes as long as a corpus is large, and is what “Verify again” on its page does."""
+    for corpus in Corpus.objects.exclude(content_hash="").order_by("pk"):
+        try:
+            check_index(index_here(corpus), corpus.content_hash)
+            check_shards(index_here(corpus), folder_of(corpus))
+        except CorpusRefused as refused:
+            yield f"The corpus “{corpus}”: {refused.sentence}"
+        for sample in corpus.samples:
+            try:
+                if not image_matches(sample["thumbnail"], "thumbnail"):
+                    yield f"The thumbnail {sample['thumbnail']} of the corpus “{corpus}” has changed since."
+            except (OSError, ValueError):
+                yield f"The thumbnail {sample['thumbnail']} of the corpus “{corpus}” cannot be read."

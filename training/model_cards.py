@@ -149,8 +149,8 @@ def _taught(run: TrainingRun) -> str:
         schedule = schedule_of(run.parent)
     except RecipeRefused:
         schedule = None
-    sources = run.recipe.sources.select_related("dataset_version__dataset")
-    hashes = ", ".join(f"{each.dataset_version} is `{each.dataset_version.content_hash[:16]}`" for each in sources)
+    sources = run.recipe.sources.select_related("dataset_version__dataset", "corpus")
+    hashes = ", ".join(f"{each.data} is `{each.data.content_hash[:16]}`" for each in sources)
     return f"{describe(run.recipe, schedule, run.spec)} ({hashes})."
 
 

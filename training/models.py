@@ -10,7 +10,7 @@ from django.urls import reverse
 
 from curation.models import Campaign, DatasetVersion
 from generation.models import GenerationBatch, ModelVersion, PromptSet
-from jobs.models import Job
+from jobs.models import Job, JobState
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -26,8 +26,78 @@ class TeamQuerySet(models.QuerySet[Row]):
         return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
 
 
+class CorpusState(models.TextChoices):
+    """How far a corpus is; what its jobs are at, of these, decides."""
+
+    QUEUED = "queued", "Waiting"
+    READING = "running", "Reading"
+    FAILED = "failed", "Failed"
+    CANCELLED = "cancelled", "Cancelled"
+    READY = "ready", "Ready"
+    CHANGED = "changed", "Changed since"
+
+
+class Corpus(models.Model):
+    """Captioned images in tar shards, in a folder below CORPORA_ROOT, read where they lie.
+
+    Its index is CORPORA_DIR/<id>.sqlite3, written once by `job`; `content_hash` is empty until then. `trouble` says what
+    the last look at the shards found changed, and is empty where all is as it was.
+    """
+
+    slug = models.SlugField(max_length=80, unique=True)
+    name = models.CharField(max_length=120)
+    folder = models.CharField(max_length=500, help_text="Below CORPORA_ROOT; empty for the root itself.", blank=True)
+    least_side = models.PositiveIntegerField(
+        default=1, help_text="Images whose shorter side has fewer pixels are left out."
+    )
+    job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="corpus")
+    check_job = models.ForeignKey(
+        Job, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="The last check of all bytes."
+    )
+    content_hash = models.CharField(max_length=64, blank=True)
+    entry_count = models.PositiveIntegerField(default=0)
+    shard_count = models.PositiveIntegerField(default=0)
+    problem_count = models.PositiveIntegerField(default=0)
+    sides = models.JSONField(default=list, help_text="[shorter side in pixels from, below or null, images], rising.")
+    samples = models.JSONField(
+        default=list,
+        help_text="A few images, spread over the corpus: name, caption, width, height, thumbnail's SHA-256.",
+    )
+    problems = models.JSONField(default=list, help_text="The first that were left out, as sentences.")
+    checked_at = models.DateTimeField(null=True, blank=True, help_text="When all bytes were last read and compared.")
+    trouble = models.CharField(max_length=500, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "corpora"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(content_hash="", entry_count=0) | (~Q(content_hash="") & Q(entry_count__gt=0)),
+                name="corpus_indexed_with_images",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("corpus", args=[self.slug])
+
+    @property
+    def state(self) -> CorpusState:
+        if self.content_hash:
+            return CorpusState.CHANGED if self.trouble else CorpusState.READY
+        state = self.job.state
+        return CorpusState.READING if state == JobState.SUCCEEDED else CorpusState(state)
+
+
 class Preset(models.TextChoices):
     STYLE_TAILORING = "style_tailoring", "Style Tailoring"
+    DOMAIN = "domain", "Domain alignment"
     SEQUENTIAL = "sequential", "Sequential"
     JOINT = "joint", "Joint"
     PROMPT = "prompt", "Prompt alignment"
@@ -38,7 +108,7 @@ class Preset(models.TextChoices):
 
 
 class Recipe(models.Model):
-    """A table of sources, each a row of (dataset version, band in log-SNR, weight), with optimizer settings.
+    """A table of sources, each a row of (dataset version or corpus, band in log-SNR, weight), with optimizer settings.
 
     `hyperparameters` are fields of `training.engine.recipe.RunSettings`: those that a person chose, without sources and
     paths. A recipe never changes; another table is another recipe.
@@ -72,7 +142,10 @@ class RecipeSource(models.Model):
     recipe = models.ForeignKey(Recipe, on_delete=models.CASCADE, related_name="sources")
     position = models.PositiveSmallIntegerField()
     name = models.SlugField(max_length=40)
-    dataset_version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="recipe_sources")
+    dataset_version = models.ForeignKey(
+        DatasetVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="recipe_sources"
+    )
+    corpus = models.ForeignKey(Corpus, on_delete=models.PROTECT, null=True, blank=True, related_name="recipe_sources")
     log_snr_min = models.FloatField(null=True, blank=True)
     log_snr_max = models.FloatField(null=True, blank=True)
     weight = models.FloatField(default=1.0)
@@ -83,10 +156,22 @@ class RecipeSource(models.Model):
             models.UniqueConstraint(fields=["recipe", "position"], name="recipe_source_position_once"),
             models.UniqueConstraint(fields=["recipe", "name"], name="recipe_source_name_once"),
             models.CheckConstraint(condition=Q(weight__gt=0), name="recipe_source_weight_positive"),
+            models.CheckConstraint(
+                condition=Q(dataset_version__isnull=True, corpus__isnull=False)
+                | Q(dataset_version__isnull=False, corpus__isnull=True),
+                name="recipe_source_has_one_origin",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def data(self) -> "DatasetVersion | Corpus":
+        """What the row learns from."""
+        data = self.dataset_version or self.corpus
+        assert data is not None
+        return data
 
 
 class TrainingRun(models.Model):

@@ -9,11 +9,12 @@ from django.db.models import QuerySet
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion
 from training.engine.flows import FLOW_DEFAULTS
-from training.models import Preset
+from training.models import Corpus, Preset
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
 
 PRESETS = [
     (Preset.STYLE_TAILORING, "Style Tailoring: content where noise is high, style where it is low"),
+    (Preset.DOMAIN, "Domain alignment: a corpus alone, over all noise levels"),
     (Preset.SEQUENTIAL, "Sequential: first content, then style, each over all noise levels"),
     (Preset.JOINT, "Joint: content and style together, over all noise levels"),
     (Preset.PROMPT, "Prompt alignment: content alone, over all noise levels"),
@@ -64,6 +65,20 @@ class DatasetVersionsField(forms.ModelMultipleChoiceField):  # type: ignore[type
         return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
 
 
+# Whose content a corpus may teach instead of a dataset version.
+WITH_CONTENT = (Preset.STYLE_TAILORING, Preset.SEQUENTIAL, Preset.JOINT, Preset.PROMPT)
+
+
+class CorpusField(forms.ModelChoiceField):  # type: ignore[type-arg]
+    def label_from_instance(self, obj: Corpus) -> str:
+        return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
+
+
+def ready_corpora() -> QuerySet[Corpus]:
+    """The corpora that can be trained on, the newest first."""
+    return Corpus.objects.exclude(content_hash="").filter(trouble="")
+
+
 def dataset_versions(kind: str = DatasetKind.IMAGES) -> QuerySet[DatasetVersion]:
     """The frozen versions of one kind, the newest first."""
     versions = DatasetVersion.objects.filter(entry_count__gt=0, dataset__kind=kind)
@@ -85,6 +100,15 @@ def suggested_sources() -> tuple[DatasetVersion | None, DatasetVersion | None]:
     others = [version for version in versions if version != style]
     content = next((version for version in others if version not in judged_for_style), next(iter(others), None))
     return content, style
+
+
+def taught_content(
+    preset: str | None, content: DatasetVersion | None, corpus: Corpus | None
+) -> DatasetVersion | Corpus | None:
+    """What a preset takes for content, of the two that may be chosen."""
+    if preset == Preset.DOMAIN:
+        return corpus
+    return content or corpus if preset in WITH_CONTENT else None
 
 
 class ScheduleSelect(forms.Select):
@@ -111,6 +135,14 @@ class RecipeForm(forms.Form):
         label="Content",
         help_text="What is on the sticker: images that fit their prompts.",
         error_messages={"required": "Choose the dataset version that teaches content."},
+    )
+    corpus = CorpusField(
+        queryset=Corpus.objects.none(),
+        required=False,
+        label="Corpus",
+        help_text="Captioned images that nobody judged. Where a kind of recipe has content, it may come from a corpus instead: "
+        "then leave Content empty.",
+        error_messages={"required": "Choose the corpus that teaches the domain."},
     )
     style = DatasetVersionField(
         queryset=DatasetVersion.objects.none(),
@@ -310,17 +342,25 @@ class RecipeForm(forms.Form):
         self.fields["pairs"].queryset = dataset_versions(DatasetKind.PAIRS)  # type: ignore[attr-defined]
         self.fields["schedule"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
         self.fields["stickers"].queryset = dataset_versions()  # type: ignore[attr-defined]
+        self.fields["corpus"].queryset = ready_corpora()  # type: ignore[attr-defined]
 
         if self.is_bound:
             preset = self.data.get("preset")
             neither = (Preset.PREFERENCE, Preset.TRANSPARENCY)
-            self.fields["content"].required = preset not in (Preset.SINGLE, *neither)
-            self.fields["style"].required = preset not in (Preset.PROMPT, *neither)
+            self.fields["content"].required = preset in WITH_CONTENT and not self.data.get("corpus")
+            self.fields["corpus"].required = preset == Preset.DOMAIN
+            self.fields["style"].required = preset not in (Preset.PROMPT, Preset.DOMAIN, *neither)
             self.fields["stickers"].required = preset == Preset.TRANSPARENCY
             # Of a field that the page hides nobody can see what is wrong.
             self.fields["caption_dropout"].required = preset != Preset.TRANSPARENCY
             self.fields["pairs"].required = preset == Preset.PREFERENCE
             self.fields["t_prime"].required = preset == Preset.STYLE_TAILORING
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if cleaned.get("preset") in WITH_CONTENT and cleaned.get("content") and cleaned.get("corpus"):
+            self.add_error("corpus", "Content comes from a dataset version or from a corpus: leave one of them empty.")
+        return cleaned
 
     def hyperparameters(self) -> dict[str, Any]:
         """What RunSettings takes, without what was left empty."""
@@ -364,7 +404,7 @@ class RecipeForm(forms.Form):
         # Of bands that do not overlap weights say something for fixed shares alone.
         weighed = cleaned.get("preset") != Preset.STYLE_TAILORING or cleaned.get("mixture") == "shares"
         return {
-            "content": None if cleaned.get("preset") == Preset.SINGLE else cleaned.get("content"),
+            "content": taught_content(cleaned.get("preset"), cleaned.get("content"), cleaned.get("corpus")),
             "pairs": cleaned.get("pairs"),
             "stickers": list(cleaned.get("stickers") or ()),
             "style": cleaned.get("style"),

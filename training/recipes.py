@@ -1,7 +1,7 @@
 """Recipes: tables of sources that say what a run trains on, at which noise levels, and how hard.
 
 The presets are tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint finetuning two
-rows with the full band; prompt and style alignment one row; sequential finetuning two recipes, the second after the first;
+rows with the full band; domain, prompt and style alignment one row; sequential finetuning two recipes, the second after the first;
 preference (Diffusion-DPO, arXiv 2311.12908) one row of pairs; the transparency decoder a row of images for each of its
 datasets. The trainer knows only the table and the objective.
 """
@@ -29,7 +29,7 @@ from training.engine.bands import (
 )
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.schedules import misplaced_setting, read_schedule
-from training.models import Preset, Recipe, RecipeSource
+from training.models import Corpus, Preset, Recipe, RecipeSource
 from training.transparency import count_alpha
 
 if TYPE_CHECKING:
@@ -64,6 +64,10 @@ NOT_OF_A_DECODER = (
 NOT_OF_A_RECIPE = {"schema", "parent", "parent_hash", "sources", "cache_dir", "sample_prompts", "device", "num_threads"}
 
 
+# What a row learns from.
+Data = DatasetVersion | Corpus
+
+
 class RecipeRefused(Exception):
     """A recipe or run that cannot be trained; `sentence` is for a person and `field` names what to change."""
 
@@ -78,7 +82,7 @@ class Row:
     """A row of a table that may not be stored yet."""
 
     name: str
-    dataset_version: DatasetVersion
+    data: Data
     band: Band = FULL_BAND
     weight: float = 1.0
 
@@ -131,8 +135,8 @@ def create_recipe(
     preset: str,
     by: "User",
     schedule: Schedule,
-    style: DatasetVersion | None = None,
-    content: DatasetVersion | None = None,
+    style: Data | None = None,
+    content: Data | None = None,
     pairs: DatasetVersion | None = None,
     stickers: Sequence[DatasetVersion] = (),
     t_prime: int = T_PRIME,
@@ -212,8 +216,8 @@ def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: Schedule, 
                 preset=Preset.STYLE_TAILORING,
                 by=by,
                 schedule=schedule,
-                style=sources["style"].dataset_version,
-                content=sources["content"].dataset_version,
+                style=sources["style"].data,
+                content=sources["content"].data,
                 t_prime=t_prime,
                 content_weight=sources["content"].weight,
                 style_weight=sources["style"].weight,
@@ -227,8 +231,8 @@ def preset_tables(
     preset: str,
     *,
     schedule: Schedule,
-    style: DatasetVersion | None = None,
-    content: DatasetVersion | None = None,
+    style: Data | None = None,
+    content: Data | None = None,
     pairs: DatasetVersion | None = None,
     stickers: Sequence[DatasetVersion] = (),
     t_prime: int = T_PRIME,
@@ -238,6 +242,10 @@ def preset_tables(
     """The tables of a preset in the order of their runs: one, or two for the sequential one."""
     if preset not in Preset.values:
         raise RecipeRefused(f"The kind must be one of {', '.join(Preset.values)}.", field="preset")
+    if preset == Preset.DOMAIN:
+        if not isinstance(content, Corpus):
+            raise RecipeRefused("Choose the corpus that teaches the domain.", field="corpus")
+        return [[Row("domain", _of_kind(content, DatasetKind.IMAGES, "corpus"))]]
     if preset == Preset.PREFERENCE:
         return [[Row("preference", _of_kind(pairs, DatasetKind.PAIRS, "pairs"))]]
     if preset == Preset.TRANSPARENCY:
@@ -279,15 +287,26 @@ def _decoder_table(versions: Sequence[DatasetVersion]) -> list[Row]:
     ]
 
 
-def _of_kind(version: DatasetVersion | None, kind: str, field: str) -> DatasetVersion:
-    """The version, which must be there and hold what the row learns from."""
+def _of_kind(version: Data | None, kind: str, field: str) -> Data:
+    """The version or corpus, which must be there and hold what the row learns from."""
     if version is None:
         what = "of pairs that teaches preferences" if kind == DatasetKind.PAIRS else f"that teaches {field}"
         raise RecipeRefused(f"Choose the dataset version {what}.", field=field)
+    if isinstance(version, Corpus):
+        if problem := corpus_problem(version):
+            raise RecipeRefused(problem, field="corpus")
+        return version
     if version.dataset.kind != kind:
         held = "single images, not pairs" if kind == DatasetKind.PAIRS else "pairs, not single images"
         raise RecipeRefused(f"{version} holds {held}.", field=field)
     return version
+
+
+def corpus_problem(corpus: Corpus) -> str:
+    """Why nothing can be trained on the corpus now, as a sentence, or an empty text."""
+    if not corpus.content_hash:
+        return f"The corpus {corpus} has not been read to its end."
+    return f"The corpus {corpus} is not what was registered. {corpus.trouble}" if corpus.trouble else ""
 
 
 def check_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,10 +349,10 @@ def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def rows_of(recipe: Recipe) -> list[Row]:
-    """The stored table, with its dataset versions."""
+    """The stored table, with its dataset versions and corpora."""
     return [
-        Row(source.name, source.dataset_version, Band(source.log_snr_min, source.log_snr_max), source.weight)
-        for source in recipe.sources.select_related("dataset_version__dataset")
+        Row(source.name, source.data, Band(source.log_snr_min, source.log_snr_max), source.weight)
+        for source in recipe.sources.select_related("dataset_version__dataset", "corpus")
     ]
 
 
@@ -360,8 +379,8 @@ def work_out(
     worked = []
     for row, share in zip(rows, shares, strict=True):
         inside = schedule.timesteps_in(row.band)
-        held_out = int(holdout * row.dataset_version.entry_count)
-        count = row.dataset_version.entry_count - held_out
+        held_out = int(holdout * row.data.entry_count)
+        count = row.data.entry_count - held_out
         worked.append(
             RowArithmetic(
                 row=row,
@@ -400,7 +419,7 @@ def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[
 def describe_sources(recipe: Recipe, schedule: Schedule | None = None) -> str:
     """The table in one line: "content faces v3 for t > 900, style die-cut v2 for t ≤ 900"."""
     rows = rows_of(recipe)
-    return ", ".join(f"{row.name} {row.dataset_version}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
+    return ", ".join(f"{row.name} {row.data}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
 
 
 def _where(row: Row, schedule: Schedule | None) -> str:
@@ -437,7 +456,8 @@ def _store(
             recipe=recipe,
             position=position,
             name=row.name,
-            dataset_version=row.dataset_version,
+            dataset_version=row.data if isinstance(row.data, DatasetVersion) else None,
+            corpus=row.data if isinstance(row.data, Corpus) else None,
             log_snr_min=row.band.log_snr_min,
             log_snr_max=row.band.log_snr_max,
             weight=row.weight,

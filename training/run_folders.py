@@ -1,7 +1,8 @@
 """A run's folder: what the trainer is given, written from the database, the same each time.
 
     RUNS_DIR/<run id>/run.json              what to train, see training.engine.recipe
-    RUNS_DIR/<run id>/sources/<name>.jsonl  the images of each source, read from the store by their hash
+    RUNS_DIR/<run id>/sources/<name>.jsonl  the images of each source, read from the store by their hash; of a corpus
+                                            run.json names the index and the folder
 
 Everything else in the folder is the trainer's; see training.engine.run_files.
 """
@@ -20,9 +21,11 @@ from generation import images
 from generation.engine.folders import hash_file
 from generation.models import ModelVersion
 from jobs.context import JobContext, JobFailed
+from training import corpora
 from training.engine import recipe as run_json
 from training.engine.run_files import write_bytes
-from training.models import Recipe, TrainingRun
+from training.engine.shards import CorpusRefused
+from training.models import Corpus, Recipe, TrainingRun
 from training.runs import folder_of
 
 CHECK_EVERY = 50
@@ -44,13 +47,15 @@ def write_folder(
     """The same for any folder: the recipe's sources and the settings of `spec` on the parent."""
     (folder / "sources").mkdir(parents=True, exist_ok=True)
     sources = []
-    for source in recipe.sources.select_related("dataset_version"):
-        manifest = folder / "sources" / f"{source.name}.jsonl"
-        _write_if_new(manifest, _manifest_lines(source.dataset_version, context))
+    for source in recipe.sources.select_related("dataset_version", "corpus"):
         band = {"log_snr_min": source.log_snr_min, "log_snr_max": source.log_snr_max}
-        sources.append(
-            {"name": source.name, "manifest": f"sources/{manifest.name}", "band": band, "weight": source.weight}
-        )
+        row = {"name": source.name, "band": band, "weight": source.weight}
+        if source.corpus is not None:
+            sources.append({**row, **_corpus(source.corpus)})
+        elif source.dataset_version is not None:
+            manifest = folder / "sources" / f"{source.name}.jsonl"
+            _write_if_new(manifest, _manifest_lines(source.dataset_version, context))
+            sources.append({**row, "manifest": f"sources/{manifest.name}"})
     settings_of_run = _settings(parent, spec, sources)
     _write_if_new(folder / "run.json", (json.dumps(settings_of_run, indent=1, sort_keys=True) + "\n").encode())
 
@@ -69,6 +74,15 @@ def _settings(parent: ModelVersion, spec: Mapping[str, Any], sources: list[dict[
         return run_json.parse_run(values).as_json()
     except run_json.RunRefused as refused:
         raise JobFailed(refused.sentence, retry=False) from None
+
+
+def _corpus(corpus: Corpus) -> dict[str, str]:
+    """What run.json says of a corpus. The trainer looks at the shards itself, each time it starts."""
+    try:
+        index, folder = corpora.index_here(corpus), corpora.folder_of(corpus)
+    except CorpusRefused as refused:
+        raise JobFailed(refused.sentence, retry=False) from None
+    return {"manifest": str(index.resolve()), "corpus": str(folder), "corpus_hash": corpus.content_hash}
 
 
 def _manifest_lines(version: DatasetVersion, context: JobContext) -> bytes:

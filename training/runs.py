@@ -12,13 +12,16 @@ from curation.models import DatasetEntry
 from generation.models import ModelVersion, Prompt, PromptSet
 from jobs import queue
 from jobs.models import Job
+from training.corpora import folder_of as folder_of_corpus
 from training.engine.bands import table_problems
-from training.models import Recipe, TrainingRun
+from training.engine.shards import CorpusRefused
+from training.models import Corpus, Recipe, TrainingRun
 from training.recipes import (
     DEFAULT_HYPERPARAMETERS,
     RecipeRefused,
     check_hyperparameters,
     check_kind,
+    corpus_problem,
     hyperparameters_of,
     rows_of,
     schedule_of,
@@ -127,9 +130,14 @@ def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict
     if watch is not None:
         texts = list(Prompt.objects.filter(prompt_set=watch).order_by("position").values_list("text", flat=True))
     else:
-        versions = recipe.sources.values_list("dataset_version", flat=True)
+        versions = recipe.sources.exclude(dataset_version=None).values_list("dataset_version", flat=True)
         entries = DatasetEntry.objects.filter(version__in=list(versions)).order_by("version", "position")
-        texts = list(dict.fromkeys(entries.values_list("caption", flat=True)))
+        shown = [
+            each["caption"]
+            for samples in recipe.sources.values_list("corpus__samples", flat=True)
+            for each in samples or ()
+        ]
+        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown]))
     count = min(WATCHED_PROMPTS, len(texts))
     return [{"prompt": texts[i * len(texts) // count], "seed": i} for i in range(count)]
 
@@ -163,9 +171,22 @@ def check_table(recipe: Recipe, parent: ModelVersion) -> None:
     check_kind(hyperparameters_of(recipe), schedule)
     following: Recipe | None = recipe
     while following is not None:
-        if problems := table_problems(schedule, rows_of(following)):
+        rows = rows_of(following)
+        if problems := table_problems(schedule, rows):
             raise RecipeRefused(f"{following} does not fit {parent}: {problems[0]}", field="parent")
+        for corpus in (row.data for row in rows if isinstance(row.data, Corpus)):
+            _check_corpus(corpus)
         following = following.then
+
+
+def _check_corpus(corpus: Corpus) -> None:
+    """Raise RecipeRefused for a corpus that cannot be read now, as far as that can be told at once."""
+    try:
+        folder_of_corpus(corpus)
+    except CorpusRefused as refused:
+        raise RecipeRefused(f"The corpus {corpus} cannot be read. {refused.sentence}", field="recipe") from None
+    if problem := corpus_problem(corpus):
+        raise RecipeRefused(problem, field="recipe")
 
 
 def _queue_run(

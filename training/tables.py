@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from curation.models import DatasetEntry, DatasetKind
+from curation.models import DatasetKind
 from training.engine.bands import Schedule
-from training.recipes import SHOWN_STEP_COUNTS, Row, RowArithmetic, work_out
+from training.models import Corpus
+from training.recipes import SHOWN_STEP_COUNTS, Data, Row, RowArithmetic, work_out
 
 THUMBNAILS = 5
 LANE_HEIGHT = 28
@@ -18,6 +19,14 @@ DRAWING_STEPS = 20
 
 
 @dataclass(frozen=True)
+class Shown:
+    """One of a row's images: the SHA-256 of its thumbnail, and its caption."""
+
+    thumbnail: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class RowView:
     """One row with its arithmetic, up to five images, and its lane on the axis, in percent of the axis.
 
@@ -25,7 +34,7 @@ class RowView:
     """
 
     sums: RowArithmetic
-    entries: list[DatasetEntry]
+    shown: list[Shown]
     series: int
     y: int
     start: str
@@ -33,7 +42,8 @@ class RowView:
 
     @property
     def holds_pairs(self) -> bool:
-        return self.sums.row.dataset_version.dataset.kind == DatasetKind.PAIRS
+        data = self.sums.row.data
+        return not isinstance(data, Corpus) and data.dataset.kind == DatasetKind.PAIRS
 
     @property
     def percent(self) -> float:
@@ -124,7 +134,7 @@ def view_tables(tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], 
         lanes = [
             RowView(
                 sums=row,
-                entries=_entries(row.row),
+                shown=_shown(row.row.data),
                 series=(series + i) % SERIES + 1,
                 y=LANE_HEIGHT * i,
                 start=place(row.start, total),
@@ -151,5 +161,8 @@ def view_tables(tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], 
     return views
 
 
-def _entries(row: Row) -> list[DatasetEntry]:
-    return list(row.dataset_version.entries.select_related("sample").order_by("position")[:THUMBNAILS])
+def _shown(data: Data) -> list[Shown]:
+    if isinstance(data, Corpus):
+        return [Shown(each["thumbnail"], each["caption"]) for each in data.samples[:THUMBNAILS]]
+    entries = data.entries.select_related("sample").order_by("position")[:THUMBNAILS]
+    return [Shown(entry.sample.thumbnail, entry.caption) for entry in entries]

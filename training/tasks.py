@@ -13,7 +13,7 @@ from jobs.children import run_child
 from jobs.context import Cancelled, JobContext, JobFailed
 from jobs.handlers import handler
 from jobs.models import Queue
-from training import evaluations, rehearsals, runs
+from training import corpora, evaluations, rehearsals, runs
 from training.models import Evaluation, TrainingRun
 from training.run_folders import prepare_folder
 from training.run_records import RunRecorder
@@ -52,6 +52,18 @@ def evaluate(context: JobContext) -> dict[str, Any]:
 def rehearse(context: JobContext) -> dict[str, Any]:
     """Train two steps of what a run would be, and say what they took."""
     return rehearsals.rehearse(context)
+
+
+@handler(corpora.INDEX_KIND, queue=Queue.CPU, max_attempts=8)
+def index_corpus(context: JobContext) -> dict[str, Any]:
+    """Read the shards of a new corpus and write its index."""
+    return corpora.index_corpus(context)
+
+
+@handler(corpora.CHECK_KIND, queue=Queue.CPU, max_attempts=5)
+def check_corpus(context: JobContext) -> dict[str, Any]:
+    """Compare every byte of a corpus with what was indexed."""
+    return corpora.check_corpus(context)
 
 
 def _run_of(context: JobContext) -> TrainingRun:

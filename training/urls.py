@@ -1,8 +1,14 @@
 from django.urls import path
 
-from training.views import evaluations, exports, recipes, run_comparison, run_rehearsals, runs
+from training.views import corpora, evaluations, exports, recipes, run_comparison, run_rehearsals, runs
 
 urlpatterns = [
+    path("corpora/", corpora.corpus_list, name="corpora"),
+    path("corpora/new/", corpora.corpus_new, name="corpus_new"),
+    path("corpora/<slug:slug>/", corpora.corpus, name="corpus"),
+    path("corpora/<slug:slug>/stop/", corpora.corpus_stop, name="corpus_stop"),
+    path("corpora/<slug:slug>/resume/", corpora.corpus_resume, name="corpus_resume"),
+    path("corpora/<slug:slug>/verify/", corpora.corpus_verify, name="corpus_verify"),
     path("recipes/", recipes.recipe_list, name="recipes"),
     path("recipes/new/", recipes.recipe_new, name="recipe_new"),
     path("recipes/new/preview/", recipes.recipe_preview, name="recipe_preview"),

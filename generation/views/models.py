@@ -82,7 +82,7 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
         ModelVersion.objects.visible_to(member(request))
         .select_related("parent", "decoder_of", "created_by")
         # Runs, recipes and datasets belong to the rooms above, which point at this row.
-        .prefetch_related("made_by__recipe__sources__dataset_version__dataset"),
+        .prefetch_related("made_by__recipe__sources__dataset_version__dataset", "made_by__recipe__sources__corpus"),
         number=number,
     )
     promotions = list(shown.promotions.select_related("promoted_by")[:5])

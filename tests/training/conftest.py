@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.accounts.factories import make_person
+
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
@@ -11,3 +13,15 @@ def tiny_folder(tmp_path_factory) -> Path:
     from demo.tiny import build_tiny
 
     return build_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture
+def sign_in(client):
+    """Signs a new person of these roles in, and returns them."""
+
+    def sign_in(*roles: str):
+        person = make_person(*roles)
+        client.force_login(person)
+        return person
+
+    return sign_in

@@ -220,7 +220,7 @@ def test_the_axis_has_a_lane_for_each_row_and_the_edge(schedule):
     recipe = make_recipe()
     (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
     assert (table.edge, table.timesteps, len(table.ticks)) == (900, 1000, 20)
-    assert [(row.series, row.y, len(row.entries)) for row in table.rows] == [(1, 0, 5), (2, 28, 5)]
+    assert [(row.series, row.y, len(row.shown)) for row in table.rows] == [(1, 0, 5), (2, 28, 5)]
 
 
 @pytest.mark.parametrize(("field", "value"), [("position", 0), ("name", "content")])

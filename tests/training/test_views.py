@@ -33,16 +33,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def sign_in(client):
-    def sign_in(*roles: str):
-        person = make_person(*roles)
-        client.force_login(person)
-        return person
-
-    return sign_in
-
-
-@pytest.fixture
 def addresses():
     """Every readable address of the room, with rows behind them."""
     run, evaluation = make_run(), make_evaluation([make_person("rater")])

@@ -7,28 +7,31 @@ the folder and that hash. `python -m training.engine.corpora FOLDER INDEX` makes
 """
 
 import argparse
-import hashlib
-import json
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
+from training.engine.corpus_index import (
+    SCHEMA,
+    Report,
+    Summary,
+    check_index,
+    check_shards,
+    hash_content,
+    images_of,
+    open_index,
+    read_problems,
+    shards_of,
+)
 from training.engine.manifests import Item
 from training.engine.run_files import sync_folder
-from training.engine.shards import CorpusRefused, Entry, Problem, Seal, check_seal, open_shard, read_samples, seal
+from training.engine.shards import CorpusRefused, Entry, Problem, open_shard, read_samples, seal
 
-SCHEMA = 1
 # All are counted, so many are kept.
 KEPT_PROBLEMS = 1000
-
-# report(done, total) in bytes; may raise to stop.
-Report = Callable[[int, int], None]
 
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -39,16 +42,6 @@ CREATE TABLE images (number INTEGER PRIMARY KEY, shard INTEGER NOT NULL, member 
     UNIQUE (shard, member));
 CREATE TABLE problems (number INTEGER PRIMARY KEY, shard TEXT NOT NULL, member TEXT NOT NULL, why TEXT NOT NULL);
 """
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What an index holds; `problems` counts what was left out."""
-
-    content_hash: str
-    images: int
-    shards: int
-    problems: int
 
 
 def find_shards(folder: Path) -> list[Path]:
@@ -71,45 +64,71 @@ def write_index(
     shards: Sequence[Path], index: Path, report: Report = lambda done, total: None, *, least_side: int = 1
 ) -> Summary:
     """Scan shards of different names and write their index, whole or not at all. `report(done, total)` counts bytes of
-    shards hashed and may raise to stop. Images whose shorter side is below `least_side` pixels are left out.
+    shards and may raise to stop; the next scan to the same index goes on after the last shard that was read whole.
+    Images whose shorter side is below `least_side` pixels are left out.
 
-    Raises CorpusRefused where a shard is no plain tar file or changes meanwhile, where no image is left, and where
-    `index` exists.
+    Raises CorpusRefused where a shard is no plain tar file or changes meanwhile, where no image is left, where another
+    scan is writing the index, and where `index` exists.
     """
     if index.exists():
         raise CorpusRefused(f"The index {index.name} exists already, and an index never changes.")
-    temporary = index.with_name(f".{index.name}.{os.getpid()}.new")
-    temporary.unlink(missing_ok=True)
+    partial = _partial(index)
     try:
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as database:
-            database.executescript(f"PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {_TABLES} BEGIN;")
-            _scan(database, shards, report, least_side)
-            summary = _seal_index(database, len(shards), least_side)
-            database.execute("COMMIT")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o444)
-        temporary.replace(index)
-        sync_folder(index.parent)
+        with closing(sqlite3.connect(partial, isolation_level=None, timeout=0)) as database:
+            _begin(database, shards, least_side)
+            _scan(database, shards, report)
+            summary = _seal_index(database, len(shards))
     except sqlite3.Error as error:
-        raise CorpusRefused(f"The index {index.name} cannot be written: {error}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        why = "another scan is writing it" if busy else str(error)
+        raise CorpusRefused(f"The index {index.name} cannot be written: {why}.") from None
+    partial.chmod(0o444)
+    partial.replace(index)
+    sync_folder(index.parent)
     return summary
 
 
-def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report, least_side: int) -> None:
+def _partial(index: Path) -> Path:
+    return index.with_name(f".{index.name}.partial")
+
+
+def _begin(database: sqlite3.Connection, shards: Sequence[Path], least_side: int) -> None:
+    """Keep what a stopped scan has read of the same shards, or begin anew."""
+    # One commit a shard: they are worth a sync to the disk, and what is committed outlives a kill.
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("BEGIN EXCLUSIVE")
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
+        for statement in filter(str.strip, _TABLES.split(";")):
+            database.execute(statement)
+    asked = {"schema": str(SCHEMA), "least_side": str(least_side)}
+    said = dict(database.execute("SELECT name, value FROM facts").fetchall())
+    done = [(name, size, mtime_ns) for _, name, size, mtime_ns, _ in shards_of(database)]
+    present = [(path.name, status.st_size, status.st_mtime_ns) for path in shards for status in [path.stat()]]
+    # A scan that was stopped at its very end has been sealed: it is read anew as well.
+    if said != asked or done != present[: len(done)]:
+        for table in ("facts", "shards", "images", "problems"):
+            database.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own.
+        database.executemany("INSERT INTO facts VALUES (?, ?)", asked.items())
+    database.execute("COMMIT")
+
+
+def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report) -> None:
     total, done = sum(path.stat().st_size for path in shards), 0
+    (read,) = database.execute("SELECT count(*) FROM shards").fetchone()
+    (least_side,) = database.execute("SELECT value FROM facts WHERE name = 'least_side'").fetchone()
 
     def tell(count: int) -> None:
         nonlocal done
         done += count
         report(min(done, total), total)
 
-    for number, path in enumerate(shards):
+    tell(sum(path.stat().st_size for path in shards[:read]))
+    for number, path in enumerate(shards[read:], start=read):
+        database.execute("BEGIN")
         with open_shard(path) as file:
             sealed = seal(file, tell)
-            for sample in read_samples(path, file, least_side):
+            for sample in read_samples(path, file, int(least_side)):
                 tell(0)
                 _insert(database, number, path.name, sample)
             status = os.fstat(file.fileno())
@@ -117,6 +136,7 @@ def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report, 
                 raise CorpusRefused(f"The shard {path.name} changed while it was read.")
         values = (number, path.name, sealed.size, sealed.mtime_ns, sealed.sha256)
         database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", values)
+        database.execute("COMMIT")
 
 
 def _insert(database: sqlite3.Connection, shard: int, shard_name: str, sample: Entry | Problem) -> None:
@@ -142,28 +162,20 @@ def _insert(database: sqlite3.Connection, shard: int, shard_name: str, sample: E
     database.execute("INSERT INTO problems (shard, member, why) VALUES (?, ?, ?)", values)
 
 
-def _seal_index(database: sqlite3.Connection, shards: int, least_side: int) -> Summary:
+def _seal_index(database: sqlite3.Connection, shards: int) -> Summary:
     (images,) = database.execute("SELECT count(*) FROM images").fetchone()
     (problems,) = database.execute("SELECT count(*) FROM problems").fetchone()
     if not images:
         first = database.execute("SELECT shard, member, why FROM problems ORDER BY number LIMIT 1").fetchone()
         example = f" The first that was left out: {first[1]} in {first[0]} {first[2]}." if first else ""
         raise CorpusRefused(f"The shards hold no image with a caption.{example}")
+    database.execute("BEGIN")
     database.execute("DELETE FROM problems WHERE number > ?", (KEPT_PROBLEMS,))
-    digest = _start_hash(_shards(database))
-    for row in _images(database):
-        _hash_row(digest, row)
-    summary = Summary(digest.hexdigest(), images, shards, problems)
-    facts = {"schema": SCHEMA, "content_hash": summary.content_hash, "problems": problems, "least_side": least_side}
+    summary = Summary(hash_content(database), images, shards, problems)
+    facts = {"content_hash": summary.content_hash, "problems": problems}
     database.executemany("INSERT INTO facts VALUES (?, ?)", [(name, str(value)) for name, value in facts.items()])
+    database.execute("COMMIT")
     return summary
-
-
-def read_problems(index: Path) -> list[str]:
-    """The first problems as sentences: "0007.png in a.tar has no caption beside it."."""
-    with _open_index(index) as database:
-        rows = database.execute("SELECT member, shard, why FROM problems ORDER BY number").fetchall()
-    return [f"{member} in {shard} {why}." for member, shard, why in rows]
 
 
 def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = lambda done, total: None) -> list[Item]:
@@ -171,68 +183,14 @@ def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = l
 
     Raises CorpusRefused where the index is not that of `content_hash`, or a shard in `folder` is missing or changed.
     """
-    with _open_index(index) as database:
-        shards = list(_shards(database))
-        paths = [folder / name for _, name, *_ in shards]
-        digest = _start_hash(shards)
-        items = []
-        for row in _images(database):
-            _hash_row(digest, row)
-            shard, member, start, size, sha256, caption, *_ = row
-            items.append(Item(paths[shard], caption, sha256, member=member, offset=start, size=size))
-    if digest.hexdigest() != content_hash:
-        raise CorpusRefused(f"The corpus index {index.name} is not the one that the recipe names: its hash differs.")
-    total, done = sum(size for _, _, size, _, _ in shards), 0
-    for path, (_, _, size, mtime_ns, sha256) in zip(paths, shards, strict=True):
-        check_seal(path, Seal(size, mtime_ns, sha256), _counter(done, total, report))
-        done += size
-        report(done, total)
-    return items
-
-
-def _counter(before: int, total: int, report: Report) -> Callable[[int], None]:
-    done = before
-
-    def tell(count: int) -> None:
-        nonlocal done
-        done += count
-        report(min(done, total), total)
-
-    return tell
-
-
-@contextmanager
-def _open_index(index: Path) -> Iterator[sqlite3.Connection]:
-    try:
-        # Nobody writes to it: no locks, no journal.
-        address = f"file:{quote(str(index.resolve()))}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(address, uri=True)) as database:
-            schema = database.execute("SELECT value FROM facts WHERE name = 'schema'").fetchone()
-            if schema != (str(SCHEMA),):
-                raise CorpusRefused(f"The corpus index {index.name} is of another schema.")
-            yield database
-    except sqlite3.Error:
-        raise CorpusRefused(f"The corpus index {index.name} cannot be read.") from None
-
-
-def _shards(database: sqlite3.Connection) -> Iterator[Any]:
-    return database.execute("SELECT number, name, size, mtime_ns, sha256 FROM shards ORDER BY number")
-
-
-def _images(database: sqlite3.Connection) -> Iterator[Any]:
-    return database.execute(
-        "SELECT shard, member, start, size, sha256, caption, width, height FROM images ORDER BY number"
-    )
-
-
-def _start_hash(shards: Iterator[Any] | Sequence[Any]) -> Any:
-    """Times are no part of it: a copy of a corpus is the same corpus."""
-    named = [[name, size, sha256] for _, name, size, _, sha256 in shards]
-    return hashlib.sha256(json.dumps({"schema": SCHEMA, "shards": named}).encode())
-
-
-def _hash_row(digest: Any, row: Sequence[Any]) -> None:
-    digest.update(f"\n{json.dumps(row)}".encode())
+    check_index(index, content_hash)
+    check_shards(index, folder, report)
+    with open_index(index) as database:
+        paths = [folder / name for _, name, *_ in shards_of(database)]
+        return [
+            Item(paths[shard], caption, sha256, member=member, offset=start, size=size)
+            for shard, member, start, size, sha256, caption, *_ in images_of(database)
+        ]
 
 
 def main(arguments: list[str] | None = None) -> int:

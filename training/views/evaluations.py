@@ -121,6 +121,7 @@ def evaluation(request: HttpRequest, pk: int) -> HttpResponse:
         ),
         "seen": seen,
         "prompts": prompts,
+        "corpora": evaluations.corpora_behind(found),
         "promotions": ModelPromotion.objects.filter(model_version=found.candidate).select_related("promoted_by"),
         "promoted": ModelVersion.objects.promoted(),
         # Somebody's decision, not the version that is newest while nobody has decided.

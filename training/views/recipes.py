@@ -21,7 +21,14 @@ from training import recipes, runs
 from training.engine.bands import PAPER_EDGE
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Preset, Recipe, TrainingRun
-from training.recipe_forms import RecipeForm, SweepForm, dataset_versions, suggested_sources
+from training.recipe_forms import (
+    RecipeForm,
+    SweepForm,
+    dataset_versions,
+    ready_corpora,
+    suggested_sources,
+    taught_content,
+)
 from training.recipes import RecipeRefused
 from training.tables import TableView, view_tables
 
@@ -107,7 +114,7 @@ def recipe_list(request: HttpRequest) -> HttpResponse:
     """All recipes, the newest first."""
     found = Recipe.objects.visible_to(member(request)).select_related("created_by", "then")
     context = {
-        "recipes": found.prefetch_related("sources__dataset_version__dataset", "runs"),
+        "recipes": found.prefetch_related("sources__dataset_version__dataset", "sources__corpus", "runs"),
         "may_write": may_write(request),
     }
     return render(request, "training/recipes.html", context)
@@ -117,7 +124,7 @@ def recipe_list(request: HttpRequest) -> HttpResponse:
 @policy(read=TEAM, write=TEAM)
 def recipe_new(request: HttpRequest) -> HttpResponse:
     """The form of a new recipe; `?style=`, `?content=`, `?pairs=` and `?stickers=` name dataset versions to begin with,
-    `?like=` a recipe."""
+    `?corpus=` a corpus, `?like=` a recipe."""
     form = RecipeForm(request.POST) if request.method == "POST" else RecipeForm(initial=_initial(request))
     if request.method == "POST" and form.is_valid():
         made = _create(form, member(request))
@@ -127,7 +134,10 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
     context = {
         "form": form,
         "may_write": may_write(request),
-        "has_data": dataset_versions().exists() or dataset_versions(DatasetKind.PAIRS).exists(),
+        "has_data": dataset_versions().exists()
+        or dataset_versions(DatasetKind.PAIRS).exists()
+        or ready_corpora().exists(),
+        "has_corpus": ready_corpora().exists(),
         "has_model": ModelVersion.objects.exists(),
         "more_errors": any(form[name].errors for name in FOLDED_FIELDS),
         **_preview(form),
@@ -243,6 +253,8 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
                 FIELDS.get(source.name, source.name): source.dataset_version_id for source in each.sources.all()
             }
             initial |= {f"{source.name}_weight": source.weight for source in each.sources.all()}
+            for source in each.sources.exclude(corpus=None):
+                initial["corpus"] = source.corpus_id
         edge = like.sources.filter(name="style").values_list("log_snr_min", flat=True).first()
         if edge is not None and promoted is not None:
             with suppress(RecipeRefused):
@@ -254,6 +266,8 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
                 initial["preset"] = Preset.PREFERENCE
     if request.GET.get("stickers", "").isdecimal():
         initial |= {"stickers": [int(request.GET["stickers"])], "preset": Preset.TRANSPARENCY}
+    if request.GET.get("corpus", "").isdecimal():
+        initial |= {"corpus": int(request.GET["corpus"]), "preset": Preset.DOMAIN}
     return initial
 
 
@@ -287,14 +301,18 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
         chosen = {version.pk: version for version in dataset_versions()}
         table = {
-            "content": chosen.get(values["content"]),
+            "content": taught_content(
+                values["preset"],
+                chosen.get(values["content"]),
+                ready_corpora().filter(pk=values["corpus"]).first(),
+            ),
             "style": chosen.get(values["style"]),
             "pairs": dataset_versions(DatasetKind.PAIRS).filter(pk=values["pairs"]).first(),
             "stickers": [chosen[pk] for pk in values["stickers"] or () if pk in chosen],
             "t_prime": values["t_prime"],
         }
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
-    names = {"preference": "pairs", "prompt": "content", "transparency": "stickers"}
+    names = {"preference": "pairs", "prompt": "content", "domain": "content", "transparency": "stickers"}
     teaches = names.get(str(values.get("preset")), "style")
     if values.get("schedule") is None or not table[teaches]:
         return {"tables": [], "problem": "Choose the datasets and a noise schedule to see what the recipe comes to."}

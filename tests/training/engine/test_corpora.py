@@ -5,7 +5,6 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,16 @@ from PIL import Image
 
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
+from tests.training.shards import picture, write_shard
+from training.engine import corpora
 from training.engine.cache import read_pixels
-from training.engine.corpora import find_shards, main, read_corpus, read_problems, write_index
+from training.engine.corpora import find_shards, main, read_corpus, write_index
+from training.engine.corpus_index import read_problems
 from training.engine.recipe import RunRefused
-from training.engine.shards import CorpusRefused
+from training.engine.shards import CorpusRefused, read_samples
 from training.engine.trainer import Stopped, run_training
 
 UNET = Path("result/unet/diffusion_pytorch_model.safetensors")
-
-
-def picture(number: int, size: tuple[int, int] = (48, 36), kind: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (53 * number % 256, 90, 17 * number % 256)).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_shard(path: Path, files: Mapping[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
 
 
 @pytest.fixture
@@ -116,19 +104,57 @@ def test_same_shards_have_the_same_hash_wherever_they_lie(folder: Path, tmp_path
     assert write_index(find_shards(moved), tmp_path / "three").content_hash != first.content_hash
 
 
-def test_index_is_never_overwritten_and_a_stopped_scan_leaves_nothing(folder: Path, tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        if done == total:
-            raise Stopped
-
+def test_index_is_never_overwritten(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    with pytest.raises(Stopped):
-        write_index(find_shards(folder), out / "index", stop)
-    assert list(out.iterdir()) == []
     write_index(find_shards(folder), out / "index")
+    assert [path.name for path in out.iterdir()] == ["index"]
     with pytest.raises(CorpusRefused, match="exists already"):
         write_index(find_shards(folder), out / "index")
+
+
+def stop_in_second_shard(folder: Path, index: Path, **options: int) -> None:
+    first = (folder / "00000.tar").stat().st_size
+
+    def stop(done: int, total: int) -> None:
+        if done > first:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        write_index(find_shards(folder), index, stop, **options)
+    assert not index.exists()
+
+
+def test_a_stopped_scan_goes_on_after_the_last_whole_shard(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_index(find_shards(folder), tmp_path / "whole")
+    index = tmp_path / "index"
+    stop_in_second_shard(folder, index)
+    read = []
+    monkeypatch.setattr(
+        corpora, "read_samples", lambda path, *rest: (read.append(path.name), read_samples(path, *rest))[1]
+    )
+    assert write_index(find_shards(folder), index) == whole
+    assert read == ["00001.tar"]
+
+
+def test_what_a_stopped_scan_read_of_other_files_is_read_anew(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    stop_in_second_shard(folder, index)
+    write_shard(folder / "00000.tar", {"a.png": picture(1), "a.txt": b"another cat"})
+    assert write_index(find_shards(folder), index).images == 5
+
+    stop_in_second_shard(folder, tmp_path / "other", least_side=40)
+    assert write_index(find_shards(folder), tmp_path / "other").images == 5
+
+
+def test_two_scans_of_one_index_do_not_mix(folder: Path, tmp_path: Path) -> None:
+    def again(done: int, total: int) -> None:
+        write_index(find_shards(folder), tmp_path / "index")
+
+    with pytest.raises(CorpusRefused, match="another scan is writing it"):
+        write_index(find_shards(folder), tmp_path / "index", again)
 
 
 def test_broken_members_are_left_out_and_named(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What people ask of a corpus: a folder of shards on the server."""
+
+from django import forms
+
+from accounts.models import User
+from training import corpora
+from training.engine.shards import CorpusRefused
+from training.models import Corpus
+
+
+class CorpusForm(forms.Form):
+    """A folder below CORPORA_ROOT, under a name."""
+
+    folder = forms.CharField(
+        label="Folder of shards",
+        max_length=500,
+        widget=forms.TextInput(attrs={"list": "folders", "spellcheck": "false", "autocomplete": "off"}),
+        help_text="Its .tar files are read where they lie, and nothing is copied. Folders below it are not looked into.",
+    )
+    name = forms.CharField(max_length=120, help_text="What people call the corpus.")
+    least_side = forms.IntegerField(
+        min_value=1,
+        max_value=100_000,
+        initial=256,
+        label="Shorter side at least",
+        help_text="In pixels. Smaller images are left out. 1 takes all.",
+    )
+
+    def create(self, by: User) -> Corpus | None:
+        """The registered corpus, or None with the refusal on the form."""
+        cleaned = self.cleaned_data
+        try:
+            return corpora.register_corpus(
+                name=cleaned["name"], folder=cleaned["folder"], least_side=cleaned["least_side"], by=by
+            )
+        except CorpusRefused as refused:
+            self.add_error("folder", refused.sentence)
+            return None
