@@ -178,8 +178,9 @@ def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = l
         items = []
         for row in _images(database):
             _hash_row(digest, row)
-            shard, member, start, size, sha256, caption, *_ = row
-            items.append(Item(paths[shard], caption, sha256, member=member, offset=start, size=size))
+            shard, member, start, size, sha256, caption, width, height = row
+            place = {"member": member, "offset": start, "size": size}
+            items.append(Item(paths[shard], caption, sha256, **place, width=width, height=height))
     if digest.hexdigest() != content_hash:
         raise CorpusRefused(f"The corpus index {index.name} is not the one that the recipe names: its hash differs.")
     total, done = sum(size for _, _, size, _, _ in shards), 0
