@@ -122,7 +122,8 @@ def encode_sources(
     shapes: Sequence[Sequence[Shape]] | None = None,
 ) -> Encoded:
     """Make sure that every image and caption is in the cache; a decoder needs no captions. Without `shapes`, one for each
-    item, all images are squares of the model's own side. `report(done, total)` is called after each new entry and may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
+    item, all images are squares of the model's own side. `report(done, total)` is called after each new entry and may
+    raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
     vae_hash = _part_hash(parent_manifest, "vae/")
     text_hash = _part_hash(parent_manifest, *TEXT_PARTS)
     latents = ShardStore(cache_dir / "latents")

@@ -17,7 +17,7 @@ from tests.rgb_models import without_alpha
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
-from training.engine import cache, objectives, steps, trainer
+from training.engine import cache, kernels, objectives, steps, trainer
 from training.engine.cache import read_pixels
 from training.engine.draws import Draw
 from training.engine.group import Group
@@ -283,3 +283,13 @@ def test_checkpoint_of_squares_is_not_continued_in_shapes(make_shape_run: MakeRu
     (folder / "run.json").write_text(json.dumps({**settings, "shapes": "aspect"}))
     with pytest.raises(RunRefused, match="settings or images changed"):
         run_training(folder)
+
+
+def test_compiling_is_for_squares(make_shape_run: MakeRun) -> None:
+    """What was compiled for the first shape decides the next one's bits: a resumed run would begin with another."""
+    with pytest.raises(RunRefused, match="compiled steps need squares"):
+        load_run(make_shape_run("compiled", kernels="compiled") / "run.json")
+    long = {"plain": 1e6}
+    for shapes, is_tried in (("square", True), ("aspect", False)):
+        run = prepared(make_shape_run(shapes, shapes=shapes, kernels="probe"))
+        assert kernels._is_worth_trying(run, kernels.COMPILED, long) is is_tried
