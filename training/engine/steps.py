@@ -70,7 +70,9 @@ def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tenso
         order += positions
         errors.append(error.detach())
         losses.append(loss.detach())
-    return torch.cat(errors)[torch.tensor(order).argsort()], torch.stack(losses).sum()
+    # Put in order without a look at the device, which would make a GPU wait.
+    rows = sorted(zip(order, torch.cat(errors).unbind(), strict=True), key=lambda each: each[0])
+    return torch.stack([row for _, row in rows]), torch.stack(losses).sum()
 
 
 def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any]:
