@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import math
+from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +25,7 @@ from training.engine.corpus_index import (
     Report,
     check_index,
     check_shards,
-    count_sides,
+    count_sizes,
     read_items,
     read_problems,
     read_summary,
@@ -39,6 +41,10 @@ CHECK_KIND = "training.check_corpus"
 MIB = 2**20
 # The shorter sides, in pixels, at which training usually happens.
 SIDES = (256, 384, 512, 768, 1024, 1536, 2048)
+# More sizes than so many are told apart only by so many steps of aspect and of area in each doubling.
+MOST_SIZES = 500
+ASPECT_CELLS = 32
+AREA_CELLS = 4
 SHOWN_IMAGES = 12
 SHOWN_PROBLEMS = 50
 OFFERED_DEPTH = 3
@@ -159,7 +165,8 @@ def index_corpus(context: JobContext) -> dict[str, Any]:
         else:
             shards = engine.find_shards(folder_of(corpus))
             summary = engine.write_index(shards, index, _reporter(context, "Reading"), least_side=corpus.least_side)
-        facts = {"sides": _histogram(count_sides(index)), "problems": read_problems(index, SHOWN_PROBLEMS)}
+        counts = count_sizes(index)
+        facts = {"sides": _histogram(counts), "sizes": _sizes(counts), "problems": read_problems(index, SHOWN_PROBLEMS)}
         facts["samples"] = _samples(index, folder_of(corpus), summary.images)
     except CorpusRefused as refused:
         raise JobFailed(refused.sentence, retry=False) from None
@@ -240,13 +247,24 @@ def _samples(index: Path, folder: Path, images: int) -> list[dict[str, Any]]:
     return found
 
 
-def _histogram(counts: Mapping[int, int]) -> list[list[int | None]]:
+def _sizes(counts: Mapping[tuple[int, int], int]) -> list[list[int]]:
+    """[width, height, images]. Of very many sizes the like are counted as the most frequent of them."""
+    if len(counts) <= MOST_SIZES:
+        return [[*size, count] for size, count in counts.items()]
+    alike: defaultdict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
+    for (width, height), count in counts.items():
+        cell = (round(ASPECT_CELLS * math.log2(width / height)), round(AREA_CELLS * math.log2(width * height)))
+        alike[cell].append((count, width, height))
+    return [[*max(cell)[1:], sum(count for count, *_ in cell)] for cell in alike.values()]
+
+
+def _histogram(counts: Mapping[tuple[int, int], int]) -> list[list[int | None]]:
     """[from, below or None, images] for each stretch of shorter sides that has images."""
     edges = [1, *SIDES, None]
     rows: list[list[int | None]] = []
     for low, high in pairwise(edges):
         assert low is not None
-        inside = sum(count for side, count in counts.items() if side >= low and (high is None or side < high))
+        inside = sum(count for size, count in counts.items() if min(size) >= low and (high is None or min(size) < high))
         if inside:
             rows.append([low, high, inside])
     return rows

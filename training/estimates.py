@@ -29,7 +29,7 @@ HELD = {
     each.name: each.default
     for each in fields(RunSettings)
     if each.name
-    in ("method", "lora_rank", "objective", "gradient_checkpointing", "precision", "ema_decay", "optimizer")
+    in ("method", "lora_rank", "objective", "gradient_checkpointing", "precision", "ema_decay", "optimizer", "shapes")
 }
 
 
@@ -114,9 +114,11 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
 
 def measured_rates(parent: ModelVersion, values: Mapping[str, Any]) -> list[float]:
     """Images a second of the last five finished runs by the method on models as large as this one; a decoder's say
-    nothing of a denoiser's."""
+    nothing of a denoiser's, nor passes of squares of those that are parted by shape."""
     of_decoders = Q(spec__contains={"objective": "alpha"})
     alike = of_decoders if values.get("objective") == "alpha" else ~of_decoders
+    in_shapes = Q(spec__contains={"shapes": "aspect"})
+    alike &= in_shapes if values.get("shapes") == "aspect" else ~in_shapes
     recent = _finished(parent).filter(alike, spec__method=values["method"])[:RECENT_RUNS]
     # The last step's figure is the mean over its attempt.
     last = RunMetric.objects.filter(run__in=list(recent)).order_by("run_id", "-step").distinct("run_id")

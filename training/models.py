@@ -59,6 +59,9 @@ class Corpus(models.Model):
     shard_count = models.PositiveIntegerField(default=0)
     problem_count = models.PositiveIntegerField(default=0)
     sides = models.JSONField(default=list, help_text="[shorter side in pixels from, below or null, images], rising.")
+    sizes = models.JSONField(
+        default=list, help_text="[width, height, images]; of very many sizes, the like are counted as one."
+    )
     samples = models.JSONField(
         default=list,
         help_text="A few images, spread over the corpus: name, caption, width, height, thumbnail's SHA-256.",

@@ -11,6 +11,7 @@ from generation.models import ModelVersion
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Corpus, Preset
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
+from training.shape_forms import ShapeFields
 
 PRESETS = [
     (Preset.STYLE_TAILORING, "Style Tailoring: content where noise is high, style where it is low"),
@@ -122,7 +123,7 @@ class ScheduleSelect(forms.Select):
         return option
 
 
-class RecipeForm(forms.Form):
+class RecipeForm(ShapeFields):
     """A table by its preset. Which fields matter depends on the preset; the page hides the others."""
 
     # A hidden field that a browser holds to be required would keep the form from being sent, without a word.
@@ -391,6 +392,7 @@ class RecipeForm(forms.Form):
             values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"
         if values["mixture"] != "shares":
             values["importance_weights"] = None
+        values |= self.shape_settings()
         # Empty is none at all, which the preview says too.
         values["holdout"] = self.cleaned_data.get("holdout") or 0.0
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.

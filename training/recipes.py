@@ -28,6 +28,7 @@ from training.engine.bands import (
     table_problems,
 )
 from training.engine.flows import FLOW_DEFAULTS
+from training.engine.recipe import SHAPE_DEFAULTS
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.models import Corpus, Preset, Recipe, RecipeSource
 from training.transparency import count_alpha
@@ -412,7 +413,12 @@ def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[
     method = names[values["method"]]
     images = int(values["batch_size"]) * int(values.get("gradient_accumulation") or 1)
     pairs = " pairs" if values.get("objective") == "dpo" else ""
-    tail = f"{values['steps']} steps of {images}{pairs}, {method}"
+    shapes = ""
+    if values.get("shapes") == "aspect":
+        greatest = values.get("greatest_aspect", SHAPE_DEFAULTS["greatest_aspect"])
+        shapes = f", images near their own aspect ratio up to {greatest:g}"
+        shapes += ", none enlarged" if values.get("never_enlarge") else ""
+    tail = f"{values['steps']} steps of {images}{pairs}, {method}{shapes}"
     return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
 
 

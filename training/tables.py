@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.models import DatasetKind
+from generation.models import ModelVersion
 from training.engine.bands import Schedule
+from training.image_shapes import ShapeTable, table_of_shapes
 from training.models import Corpus
 from training.recipes import SHOWN_STEP_COUNTS, Data, Row, RowArithmetic, work_out
 
@@ -69,6 +71,7 @@ class TableView:
     has_noise: bool
     edge_start: float
     is_flow: bool
+    shapes: ShapeTable | None = None
 
     @property
     def tick_y(self) -> int:
@@ -117,8 +120,13 @@ def place(timestep: float, timesteps: int) -> str:
     return f"{100 * timestep / timesteps:.2f}"
 
 
-def view_tables(tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], schedule: Schedule) -> list[TableView]:
-    """Every (name, rows, hyperparameters) as a page shows it; a series keeps its colour across the tables."""
+def view_tables(
+    tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]],
+    schedule: Schedule,
+    version: ModelVersion | None = None,
+) -> list[TableView]:
+    """Every (name, rows, hyperparameters) as a page shows it; a series keeps its colour across the tables. `version` is that
+    of the schedule, for the shapes of images."""
     views, series = [], 0
     for name, rows, hyperparameters in tables:
         images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
@@ -156,6 +164,7 @@ def view_tables(tables: Sequence[tuple[str, Sequence[Row], Mapping[str, Any]]], 
                 edge=schedule.timestep_at(edge) if edge is not None and not others else None,
                 edge_start=edge_start,
                 is_flow=schedule.is_flow,
+                shapes=table_of_shapes(sums, hyperparameters, version),
             )
         )
     return views

@@ -69,7 +69,8 @@ class FolderReport:
     `resolution` is the side of the square image, in pixels, that the denoiser was built for; `dtype` the denoiser's type
     on disk; `parameters` the number of weights of each part; `max_tokens` counts the start and end tokens too. A
     transformer sees its latents in patches of `patch_size`, `image_tokens` of them in such an image, and `largest_side`
-    is the side in pixels beyond which it has no positions; None where there is no such limit.
+    is the side in pixels beyond which it has no positions; None where there is no such limit. `shape_step` is the pixels
+    of one position at the denoiser's coarsest level: sides in multiples of it need no padding.
     """
 
     resolution: int
@@ -90,6 +91,7 @@ class FolderReport:
     patch_size: int = 1
     image_tokens: int = 0
     largest_side: int | None = None
+    shape_step: int = 8
 
     @property
     def is_flow(self) -> bool:
@@ -355,6 +357,7 @@ def _report(
     latent_size = whole(denoiser, "sample_size", 128 if family.is_flow else 64, f"The config of the {family.denoiser}")
     resolution = check_resolution(latent_size, vae)
     patch = denoiser.get("patch_size", 2) if family.is_flow else 1
+    coarsest = patch if family.is_flow else 2 ** (len(levels(denoiser, [320] * 4, "The U-Net's config")) - 1)
     first = "pos_embed.proj.weight" if family.is_flow else "conv_in.weight"
     dtype = headers[family.denoiser][first].dtype
     return FolderReport(
@@ -376,6 +379,7 @@ def _report(
         patch_size=patch,
         image_tokens=(latent_size // patch) ** 2 if family.is_flow else 0,
         largest_side=_reach(denoiser) * (resolution // latent_size) if family.is_flow else None,
+        shape_step=resolution // latent_size * coarsest,
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from django.utils import timezone
@@ -68,11 +69,13 @@ def make_batch(by: User | None = None, **fields: Any) -> GenerationBatch:
     return request_batch(by=person, **fields)
 
 
-def make_samples(batch: GenerationBatch, count: int | None = None) -> list[Sample]:
-    """The first samples of a batch's plan as if they were drawn, each with an image of its own."""
+def make_samples(
+    batch: GenerationBatch, count: int | None = None, sizes: Sequence[tuple[int, int]] = ((32, 32),)
+) -> list[Sample]:
+    """The first samples of a batch's plan as if they were drawn, each with an image of its own; `sizes` take turns."""
     samples = []
     for place, (prompt, index) in enumerate(plan_batch(batch)[:count]):
-        stored = store_with_thumbnail(make_png((place % 256, batch.pk % 256, 90, 200)))
+        stored = store_with_thumbnail(make_png((place % 256, batch.pk % 256, 90, 200), sizes[place % len(sizes)]))
         samples.append(
             Sample(
                 batch=batch,

@@ -68,8 +68,13 @@ def make_pair_version(name: str = "", pairs: int = 6) -> DatasetVersion:
 
 
 @transaction.atomic
-def make_dataset_version(name: str = "", images: int = 6, kind: str = DatasetKind.IMAGES) -> DatasetVersion:
-    """A frozen version of so many drawn samples."""
+def make_dataset_version(
+    name: str = "",
+    images: int = 6,
+    kind: str = DatasetKind.IMAGES,
+    sizes: Sequence[tuple[int, int]] = ((32, 32),),
+) -> DatasetVersion:
+    """A frozen version of so many drawn samples, whose `sizes` take turns."""
     holds_pairs = kind == DatasetKind.PAIRS
     number = next(_numbers)
     by = make_person(Role.CURATOR)
@@ -81,7 +86,7 @@ def make_dataset_version(name: str = "", images: int = 6, kind: str = DatasetKin
         model_version=ModelVersion.objects.first() or make_parent(),
         images_per_prompt=1 + holds_pairs,
     )
-    drawn = sorted(make_samples(batch), key=lambda sample: (sample.prompt_id, sample.seed))
+    drawn = sorted(make_samples(batch, sizes=sizes), key=lambda sample: (sample.prompt_id, sample.seed))
     samples = drawn[:: 1 + holds_pairs]
     rejected = drawn[1::2] if holds_pairs else [None] * len(samples)
     dataset = Dataset.objects.create(slug=f"data-{number}", name=name or f"Data {number}", kind=kind, created_by=by)

@@ -24,9 +24,11 @@ from torch.nn import functional
 from generation.engine.folders import Manifest, hash_file, hash_manifest
 from generation.engine.images import on_white
 from generation.engine.pipeline import Pipeline
+from training.engine.draws import Draw
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused
 from training.engine.run_files import write_bytes
+from training.engine.shapes import Shape, enlargement
 
 # Part of every latent's key: change it whenever `read_pixels` changes.
 PREPROCESSING = "white lanczos center 1"
@@ -80,12 +82,14 @@ class Encoded:
     """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `text(key)` is [L, D], both float32, and
     `pooled(key)` is [P] where the model takes the text as one vector too.
 
-    `rejected_keys` are the latents of the rejected images where the sources are pairs. `text_length` is L where the store
-    leaves out what is zero at the end.
+    `shapes` are those of the images, and of both images of a pair: a latent's H and W are the shape's, divided by the VAE's
+    factor. `rejected_keys` are the latents of the rejected images where the sources are pairs. `text_length` is L where the
+    store leaves out what is zero at the end.
     """
 
     latents: ShardStore
     texts: ShardStore
+    shapes: tuple[tuple[Shape, ...], ...]
     latent_keys: tuple[tuple[str, ...], ...]
     text_keys: tuple[tuple[str, ...], ...]
     empty_text_key: str
@@ -95,6 +99,9 @@ class Encoded:
     @property
     def has_pooled(self) -> bool:
         return self.text_length > 0
+
+    def shape_of(self, draw: Draw) -> Shape:
+        return self.shapes[draw.source][draw.image]
 
     def text(self, key: str) -> torch.Tensor:
         stored = self.texts[key]
@@ -112,16 +119,27 @@ def encode_sources(
     report: Report = lambda done, total: None,
     *,
     with_captions: bool = True,
+    shapes: Sequence[Sequence[Shape]] | None = None,
 ) -> Encoded:
-    """Make sure that every image and caption is in the cache; a decoder needs no captions. `report(done, total)` is
-    called after each new entry and may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
+    """Make sure that every image and caption is in the cache; a decoder needs no captions. Without `shapes`, one for each
+    item, all images are squares of the model's own side. `report(done, total)` is called after each new entry and may
+    raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
     vae_hash = _part_hash(parent_manifest, "vae/")
     text_hash = _part_hash(parent_manifest, *TEXT_PARTS)
     latents = ShardStore(cache_dir / "latents")
     texts = ShardStore(cache_dir / "texts")
-    size = pipeline.resolution
+    shapes = shapes or [[Shape(pipeline.resolution, pipeline.resolution)] * len(items) for items in sources]
     losers = [[item.loser for item in items if item.rejected is not None] for items in sources]
-    images = {_latent_key(item.sha256, size, vae_hash): item for items in (*sources, *losers) for item in items}
+    images: dict[str, tuple[Item, Shape]] = {}
+
+    def keys_of(items: Sequence[Item], fits: Sequence[Shape]) -> tuple[str, ...]:
+        keys = tuple(_latent_key(item.sha256, shape, vae_hash) for item, shape in zip(items, fits, strict=True))
+        images.update(zip(keys, zip(items, fits, strict=True), strict=True))
+        return keys
+
+    latent_keys = tuple(map(keys_of, sources, shapes))
+    # All of a source's items are pairs, or none is.
+    rejected_keys = tuple(keys_of(items, fits[: len(items)]) for items, fits in zip(losers, shapes, strict=True))
     texts_wanted = ["", *_captions(sources)] if with_captions else []
     captions = {_text_key(caption, text_hash): caption for caption in texts_wanted}
     missing_images = [key for key in images if key not in latents]
@@ -131,7 +149,7 @@ def encode_sources(
     _fill(
         latents,
         missing_images,
-        lambda key: {key: encode_image(pipeline, read_pixels(images[key], size))},
+        lambda key: {key: encode_image(pipeline, read_pixels(*images[key]))},
         report,
         done,
         total,
@@ -139,25 +157,26 @@ def encode_sources(
     return Encoded(
         latents=latents,
         texts=texts,
-        latent_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in sources),
-        rejected_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in losers),
+        shapes=tuple(map(tuple, shapes)),
+        latent_keys=latent_keys,
+        rejected_keys=rejected_keys,
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
         empty_text_key=_text_key("", text_hash),
         text_length=pipeline.pipe.tokenizer_max_length + T5_TOKENS if pipeline.report.is_flow else 0,
     )
 
 
-def read_pixels(item: Item, size: int) -> torch.Tensor:
-    """[3, size, size] in -1..1: composited on white, shorter side resized to `size`, centre cut out."""
-    return _fit(_open(item, on_white), size) / 127.5 - 1.0
+def read_pixels(item: Item, shape: Shape) -> torch.Tensor:
+    """[3, height, width] in -1..1: composited on white, resized to cover the shape, centre cut out."""
+    return _fit(_open(item, on_white), shape) / 127.5 - 1.0
 
 
-def read_rgba(item: Item, size: int) -> torch.Tensor:
-    """[4, size, size] in 0..1: the same part of the image with its alpha, which is 1 where the file has none.
+def read_rgba(item: Item, shape: Shape) -> torch.Tensor:
+    """[4, height, width] in 0..1: the same part of the image with its alpha, which is 1 where the file has none.
 
     Resizing multiplies colours with alpha first, so hidden colours do not bleed into the edge.
     """
-    return _fit(_open(item, lambda image: image.convert("RGBA")), size) / 255.0
+    return _fit(_open(item, lambda image: image.convert("RGBA")), shape) / 255.0
 
 
 def is_opaque(item: Item) -> bool:
@@ -175,13 +194,15 @@ def _open(item: Item, convert: Callable[[Image.Image], Image.Image]) -> Image.Im
         raise RunRefused(f"The image {item.name} cannot be read.") from None
 
 
-def _fit(image: Image.Image, size: int) -> torch.Tensor:
-    """[channels, size, size] float32 in 0..255: the shorter side resized to `size`, the centre cut out."""
-    if image.size != (size, size):
-        scale = size / min(image.size)
-        width, height = (max(size, round(side * scale)) for side in image.size)
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.LANCZOS).crop((left, top, left + size, top + size))
+def _fit(image: Image.Image, shape: Shape) -> torch.Tensor:
+    """[channels, height, width] float32 in 0..255: resized until it just covers the shape, the centre cut out."""
+    if image.size != (shape.width, shape.height):
+        scale = enlargement(image.size, shape)
+        width = max(shape.width, round(image.width * scale))
+        height = max(shape.height, round(image.height * scale))
+        left, top = (width - shape.width) // 2, (height - shape.height) // 2
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+        image = image.crop((left, top, left + shape.width, top + shape.height))
     return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
 
 
@@ -260,7 +281,9 @@ def _part_hash(manifest: Manifest, *prefixes: str) -> str:
     return hash_manifest({name: entry for name, entry in manifest.items() if name.startswith(prefixes)})
 
 
-def _latent_key(image_sha256: str, size: int, vae_hash: str) -> str:
+def _latent_key(image_sha256: str, shape: Shape, vae_hash: str) -> str:
+    # A square is named by one number, as it was when there was nothing else.
+    size = shape.width if shape.width == shape.height else f"{shape.width}x{shape.height}"
     return _key(image_sha256, PREPROCESSING, size, vae_hash)
 
 

@@ -188,8 +188,8 @@ def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = l
     with open_index(index) as database:
         paths = [folder / name for _, name, *_ in shards_of(database)]
         return [
-            Item(paths[shard], caption, sha256, member=member, offset=start, size=size)
-            for shard, member, start, size, sha256, caption, *_ in images_of(database)
+            Item(paths[shard], caption, sha256, member=member, offset=start, size=size, width=width, height=height)
+            for shard, member, start, size, sha256, caption, width, height in images_of(database)
         ]
 
 

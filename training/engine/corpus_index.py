@@ -48,10 +48,11 @@ def read_problems(index: Path, most: int = -1) -> list[str]:
     return [f"{member} in {shard} {why}." for member, shard, why in rows]
 
 
-def count_sides(index: Path) -> dict[int, int]:
-    """How many images have which shorter side, in pixels, the smallest first."""
+def count_sizes(index: Path) -> dict[tuple[int, int], int]:
+    """How many images have which width and height, in pixels, the narrowest first."""
     with open_index(index) as database:
-        return dict(database.execute("SELECT min(width, height) AS side, count(*) FROM images GROUP BY 1 ORDER BY 1"))
+        rows = database.execute("SELECT width, height, count(*) FROM images GROUP BY 1, 2 ORDER BY 1, 2")
+        return {(width, height): count for width, height, count in rows}
 
 
 def read_items(index: Path, folder: Path, numbers: Sequence[int]) -> list[Item]:
@@ -62,14 +63,15 @@ def read_items(index: Path, folder: Path, numbers: Sequence[int]) -> list[Item]:
 
 def _item(database: sqlite3.Connection, folder: Path, number: int, index: Path) -> Item:
     row = database.execute(
-        "SELECT shards.name, images.sha256, caption, member, start, images.size FROM images "
+        "SELECT shards.name, images.sha256, caption, member, start, images.size, width, height FROM images "
         "JOIN shards ON shards.number = images.shard WHERE images.number = ?",
         (number + 1,),
     ).fetchone()
     if row is None:
         raise CorpusRefused(f"The corpus index {index.name} has no image {number}.")
-    name, sha256, caption, member, start, size = row
-    return Item(folder / name, caption, sha256, member=member, offset=start, size=size)
+    name, sha256, caption, member, start, size, width, height = row
+    place = {"member": member, "offset": start, "size": size}
+    return Item(folder / name, caption, sha256, **place, width=width, height=height)
 
 
 def check_index(index: Path, content_hash: str) -> None:

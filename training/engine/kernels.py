@@ -129,6 +129,9 @@ def _name(way: Way) -> str:
 def _is_worth_trying(run: Run, option: str, seconds: dict[str, float]) -> bool:
     if option and not seconds:
         return False  # Not even the plain way goes: memory is short, and the first step deals with that.
+    if option == COMPILED and run.settings.shapes != "square":
+        # What is compiled for the first shape that comes decides the next one's bits, and a resumed run begins with another.
+        return False
     if option == COMPILED:
         return run.settings.steps * min(seconds.values()) > COMPILING_PAYS_SECONDS
     return option != CHANNELS_LAST or run.settings.optimizer not in LAYS_OUT_ITSELF
@@ -197,6 +200,7 @@ def _path(run: Run) -> Path:
                 "gradient_checkpointing",
                 "optimizer",
                 "steps",
+                "shapes",
             )
         },
     }

@@ -17,7 +17,8 @@ class Item:
     """One image with its caption; `sha256` is the hex digest of the image file.
 
     Of a pair it is the preferred image; `rejected` is the other one, with the hex digest of its file. Of a corpus `image`
-    is the shard, in which the image is the `size` bytes from `offset`, under the name `member`.
+    is the shard, in which the image is the `size` bytes from `offset`, under the name `member`, and `width` and `height` are
+    known.
     """
 
     image: Path
@@ -28,6 +29,8 @@ class Item:
     member: str = ""
     offset: int = 0
     size: int = 0
+    width: int = 0
+    height: int = 0
 
     @property
     def name(self) -> str:

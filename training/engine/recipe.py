@@ -49,6 +49,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 MIXTURES = ("natural", "shares")
 KERNELS = ("auto", "probe", "plain", "channels_last", "compiled")
 DEVICES = ("auto", "cpu", "cuda")
+SHAPES = ("square", "aspect")
+# All images as squares; the other two say something of shapes by aspect ratio alone.
+SHAPE_DEFAULTS: dict[str, Any] = {"shapes": "square", "greatest_aspect": 2.0, "never_enlarge": False}
 
 
 class RunRefused(Exception):
@@ -140,6 +143,12 @@ class RunSettings:
     flow_weighting: str = "none"
     # Share of each source's images that only validation sees; 0 validates on images that are trained on.
     holdout: float = 0.0
+    # square: the middle of every image, at the model's own side; aspect: shapes near the images' own aspect ratios, of at
+    # most the square's area, whose longer side is at most so many times the shorter one (see `shapes`).
+    shapes: str = SHAPE_DEFAULTS["shapes"]
+    greatest_aspect: float = SHAPE_DEFAULTS["greatest_aspect"]
+    # Give small images smaller shapes.
+    never_enlarge: bool = SHAPE_DEFAULTS["never_enlarge"]
     # Share of captions replaced by the empty one, which guidance needs.
     caption_dropout: float = 0.1
     # natural: t first, then a source whose band holds t. shares: the source by weight first, then t in its band.
@@ -191,6 +200,7 @@ _CHOICES = {
     "timestep_sampling": SAMPLINGS,
     "flow_weighting": WEIGHTINGS,
     "device": DEVICES,
+    "shapes": SHAPES,
 }
 # (least, most), both allowed.
 _WHOLE_NUMBERS = {
@@ -220,11 +230,12 @@ _NUMBERS = {
     "caption_dropout": (0.0, 1.0),
     "noise_offset": (0.0, 1.0),
     "holdout": (0.0, 0.5),
+    "greatest_aspect": (1.0, 8.0),
     "logit_mean": (-10.0, 10.0),
     "logit_std": (0.05, 10.0),
     "sample_guidance": (0.0, 50.0),
 }
-_SWITCHES = ("importance_weights", "gradient_checkpointing")
+_SWITCHES = ("importance_weights", "gradient_checkpointing", "never_enlarge")
 _NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}
 
 
@@ -247,6 +258,13 @@ def parse_run(data: Any) -> RunSettings:
     settings = RunSettings(**values)
     if settings.importance_weights and settings.mixture != "shares":
         raise RunRefused("Importance weights need the mixture “shares”.", field="importance_weights")
+    for name in ("greatest_aspect", "never_enlarge"):
+        if settings.shapes == "square" and getattr(settings, name) != SHAPE_DEFAULTS[name]:
+            raise RunRefused(f"{_label(name)} says something of the shapes “aspect” alone.", field=name)
+    if settings.kernels == "compiled" and settings.shapes != "square":
+        raise RunRefused(
+            "What is compiled for one shape is not exact for others: compiled steps need squares.", field="kernels"
+        )
     if settings.objective == "dpo" and settings.min_snr_gamma is not None:
         raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
     if settings.objective == "dpo" and any(source.corpus for source in settings.sources):

@@ -54,7 +54,6 @@ class Run:
             return DecoderInputs(
                 encoded=self.encoded,
                 items=self.items,
-                size=self.pipeline.resolution,
                 device=self.pipeline.device,
                 colour_weight=settings.colour_weight,
                 alpha_weight=settings.alpha_weight,

@@ -11,6 +11,7 @@ from training.engine.draws import Draw, key_words
 from training.engine.learner import apply_gradients, learning_rate_of
 from training.engine.objectives import example_errors
 from training.engine.run import Run
+from training.engine.shapes import group_by_shape
 from training.engine.transparency import LOSS_PARTS
 
 
@@ -48,7 +49,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward and backward for this process's share of the step: (the errors of each example, its share of the loss).
+    """Forward and backward for this process's share of the step, in passes of one shape each: (the errors of each example,
+    its share of the loss). Each example weighs the same, however large its pass.
 
     Errors are [B, 1], or [B, 2] of a decoder, whose loss has two parts.
     """
@@ -56,17 +58,21 @@ def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tenso
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
     mine = draws[group.rank :: group.size]
-    errors, losses = [], []
-    for start in range(0, len(mine), learner.micro_batch):
-        part = mine[start : start + learner.micro_batch]
+    inputs = run.inputs
+    order, errors, losses = [], [], []
+    for positions in group_by_shape([inputs.encoded.shape_of(each) for each in mine], learner.micro_batch):
+        part = [mine[position] for position in positions]
         with torch.autocast(run.pipeline.device.type, torch.bfloat16, enabled=half_precision(run)):
-            error, weights = example_errors(learner.network, part, run.inputs)
+            error, weights = example_errors(learner.network, part, inputs)
         error = error.reshape(len(part), -1)
         loss = (error.sum(dim=1) * weights).sum() / settings.images_per_step
         loss.backward()
+        order += positions
         errors.append(error.detach())
         losses.append(loss.detach())
-    return torch.cat(errors), torch.stack(losses).sum()
+    # Put in order without a look at the device, which would make a GPU wait.
+    rows = sorted(zip(order, torch.cat(errors).unbind(), strict=True), key=lambda each: each[0])
+    return torch.stack([row for _, row in rows]), torch.stack(losses).sum()
 
 
 def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any]:

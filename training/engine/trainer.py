@@ -50,11 +50,12 @@ from training.engine.learner import (
 from training.engine.manifests import Item, read_manifest
 from training.engine.observation import observe
 from training.engine.optimizers import moment_bytes
-from training.engine.recipe import RunRefused, RunSettings, Source, load_run
+from training.engine.recipe import SHAPE_DEFAULTS, RunRefused, RunSettings, Source, load_run
 from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
 from training.engine.schedules import misplaced_setting, read_schedule
+from training.engine.shapes import ShapeRule, shapes_of
 from training.engine.steps import peak_memory, train_step
 from training.engine.trackers import Trackers
 from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
@@ -90,6 +91,7 @@ LATER_SETTINGS = {
     "alpha_weight": 1.0,
     "backgrounds": 1,
     **FLOW_DEFAULTS,
+    **SHAPE_DEFAULTS,
 }
 
 
@@ -165,6 +167,11 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     check_disk(folder, settings, learner)
     if settings.trains_decoder:
         check_alpha(settings.sources, sources, lambda done, total: report(done, total, "checking"))
+    shapes = shapes_of(
+        [split.items for split in splits],
+        shape_rule_of(pipeline, settings),
+        lambda done, total: report(done, total, "checking"),
+    )
     encoded = encode_sources(
         pipeline,
         parent_manifest,
@@ -172,6 +179,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         folder / settings.cache_dir,
         report,
         with_captions=not settings.trains_decoder,
+        shapes=shapes,
     )
     make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
@@ -221,6 +229,12 @@ def schedule_of(pipeline: Pipeline, settings: RunSettings) -> Schedule:
     if field:
         raise RunRefused(sentence, field=field)
     return schedule
+
+
+def shape_rule_of(pipeline: Pipeline, settings: RunSettings) -> ShapeRule:
+    """Which shapes the run's images get."""
+    report = pipeline.report
+    return ShapeRule.of(settings.as_json(), report.resolution, report.shape_step, report.largest_side)
 
 
 def load_parent(folder: Path, settings: RunSettings) -> Pipeline:

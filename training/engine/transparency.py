@@ -29,7 +29,7 @@ EDGES = 0.5
 
 @dataclass(frozen=True)
 class DecoderInputs:
-    """What draws are turned into tensors with: latents from the cache, and the images themselves at `size` x `size`.
+    """What draws are turned into tensors with: latents from the cache, and the images themselves in the same shapes.
 
     A loss is `colour_weight` x colour + `alpha_weight` x alpha. Colour is compared on white and on `backgrounds` more
     colours, which are drawn for each example.
@@ -37,7 +37,6 @@ class DecoderInputs:
 
     encoded: Encoded
     items: tuple[tuple[Item, ...], ...]
-    size: int
     device: torch.device
     colour_weight: float = 1.0
     alpha_weight: float = 1.0
@@ -103,7 +102,7 @@ def decoding_errors(
 def decode_draws(
     vae: Any, draws: Sequence[Draw], inputs: DecoderInputs, *, sampled: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(decoded images, RGBA [B, 4, size, size] around 0..1; colours to see them on, white first, [B, G, 3]), float32.
+    """(decoded images, RGBA [B, 4, H, W] around 0..1; colours to see them on, white first, [B, G, 3]), float32.
 
     Latent noise and colours come from each draw's own seed, on the CPU: the same on every device and in every grouping.
     `sampled=False` takes the mean of each latent posterior, for a validation that never changes.
@@ -120,8 +119,8 @@ def decode_draws(
 
 
 def true_images(draws: Sequence[Draw], inputs: DecoderInputs) -> torch.Tensor:
-    """[B, 4, size, size] in 0..1 on the training device, read from the files."""
-    pixels = [read_rgba(inputs.items[draw.source][draw.image], inputs.size) for draw in draws]
+    """[B, 4, H, W] in 0..1 on the training device, read from the files."""
+    pixels = [read_rgba(inputs.items[draw.source][draw.image], inputs.encoded.shape_of(draw)) for draw in draws]
     return torch.stack(pixels).to(inputs.device)
 
 

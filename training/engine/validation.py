@@ -18,6 +18,7 @@ from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
 from training.engine.objectives import Inputs, example_errors
 from training.engine.recipe import Source
+from training.engine.shapes import group_by_shape
 from training.engine.transparency import (
     DecoderInputs,
     alpha_overlap,
@@ -116,8 +117,7 @@ def validate_decoder(
 def _decoder_figures(vae: Any, cell: Cell, inputs: DecoderInputs) -> tuple[float, float, float]:
     """(loss, IoU of alpha at one half, PSNR on white), the means over the cell's images."""
     totals = torch.zeros(3)
-    for start in range(0, len(cell.draws), BATCH):
-        draws = cell.draws[start : start + BATCH]
+    for draws in _passes(cell, inputs):
         true = true_images(draws, inputs)
         decoded, grounds = decode_draws(vae, draws, inputs, sampled=False)
         errors = weighted_errors(decoded, true, grounds, inputs).sum(dim=1)
@@ -172,10 +172,16 @@ def validate(
 
 def _cell_error(unet: Any, cell: Cell, inputs: Inputs) -> float:
     total = 0.0
-    for start in range(0, len(cell.draws), BATCH):
-        errors, _ = example_errors(unet, cell.draws[start : start + BATCH], inputs, sampled=False)
+    for draws in _passes(cell, inputs):
+        errors, _ = example_errors(unet, draws, inputs, sampled=False)
         total += float(errors.sum())
     return total / len(cell.draws)
+
+
+def _passes(cell: Cell, inputs: Inputs | DecoderInputs) -> list[list[Draw]]:
+    """The cell's draws in passes of one shape each."""
+    shapes = [inputs.encoded.shape_of(draw) for draw in cell.draws]
+    return [[cell.draws[position] for position in positions] for positions in group_by_shape(shapes, BATCH)]
 
 
 def _chosen(split: Split, most: int = IMAGES) -> list[int]:

@@ -20,6 +20,7 @@ from jobs.models import JobState
 from training import recipes, runs
 from training.engine.bands import PAPER_EDGE
 from training.engine.flows import FLOW_DEFAULTS
+from training.engine.recipe import SHAPE_DEFAULTS
 from training.models import Preset, Recipe, TrainingRun
 from training.recipe_forms import (
     RecipeForm,
@@ -38,7 +39,7 @@ FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
     "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", "max_grad_norm",
-    "precision", "kernels", *FLOW_DEFAULTS,
+    "precision", "kernels", *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -70,6 +71,9 @@ LABELS = {
     "mixture": "Mixture",
     "importance_weights": "Weighed back to the natural mixture",
     "holdout": "Held out for validation",
+    "shapes": "Shapes of images",
+    "greatest_aspect": "Greatest aspect ratio",
+    "never_enlarge": "Images never enlarged",
     "seed": "Seed",
     "checkpoint_every": "Checkpoint every",
     "validate_every": "Validate every",
@@ -105,6 +109,10 @@ VALUES: dict[tuple[str, Any], str] = {
     ("importance_weights", False): "no",
     ("gradient_checkpointing", True): "yes",
     ("gradient_checkpointing", False): "no",
+    ("shapes", "square"): "squares",
+    ("shapes", "aspect"): "near their own aspect ratio",
+    ("never_enlarge", True): "yes",
+    ("never_enlarge", False): "no",
 }
 
 
@@ -170,7 +178,8 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
     else:
         try:
             schedule = recipes.schedule_of(parent)
-            tables = view_tables([(each.name, recipes.rows_of(each), each.hyperparameters) for each in chain], schedule)
+            parts = [(each.name, recipes.rows_of(each), recipes.hyperparameters_of(each)) for each in chain]
+            tables = view_tables(parts, schedule, parent)
         except RecipeRefused as refused:
             problem = refused.sentence
     its_runs = TrainingRun.objects.visible_to(member(request)).filter(recipe__in=chain)
@@ -329,11 +338,17 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
         return {"tables": [], "problem": refused.sentence}
     mixing = preset in (Preset.JOINT, Preset.STYLE_TAILORING)
     hyperparameters = {
-        **{key: values.get(key) for key in ("steps", "batch_size", "gradient_accumulation", "holdout", *FLOW_DEFAULTS)},
+        **{
+            key: values.get(key)
+            for key in ("steps", "batch_size", "gradient_accumulation", "holdout", *FLOW_DEFAULTS, *SHAPE_DEFAULTS)
+        },
         "mixture": values.get("mixture") if mixing else "natural",
         "objective": recipes.OBJECTIVES.get(Preset(preset)),
     }
-    return {"tables": view_tables([("", each, hyperparameters) for each in rows], schedule), "problem": ""}
+    return {
+        "tables": view_tables([("", each, hyperparameters) for each in rows], schedule, values["schedule"]),
+        "problem": "",
+    }
 
 
 def readable(hyperparameters: Mapping[str, Any]) -> list[tuple[str, Any]]:

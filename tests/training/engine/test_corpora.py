@@ -19,6 +19,7 @@ from training.engine.cache import read_pixels
 from training.engine.corpora import find_shards, main, read_corpus, write_index
 from training.engine.corpus_index import read_problems
 from training.engine.recipe import RunRefused
+from training.engine.shapes import Shape
 from training.engine.shards import CorpusRefused, read_samples
 from training.engine.trainer import Stopped, run_training
 
@@ -89,7 +90,7 @@ def test_index_reads_each_member_where_it_lies(folder: Path, tmp_path: Path) -> 
             assert item.read() == unpacked.read()
         assert hashlib.sha256(item.read()).hexdigest() == item.sha256
     # Of 48 x 36 the middle 36 x 36, made 32 x 32.
-    assert read_pixels(items[0], 32).shape == (3, 32, 32)
+    assert read_pixels(items[0], Shape(32, 32)).shape == (3, 32, 32)
 
 
 def test_same_shards_have_the_same_hash_wherever_they_lie(folder: Path, tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_image_changed_behind_size_and_time_is_refused_by_its_own_hash(folder: P
     change_in_place(folder / "00000.tar", image, image[:-1] + b"x")
     (again, *_) = read_corpus(index, folder, content_hash)
     with pytest.raises(RunRefused, match=r"set/0000\.png in 00000\.tar is not the one that was frozen"):
-        read_pixels(again, 32)
+        read_pixels(again, Shape(32, 32))
 
 
 def test_run_refuses_what_changed(run_of_corpus: MakeRun, folder: Path) -> None:
