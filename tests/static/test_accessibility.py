@@ -176,6 +176,8 @@ def test_rating_screens(sign_in, person, kind):
     address, found = reverse("rate", args=[campaign.slug]), {}
     page.goto(address)
     page.wait_for_selector("#rate[data-state=ready]")
+    # In the comparison both drew the very same picture.
+    assert page.locator("#rate-stage img").count() == {"compare": 2, "pick": 3}.get(kind, 1)
     found["ready"] = look_around(page)
     page.wait_for_selector("#rate[data-state=ready]")
     page.keyboard.press("?")
