@@ -20,6 +20,7 @@ from curation.campaigns import is_blind_for
 from curation.models import Campaign, CampaignState, DatasetVersion, Judgment, JudgmentAction, Outcome, TallyKind
 from curation.standing import home_words
 from curation.statistics import progress_of
+from generation.batches import count_samples
 from generation.models import ModelVersion, PromptSet, Sample
 from jobs.models import Job, JobState, Queue, Worker
 from training.models import Evaluation, TrainingRun
@@ -77,9 +78,7 @@ def stations() -> list[dict[str, Any]]:
     running = TrainingRun.objects.filter(job__state=JobState.RUNNING).count()
     return [
         _station("Prompts", "prompt_sets", "file-text", PromptSet.objects.values("slug").distinct().count(), "sets"),
-        _station(
-            "Samples", "samples", "images", Sample.objects.count(), _moving(busy.get(Queue.GENERATE, 0), "drawing")
-        ),
+        _station("Samples", "samples", "images", count_samples(), _moving(busy.get(Queue.GENERATE, 0), "drawing")),
         _station(
             "Verdicts", "campaigns", "star", accepted, f"accepted · {open_items} to judge" if open_items else "accepted"
         ),

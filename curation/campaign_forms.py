@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.db.models import QuerySet
 
+from accounts.checks import Checks
 from accounts.models import Role, User
 from curation.campaigns import CampaignRefused, create_campaign, create_pick_campaign, set_raters
 from curation.guidelines import GuidelinesRefused, revise_guidelines
@@ -36,7 +37,7 @@ class RaterField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
     """Active people who have the role rater."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(queryset=User.objects.none(), widget=forms.CheckboxSelectMultiple, **kwargs)
+        super().__init__(queryset=User.objects.none(), widget=Checks, **kwargs)
 
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj.name} ({obj.email})" if obj.name else str(obj.email)

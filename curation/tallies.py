@@ -14,6 +14,7 @@ after a change and writes down the difference, `fill` and `differences` take it 
 
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import NamedTuple
 
@@ -28,6 +29,17 @@ LOCK = 0x61_74_65_6C_02
 LONGEST_DECISION_SECONDS = 600
 
 Count = tuple[int, datetime | None]
+
+
+class _Moment(NamedTuple):
+    """What was read at once, and of what."""
+
+    campaigns: frozenset[int]
+    kinds: frozenset[str]
+    counts: "dict[Key, Count]"
+
+
+_moment: ContextVar[_Moment | None] = ContextVar("moment", default=None)
 
 
 class Key(NamedTuple):
@@ -186,14 +198,30 @@ def fold() -> int | None:
         return int(cursor.fetchone()[0])
 
 
+@contextmanager
+def at_one_moment(campaigns: Iterable[int], *what: TallyKind) -> Iterator[None]:
+    """Within the block `read` answers about these kinds and campaigns from one statement, so that all figures of a page are of
+    one moment; whoever changes counts within it does not see that."""
+    wanted = list(campaigns)
+    token = _moment.set(_Moment(frozenset(wanted), frozenset(what), read(wanted, *what)))
+    try:
+        yield
+    finally:
+        _moment.reset(token)
+
+
 def read(campaigns: Iterable[int], *what: TallyKind, rater_id: int | None = None) -> dict[Key, Count]:
     """The counts of these kinds for these campaigns (ids), of one rater or of all: Key -> (number, time of the last)."""
+    campaigns = list(campaigns)
+    moment = _moment.get()
+    if moment and rater_id is None and moment.campaigns.issuperset(campaigns) and moment.kinds.issuperset(what):
+        return {key: count for key, count in moment.counts.items() if key.what in what and key.campaign_id in campaigns}
     one = "" if rater_id is None else "AND rater_id = %s"
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {COLUMNS}, sum(n)::bigint, max(at) FROM curation_tally "
             f"WHERE what = ANY(%s) AND campaign_id = ANY(%s) {one} GROUP BY {COLUMNS} HAVING sum(n) <> 0",
-            [[str(kind) for kind in what], list(campaigns), *([] if rater_id is None else [rater_id])],
+            [[str(kind) for kind in what], campaigns, *([] if rater_id is None else [rater_id])],
         )
         return {Key(*row[:6]): (row[6], row[7]) for row in cursor.fetchall()}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Exists, F, Max, Min, OuterRef, Q
-from django.db.models.functions import Now
+from django.db.models import Case, Count, Exists, F, Max, Min, OuterRef, Q, Subquery, Sum, When
+from django.db.models.functions import Coalesce, Now
 
 from accounts.models import User
 from generation.drawing import draw_images, sample_seed
@@ -269,6 +269,16 @@ def expect_seconds(model_version: ModelVersion, *, images: int, steps: int, pixe
     took = (last.job.finished_at - last.job.started_at).total_seconds()
     work = last.sample_count * last.steps * last.width * last.height
     return took * images * steps * pixels / work
+
+
+def count_samples() -> int:
+    """How many samples there are, without counting every one: a complete batch has all that it was asked for (`manage.py verify`
+    looks whether that is so), and those of the others are counted."""
+    is_complete = Q(job__state=JobState.SUCCEEDED)
+    drawn = Sample.objects.filter(batch=OuterRef("pk")).order_by().values("batch").annotate(n=Count("pk")).values("n")
+    # One statement sees both at one moment, in which no batch is counted twice or left out.
+    number = Case(When(is_complete, then=F("sample_count")), default=Coalesce(Subquery(drawn), 0))
+    return GenerationBatch.objects.aggregate(n=Sum(number))["n"] or 0
 
 
 def count_drawn(batches: Sequence[GenerationBatch]) -> dict[int, int]:

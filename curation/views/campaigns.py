@@ -13,6 +13,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import campaigns as verbs
+from curation import tallies
 from curation.accuracy import accuracy_by_rater
 from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
@@ -20,7 +21,7 @@ from curation.campaign_forms import CampaignForm, OrderForm, RatersForm, Reasons
 from curation.datasets import SELECTABLE
 from curation.fails import marked_words, reason_tables
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
+from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome, TallyKind
 from curation.order import order_of
 from curation.probes import consistency_by_rater
 from curation.rubrics import GUIDELINES
@@ -28,6 +29,8 @@ from curation.rules import read_rule
 from curation.scores import why_no_scores
 from curation.standing import event_words, in_words
 from curation.statistics import (
+    OF_PROGRESS,
+    OF_RATERS,
     answers_by_revision,
     judgments_curve,
     outcomes_of,
@@ -43,6 +46,8 @@ PAGE = 25
 SPLIT_SHOWN = 60
 # What a dataset takes.
 SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
+# What is counted beside the rows and shown on a campaign's page.
+SHOWN = (*OF_PROGRESS, *OF_RATERS, TallyKind.SPLIT, TallyKind.FLAGGED, TallyKind.REASON, TallyKind.REVISION)
 
 
 def may_curate(user: User) -> bool:
@@ -123,9 +128,16 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(
         Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job"), slug=slug
     )
+    with tallies.at_one_moment([found.pk], *SHOWN):
+        context = _shown(found, request.user)
+    return render(request, "curation/campaign.html", context)
+
+
+def _shown(found: Campaign, user: User) -> dict[str, Any]:
+    """What the page of a campaign says to this person."""
     progress = progress_of([found])[found.pk]
     rate = recent_rate(found) if found.state == CampaignState.OPEN else 0.0
-    blind = verbs.is_blind_for(found, request.user)
+    blind = verbs.is_blind_for(found, user)
     raters = rater_rows(found)
     accuracy = accuracy_by_rater(found)
     consistency = {} if blind else consistency_by_rater(found)
@@ -155,15 +167,13 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "by_revision": answers_by_revision(found),
         "events": _events(found),
         "is_blind": blind,
-        "may_write": may_curate(request.user),
-        "may_rate": Campaign.objects.rateable_by(request.user).filter(pk=found.pk).exists(),
+        "may_write": may_curate(user),
+        "may_rate": Campaign.objects.rateable_by(user).filter(pk=found.pk).exists(),
         "is_selectable": found.kind in SELECTABLE
         or (found.kind == CampaignKind.COMPARE and found.state == CampaignState.CLOSED),
         "moves": _moves(found),
     }
-    if not blind:
-        context |= _results(found)
-    return render(request, "curation/campaign.html", context)
+    return context if blind else context | _results(found)
 
 
 def _events(campaign: Campaign) -> list[tuple[CampaignEvent, str]]:

@@ -132,6 +132,33 @@ addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
+// A table that is wider than its place, or longer, is scrolled by keyboard too: where nothing in it takes the focus, it does itself.
+function offerScrolling(box) {
+  const overflows = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+  if (overflows === box.hasAttribute("tabindex")) return;
+  box.toggleAttribute("tabindex", overflows);
+  if (!overflows) {
+    for (const name of ["role", "aria-label"]) box.removeAttribute(name);
+    return;
+  }
+  const heading = box.closest("section, .panel, main")?.querySelector("h1, h2, h3")?.textContent.trim();
+  box.tabIndex = 0;
+  box.setAttribute("role", "group");
+  box.setAttribute("aria-label", heading ? `${heading}: a table that scrolls` : "A table that scrolls");
+}
+const tables = new ResizeObserver((entries) => {
+  // What was taken out of the page is told of once more, and has no place to scroll in.
+  for (const box of new Set(entries.map(({ target }) => target.closest(".table-wrap")))) if (box?.isConnected) offerScrolling(box);
+});
+function watchTables(root) {
+  for (const box of root.querySelectorAll(".table-wrap")) {
+    offerScrolling(box);
+    tables.observe(box);
+    if (box.firstElementChild) tables.observe(box.firstElementChild);
+  }
+}
+watchTables(document);
+
 // What polls is replaced as a whole: how far its tables are scrolled, what is unfolded and where the focus is stay as they were.
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 let kept = null;
@@ -149,6 +176,7 @@ document.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
 document.addEventListener("htmx:afterSwap", () => {
   const target = kept && document.getElementById(kept.id);
   if (!target) return;
+  watchTables(target);
   [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].forEach((box, index) => box.scrollTo(...(kept.scrolled[index] ?? [0, 0])));
   [...target.querySelectorAll("details")].forEach((box, index) => { if (kept.unfolded[index]) box.open = true; });
   if (kept.focus >= 0) target.querySelectorAll(FOCUSABLE)[kept.focus]?.focus({ preventScroll: true });

@@ -5,12 +5,15 @@ from datetime import timedelta
 
 import pytest
 from allauth.account.models import EmailAddress
+from django import forms
 from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
+from django.test.html import parse_html
 from django.utils import timezone
 
 from accounts.api import create_token
+from accounts.checks import Checks
 from accounts.invitations import invite, open_invitation, revoke
 from accounts.models import ApiToken, Invitation, Role, User
 from accounts.people import ChangeRefused, save_person
@@ -249,3 +252,13 @@ def test_of_two_operators_who_demote_each_other_at_once_one_stays():
 
     together(demote, [(first, User.objects.get(pk=second.pk)), (second, User.objects.get(pk=first.pk))])
     assert User.objects.with_role(Role.OPERATOR).count() == 1
+
+
+@pytest.mark.parametrize("data", [None, {"who": ["2"]}, {"who": ["7"]}])
+def test_checks_look_as_djangos_own_boxes(data):
+    def markup(widget):
+        choices = [(1, "Kim <b>"), (2, "A & B")]
+        fields = {"who": forms.MultipleChoiceField(choices=choices, widget=widget, help_text="Some", required=False)}
+        return type("Form", (forms.Form,), fields)(data)["who"].as_widget()
+
+    assert parse_html(markup(Checks)) == parse_html(markup(forms.CheckboxSelectMultiple))

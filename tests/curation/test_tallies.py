@@ -1,10 +1,12 @@
 import io
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from config.home import rating, stations
 from curation import tallies
@@ -13,7 +15,7 @@ from curation.assignments import _gold_ahead, done_by, lease_items, left_for
 from curation.gold import mark_gold, retire_gold
 from curation.judgments import record_judgments
 from curation.models import Assignment, Item, Judgment, Tally, TallyKind, Verdict
-from curation.statistics import judgments_curve, median_of, progress_of, rater_rows, recent_rate
+from curation.statistics import judgments_curve, median_of, progress_of, rater_rows, recent_rate, seconds_by_rater
 from tests.curation.factories import judge_all, make_campaign, make_comparison, make_rater, make_row
 from tests.curation.test_leases import expire, make_pairs
 
@@ -174,6 +176,41 @@ def test_station_counts_what_is_accepted():
 )
 def test_median_of_counted_values(values, middle):
     assert median_of(Counter(values)) == middle
+
+
+@pytest.mark.parametrize("seconds", [[2], [1, 4], [9, 2, 2], [1, 2, 5, 30], [600, 1, 1, 700]])
+def test_median_of_each_rater_is_that_of_their_seconds(seconds):
+    rater, other = make_rater(), make_rater()
+    campaign = make_campaign(items=len(seconds), raters=[rater, other], overlap=2)
+    for leased, took in zip(lease_items(campaign, rater, 9), seconds, strict=True):
+        begun = datetime(2026, 11, 23, 9, tzinfo=UTC)
+        judge(rater, leased, shown_at=begun.isoformat(), decided_at=(begun + timedelta(seconds=took)).isoformat())
+    judge(other, lease_items(campaign, other, 1)[0])
+    counts = seconds_by_rater(campaign)
+    found = {row["rater"]: row["median_seconds"] for row in rater_rows(campaign)}
+    assert found == {person: median_of(counts[person.pk]) for person in (rater, other)}
+    assert found[rater] is not None
+
+
+def test_figures_of_a_page_are_of_one_moment(worked, client):
+    campaign, (_, _, third) = worked
+    others = make_campaign(items=1, raters=[third])
+    before = tallies.read([campaign.pk], TallyKind.OPEN, TallyKind.ENDED)
+    with tallies.at_one_moment([campaign.pk], TallyKind.OPEN, TallyKind.ENDED):
+        judge_all(campaign, third)
+        assert tallies.read([campaign.pk], TallyKind.ENDED) == {
+            key: n for key, n in before.items() if key.what == TallyKind.ENDED
+        }
+        # What was not asked for is read where it is.
+        assert tallies.read([campaign.pk], TallyKind.ENDED, rater_id=third.pk)
+        assert tallies.read([others.pk], TallyKind.OPEN)
+        assert tallies.read([campaign.pk], TallyKind.PATTERN)
+    assert tallies.read([campaign.pk], TallyKind.OPEN, TallyKind.ENDED) != before
+    client.force_login(campaign.created_by)
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(campaign.get_absolute_url()).status_code == 200
+    # One for all, and one each for the medians, the last ten minutes and the marked words.
+    assert sum("FROM curation_tally" in query["sql"] for query in queries) == 4
 
 
 def test_migration_counts_what_was_there_before(worked):

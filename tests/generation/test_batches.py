@@ -6,12 +6,12 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from generation.batches import BatchRefused, expect_seconds, make_request, measure_pace, plan_batch
+from generation.batches import BatchRefused, count_samples, expect_seconds, make_request, measure_pace, plan_batch
 from generation.drawing import sample_seed
 from generation.models import GenerationBatch, Sample
 from generation.prompt_sets import create_prompt_set
 from generation.views.durations import say_duration
-from jobs.models import Job
+from jobs.models import Job, JobState
 from tests.generation.factories import finish_job, make_batch, make_model, make_person, make_prompt_set, make_samples
 
 pytestmark = pytest.mark.django_db
@@ -114,3 +114,14 @@ def test_expected_time_scales_the_models_last_batch():
 )
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert say_duration(seconds) == said
+
+
+def test_samples_are_counted_by_what_complete_batches_have_and_one_by_one_elsewhere():
+    assert count_samples() == 0
+    complete, stopped, begun = make_batch(), make_batch(), make_batch()
+    make_samples(complete)
+    finish_job(complete.job)
+    make_samples(stopped, 3)
+    finish_job(stopped.job, JobState.CANCELLED)
+    make_samples(begun, 1)
+    assert count_samples() == Sample.objects.count() == 12

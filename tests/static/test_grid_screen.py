@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from curation.models import Judgment
-from tests.curation.factories import make_batch, make_campaign
+from tests.curation.factories import draw_again, make_batch, make_campaign
 from tests.static.test_rating_screen import rater, standing, wait_for_rows, wait_for_saved  # noqa: F401 (rater: a fixture)
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -113,7 +113,9 @@ def test_pages_go_on_offline_and_between_both_screens(sign_in, rater):  # noqa: 
 
 
 def test_one_prompts_samples_stand_together_and_fit_a_small_screen_by_touch(sign_in, rater):  # noqa: F811
-    batch = make_batch([f"a long prompt about a cat that is number {number}" for number in range(5)], each=3)
+    batch = make_batch([f"a long prompt about a cat that is number {number}" for number in range(5)], each=2)
+    for sample in batch.samples.filter(index=0):
+        draw_again(sample, sample.prompt)
     campaign = make_campaign(raters=[rater], batches=[batch])
     context = sign_in(rater, viewport={"width": 360, "height": 740}, has_touch=True)
     page = open_grid(context, campaign)
@@ -121,6 +123,8 @@ def test_one_prompts_samples_stand_together_and_fit_a_small_screen_by_touch(sign
     # The last prompt waits: its others might still have been on their way.
     assert page.locator(".sheet__group").count() == 4
     assert page.locator(".tile").count() == 12
+    # Of each prompt two are the very same picture.
+    expect(page.locator(".tile img")).to_have_count(12)
     assert page.locator(".tile").first.bounding_box()["width"] >= 96
     page.locator(".tile").nth(4).tap()
     assert page.get_attribute(".tile >> nth=4", "aria-pressed") == "true"

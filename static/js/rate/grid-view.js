@@ -85,9 +85,10 @@ export function createGridView({ frame, markers, act }) {
   function place(pictureOf) {
     for (const { item, picture } of tiles) {
       const found = pictureOf(item);
-      if (!found || found.parentElement === picture) continue;
+      if (!found || picture.querySelector("img")?.src === found.src) continue;
       found.alt = "";
-      picture.prepend(found);
+      // Stickers of two items may be the very same picture, which is loaded once and cannot stand in two places.
+      picture.prepend(sheet.contains(found) ? found.cloneNode() : found);
     }
   }
 

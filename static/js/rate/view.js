@@ -4,11 +4,11 @@ import { createKeysView } from "./view-keys.js";
 import { readPicks } from "./pick.js";
 import { createMarksView } from "./view-marks.js";
 import { createSetsView } from "./view-sets.js";
+import { canSwipe, wireSwipes } from "./swipe.js";
 import { createStickerView } from "./view-sticker.js";
 
 const GROUNDS = ["checker", "white", "black", "chat"];
 const GROUND_NAMES = { checker: "checkerboard", white: "white", black: "black", chat: "a chat" };
-const SWIPE = 72;
 
 export const find = (id) => document.getElementById(id);
 
@@ -73,6 +73,9 @@ export function createView({ config, keymap, act, rows = null }) {
   const keysView = createKeysView({ config, keymap, act, buildKey });
   const stickerView = createStickerView({ stage, remember, announce });
   const setsView = config.kind === "sets" ? createSetsView() : null;
+  const swipes = !rows && canSwipe(config);
+  // Under a finger each choice lies where a swipe towards it goes.
+  const mirrored = swipes && matchMedia("(pointer: coarse)").matches;
   let scale = 1;
 
   // ---- what is there from the start ----
@@ -106,6 +109,7 @@ export function createView({ config, keymap, act, rows = null }) {
       const box = build("div", "question__choices");
       const made = question.choices.map((choice) => buildChoice(question, choice));
       if (made.every((button) => order.includes(button.dataset.value))) made.sort((a, b) => order.indexOf(a.dataset.value) - order.indexOf(b.dataset.value));
+      if (mirrored) made.reverse();
       box.append(...made);
       row.append(box);
       choices.append(row);
@@ -166,6 +170,11 @@ export function createView({ config, keymap, act, rows = null }) {
       if (button.dataset.command === "zoom") button.addEventListener("click", () => setZoom(!stage.hasAttribute("data-zoom")));
       else button.addEventListener("click", () => act({ type: button.dataset.command }));
     }
+    find("rate-guide").addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      toggleGuidelines();
+    });
     find("rate-flag").addEventListener("close", (event) => {
       const reason = event.target.returnValue;
       event.target.returnValue = "";
@@ -230,7 +239,9 @@ export function createView({ config, keymap, act, rows = null }) {
       measure();
     }
     for (const picture of pictures) fit(picture);
-    stage.replaceChildren(...(setsView ? setsView.build(item, pictures) : pictures.map((picture, index) => {
+    // Two versions may draw the very same picture, which is loaded once and cannot stand in two places.
+    const placed = pictures.map((picture, index) => (pictures.indexOf(picture) < index ? picture.cloneNode() : picture));
+    stage.replaceChildren(...(setsView ? setsView.build(item, placed) : placed.map((picture, index) => {
       const frame = build("div", "rate__frame");
       picture.alt = pictures.length > 1 ? `Sticker ${index + 1}` : "The sticker";
       frame.append(picture);
@@ -252,7 +263,8 @@ export function createView({ config, keymap, act, rows = null }) {
 
   function showMessage(state, title, text, actions = []) {
     const box = find("rate-message");
-    box.replaceChildren(build("h2", "", title), build("p", "", text));
+    const heading = build("h2", "", title);
+    box.replaceChildren(heading, build("p", "", text));
     const row = build("div", "cluster");
     for (const { label, href, run, primary } of actions) {
       const button = build(href ? "a" : "button", `btn${primary ? " btn--primary" : ""}`, label);
@@ -265,7 +277,13 @@ export function createView({ config, keymap, act, rows = null }) {
     stickerView.clear();
     marksView.showPrompt(null);
     find("rate-bucket").textContent = "";
+    const focused = document.activeElement;
     setState(state);
+    // What had the focus is no longer there to be seen.
+    if (focused === document.body || ["rate-choices", "rate-reasons", "rate-prompt", "sheet-bar"].some((id) => find(id)?.contains(focused))) {
+      heading.tabIndex = -1;
+      heading.focus();
+    }
     announce(`${title}. ${text}`);
   }
 
@@ -281,7 +299,9 @@ export function createView({ config, keymap, act, rows = null }) {
 
   // ---- around it ----
   function showHistory(history, count = 10) {
-    find("rate-strip").replaceChildren(...history.slice(0, count).map(({ item, record }) => {
+    const strip = find("rate-strip");
+    const focused = [...strip.children].findIndex((entry) => entry.contains(document.activeElement));
+    strip.replaceChildren(...history.slice(0, count).map(({ item, record }) => {
       const said = describeAnswers(record, config.questions);
       const entry = build("li");
       const button = build("button", "strip__item");
@@ -300,7 +320,10 @@ export function createView({ config, keymap, act, rows = null }) {
       entry.append(button);
       return entry;
     }));
-    for (const button of root.querySelectorAll('[data-command="undo"]')) button.disabled = history.length === 0;
+    // Whoever undid by the strip goes on in it, or at the work where nothing is left in it.
+    if (focused >= 0) (strip.children[Math.min(focused, strip.children.length - 1)]?.firstElementChild ?? find("main")).focus();
+    // A button that is disabled would lose the focus of whoever has just pressed it.
+    for (const button of root.querySelectorAll('[data-command="undo"]')) button.setAttribute("aria-disabled", String(history.length === 0));
   }
 
   function markOf(record) {
@@ -383,11 +406,14 @@ export function createView({ config, keymap, act, rows = null }) {
   }
 
   function toggleGuidelines() {
-    const open = getComputedStyle(find("rate-guide")).display === "none";
+    const guide = find("rate-guide");
+    const open = getComputedStyle(guide).display === "none";
+    const inside = guide.contains(document.activeElement);
     root.dataset.guide = open ? "open" : "closed";
+    if (!open && inside) root.querySelector('.rate__tools [data-command="guidelines"]').focus({ preventScroll: true });
     // Only where they stand beside the work: on a narrow screen guidelines that open by themselves would lie over it.
     if (matchMedia("(min-width: 64rem)").matches) remember("guide", open ? "auto" : "closed");
-    if (open) find("rate-guide").focus({ preventScroll: true });
+    if (open) guide.focus({ preventScroll: true });
   }
 
   function openDialog(id) {
@@ -397,36 +423,17 @@ export function createView({ config, keymap, act, rows = null }) {
 
   // ---- pointers ----
   function wirePointers() {
-    let from = null;
-    const yes = () => buttons.find(({ button }) => button.classList.contains("choice--pass"));
-    const no = () => buttons.find(({ button }) => button.classList.contains("choice--fail"));
-    const swipes = config.questions.filter((question) => question.required !== false).length === 1 && config.kind === "alignment";
-    const move = (distance) => {
-      stage.firstElementChild?.style.setProperty("translate", distance ? `${distance}px 0` : "");
-      stage.dataset.swipe = distance > SWIPE ? "pass" : distance < -SWIPE ? "fail" : "";
-    };
     stage.addEventListener("pointermove", (event) => {
-      if (stage.hasAttribute("data-zoom")) {
-        const box = stage.getBoundingClientRect();
-        stage.style.setProperty("--x", `${((event.clientX - box.left) / box.width) * 100}%`);
-        stage.style.setProperty("--y", `${((event.clientY - box.top) / box.height) * 100}%`);
-      }
-      if (from && swipes) move(event.clientX - from);
+      if (!stage.hasAttribute("data-zoom")) return;
+      const box = stage.getBoundingClientRect();
+      stage.style.setProperty("--x", `${((event.clientX - box.left) / box.width) * 100}%`);
+      stage.style.setProperty("--y", `${((event.clientY - box.top) / box.height) * 100}%`);
     });
-    stage.addEventListener("pointerdown", (event) => {
-      if (event.pointerType !== "mouse") from = event.clientX;
-    });
-    stage.addEventListener("pointerup", (event) => {
-      if (from === null) return;
-      const distance = event.clientX - from;
-      from = null;
-      move(0);
-      if (swipes && Math.abs(distance) > SWIPE) (distance > 0 ? yes() : no())?.button.click();
-    });
-    stage.addEventListener("pointercancel", () => {
-      from = null;
-      move(0);
-    });
+    if (!swipes) return;
+    root.dataset.swipes = "";
+    const pressed = (said) => buttons.find(({ button }) => button.classList.contains(`choice--${said}`))?.button;
+    wireSwipes({ stage, isZoomed: () => stage.hasAttribute("data-zoom"), answer: (said) => pressed(said)?.click() });
+    for (const said of ["pass", "fail"]) find(`rate-swipe-${said}`).textContent = pressed(said)?.querySelector(".choice__label").textContent ?? "";
   }
 
   if (rows) listKeys();
