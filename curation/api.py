@@ -1,9 +1,11 @@
 """The rating API: what a rater may rate, leases, and judgments."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django.http import Http404, HttpRequest
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.crypto import salted_hmac
 from ninja import Field, Router, Schema, Status
@@ -14,14 +16,8 @@ from accounts.api import callers
 from accounts.models import Scope, User
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
 from curation.details import prompt_words
-from curation.guidelines import (
-    GuidelinesRefused,
-    begin_reading,
-    guidelines_html,
-    mark_read,
-    newest_revision,
-    news_for,
-)
+from curation.examples import example_specs, examples_of
+from curation.guidelines import GuidelinesRefused, guidelines_html, mark_read, reading_of
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
@@ -119,7 +115,8 @@ class LeaseOut(Schema):
         description="The revisions of which the caller was not told yet, the oldest first; none to who begins."
     )
     guidelines_html: str | None = Field(
-        None, description="The guidelines as they read now, where the request named an earlier revision."
+        None,
+        description="The guidelines as they read now, with their examples, where the request named an earlier revision.",
     )
 
 
@@ -264,19 +261,28 @@ def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
     ]
 
 
-def news_specs(campaign: Campaign, user: User, newest: GuidelineRevision | None) -> list[dict[str, Any]]:
+def news_specs(news: Iterable[GuidelineRevision]) -> list[dict[str, Any]]:
     """What changed in the guidelines and this rater was not told, as the rating screen wants it."""
-    return [{"revision": row.number, "change": row.change, "at": row.at} for row in news_for(campaign, user, newest)]
+    return [{"revision": row.number, "change": row.change, "at": row.at} for row in news]
+
+
+def guidelines_shown(campaign: Campaign, user: User, revision: GuidelineRevision | None) -> dict[str, Any]:
+    """The guidelines and their examples, as `rate/_guidelines.html` wants them."""
+    return {
+        "guidelines_html": guidelines_html(revision.text if revision else campaign.guidelines),
+        "examples": example_specs(examples_of(revision), list(campaign.questions.all()), user),
+    }
 
 
 def _guidelines(campaign: Campaign, user: User, shown: int | None) -> dict[str, Any]:
-    newest = newest_revision(campaign)
-    begin_reading(campaign, user, shown=shown, newest=newest)
-    is_older = newest is not None and shown is not None and shown < newest.number
+    reading = reading_of(campaign, user, shown=shown, begins=True)
+    html = None
+    if reading.newer is not None:
+        html = render_to_string("rate/_guidelines.html", guidelines_shown(campaign, user, reading.newer))
     return {
-        "guideline_revision": newest.number if newest else None,
-        "guideline_news": news_specs(campaign, user, newest),
-        "guidelines_html": guidelines_html(newest.text) if newest and is_older else None,
+        "guideline_revision": reading.number,
+        "guideline_news": news_specs(reading.news),
+        "guidelines_html": html,
     }
 
 

@@ -18,7 +18,6 @@ from curation.models import (
     CampaignKind,
     CampaignRater,
     CampaignState,
-    GuidelineExample,
     Item,
     ItemSample,
     Question,
@@ -224,11 +223,6 @@ def is_blind_for(campaign: Campaign, user: User) -> bool:
     if campaign.kind != CampaignKind.COMPARE or campaign.state == CampaignState.CLOSED:
         return False
     return CampaignRater.objects.filter(campaign=campaign, rater=user, removed_at=None).exists()
-
-
-def add_example(campaign: Campaign, sample: Sample, *, is_good: bool, note: str = "") -> GuidelineExample:
-    """Show a sample beside the work, as one to accept or to refuse."""
-    return GuidelineExample.objects.create(campaign=campaign, sample=sample, is_good=is_good, note=note[:200])
 
 
 def _samples_of(batches: Iterable[GenerationBatch]) -> Iterable[Sample]:

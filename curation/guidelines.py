@@ -1,16 +1,17 @@
 """Guidelines: what curators write in Markdown, as HTML that is safe to show, and its revisions, of which none is lost."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import nh3
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from markdown_it import MarkdownIt
 
 from accounts.models import User
+from curation.examples import Example, ExamplesRefused, as_examples, examples_of, in_one_form, keep_examples
 from curation.models import Campaign, CampaignEvent, CampaignRater, CampaignState, GuidelineRevision
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -53,20 +54,35 @@ def newest_revision(campaign: Campaign) -> GuidelineRevision | None:
     return campaign.revisions.first()
 
 
-def news_for(campaign: Campaign, rater: User, newest: GuidelineRevision | None) -> list[GuidelineRevision]:
-    """The revisions up to `newest` of which this rater was not told, the oldest first; nothing is news to who has not begun."""
-    place = _places(campaign, rater).only("guidelines_read").first()
-    if newest is None or place is None or place.guidelines_read is None or place.guidelines_read >= newest.number:
-        return []
-    unread = campaign.revisions.filter(number__gt=place.guidelines_read, number__lte=newest.number)
-    return list(unread.order_by("number"))
+class Reading(NamedTuple):
+    """Where a rater stands with the guidelines: the number of the newest revision, `news` of which they were not told, the
+    oldest first, and `newer`, the newest where their screen shows an earlier one."""
+
+    number: int | None
+    news: list[GuidelineRevision]
+    newer: GuidelineRevision | None
 
 
-def begin_reading(campaign: Campaign, rater: User, *, shown: int | None, newest: GuidelineRevision | None) -> None:
-    """A rater who begins has the guidelines as they are, or the revision that their screen says it shows."""
-    if newest is not None:
-        number = newest.number if shown is None else min(shown, newest.number)
-        _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=number)
+def reading_of(campaign: Campaign, rater: User, *, shown: int | None = None, begins: bool = False) -> Reading:
+    """One query where nothing is new, as with most leases. Nothing is news to who has not begun; a rater who `begins` has the
+    guidelines as they are, or the revision that their screen says it shows."""
+    newest = GuidelineRevision.objects.filter(campaign=OuterRef("campaign")).order_by("-number").values("number")
+    found = _places(campaign, rater).annotate(newest=Subquery(newest[:1])).values_list("guidelines_read", "newest")
+    read, number = found.first() or (None, None)
+    if number is None:
+        return Reading(None, [], None)
+    if read is None:
+        read = number if shown is None else min(shown, number)
+        if begins:
+            _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=read)
+        else:
+            read = number
+    since = min(read, number if shown is None else shown)
+    if since >= number:
+        return Reading(number, [], None)
+    rows = list(campaign.revisions.filter(number__gt=since, number__lte=number).order_by("number"))
+    is_older = shown is not None and shown < number
+    return Reading(number, [row for row in rows if row.number > read], rows[-1] if is_older else None)
 
 
 def mark_read(campaign: Campaign, rater: User, number: int) -> None:
@@ -81,10 +97,18 @@ def _places(campaign: Campaign, rater: User) -> QuerySet[CampaignRater]:
     return CampaignRater.objects.filter(campaign=campaign, rater=rater)
 
 
-def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: int, by: User) -> GuidelineRevision:
+def revise_guidelines(
+    campaign: Campaign,
+    text: str,
+    *,
+    change: str,
+    based_on: int,
+    by: User,
+    examples: Sequence[Example] | None = None,
+) -> GuidelineRevision:
     """Add a revision, which is what raters who open their screen see from now on. Raises GuidelinesRefused.
 
-    `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
+    Without `examples` those of before stay. What becomes an example is no item of the campaign any more. `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
     undone unseen.
     """
     text = "\n".join(text.splitlines()).strip()
@@ -101,11 +125,17 @@ def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: i
                 f"{newest.by} saved revision {newest.number} meanwhile. Your text is kept here: look below at what that "
                 "changed, put it into yours, and save again."
             )
-        if text == "\n".join(newest.text.splitlines()).strip():
+        before = as_examples(examples_of(newest))
+        wanted = before if examples is None else in_one_form(locked, examples)
+        if text == "\n".join(newest.text.splitlines()).strip() and wanted == before:
             raise GuidelinesRefused("The guidelines read as they did before, so there is nothing to save.")
         revision = GuidelineRevision.objects.create(
             campaign=locked, number=newest.number + 1, text=text, change=change, by=by
         )
+        try:
+            keep_examples(revision, wanted, before)
+        except ExamplesRefused as refusal:
+            raise GuidelinesRefused(refusal.args[0]) from refusal
         Campaign.objects.filter(pk=campaign.pk).update(guidelines=text)
         CampaignEvent.objects.create(campaign=locked, kind="guidelines", by=by, detail={"revision": revision.number})
     campaign.guidelines = text

@@ -310,15 +310,29 @@ class GuidelineRevision(models.Model):
 
 
 class GuidelineExample(models.Model):
-    """A sticker that shows what to accept or to refuse."""
+    """A sticker that a revision of the guidelines shows with the right answers and why, or in a comparison two beside each
+    other. Rows are only added: each revision has all its examples."""
 
-    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="examples")
+    revision = models.ForeignKey(GuidelineRevision, on_delete=models.PROTECT, related_name="examples")
+    position = models.PositiveSmallIntegerField()
     sample = models.ForeignKey(Sample, on_delete=models.PROTECT, related_name="+")
-    is_good = models.BooleanField()
-    note = models.CharField(max_length=200, blank=True)
+    beside = models.ForeignKey(
+        Sample, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="To its right."
+    )
+    answers = models.JSONField(
+        default=dict, help_text="Question name -> choice value, left and right as it is shown; none in a pick."
+    )
+    is_good = models.BooleanField(null=True, help_text="Whether it passes; empty in a comparison.")
+    why = models.CharField(max_length=200, blank=True, help_text="Why these are the right answers, in a sentence.")
 
     class Meta:
-        ordering = ["campaign", "-is_good", "id"]
+        ordering = ["revision", "position"]
+        constraints = [models.UniqueConstraint(fields=["revision", "position"], name="guideline_example_place_once")]
 
     def __str__(self) -> str:
-        return self.note
+        return self.why
+
+    @property
+    def samples(self) -> list[Sample]:
+        """What it shows, from left to right."""
+        return [self.sample] if self.beside is None else [self.sample, self.beside]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class ItemQuerySet(models.QuerySet["Item"]):
     def to_decide(self) -> "ItemQuerySet":
-        """Items that are judged for a verdict: all but gold."""
+        """Items that are judged for a verdict: all but gold, probes and examples of the guidelines."""
         return self.filter(is_gold=False)
 
     def free_for(self, rater: "User", overlap: int) -> "ItemQuerySet":
@@ -70,7 +70,8 @@ class Item(models.Model):
     )
     is_gold = models.BooleanField(
         default=False,
-        help_text="It measures raters, and has neither a place to fill nor a verdict: its answer is known, or it is a probe.",
+        help_text="It has neither a place to fill nor a verdict: its answer is known, as that of gold or of an example of the "
+        "guidelines, or it is a probe.",
     )
 
     objects: ClassVar = ItemQuerySet.as_manager()

@@ -18,6 +18,7 @@ from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.campaign_forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
 from curation.datasets import SELECTABLE
+from curation.examples import examples_of, right_answers
 from curation.fails import marked_words, reason_tables
 from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
@@ -134,6 +135,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
         row["excluded"] = place.excluded
         row["consistency"] = consistency.get(place.rater_id)
+    questions = list(found.questions.all())
     context: dict[str, Any] = {
         "campaign": found,
         "progress": progress,
@@ -150,6 +152,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "order_words": order_of(found).in_words,
         "order_form": OrderForm(campaign=found),
         "guidelines": guidelines_html(found.guidelines),
+        "examples": [(row, right_answers(row, questions)) for row in examples_of(found.revisions.first())],
         "by_revision": answers_by_revision(found),
         "events": _events(found),
         "is_blind": blind,

@@ -11,15 +11,12 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.api import news_specs, question_specs
+from curation.api import guidelines_shown, news_specs, question_specs
 from curation.assignments import done_by, left_for
 from curation.grids import has_grid, has_several
-from curation.guidelines import guidelines_html, newest_revision
+from curation.guidelines import newest_revision, reading_of
 from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
-from generation.images import image_url
-
-DAY = 24 * 3600
 
 
 @policy(read=[Role.RATER])
@@ -36,18 +33,14 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
     # One row says both the text and its number, whatever is saved meanwhile.
     newest = newest_revision(campaign)
     config["guideline_revision"] = newest.number if newest else None
-    config["guideline_news"] = news_specs(campaign, user, newest)
+    news = reading_of(campaign, user).news
+    config["guideline_news"] = news_specs(row for row in news if newest and row.number <= newest.number)
     as_grid = False
     if has_grid(campaign):
         as_grid = request.GET.get("view") == "grid"
         config["other_view_url"] = request.path if as_grid else f"{request.path}?view=grid"
         config["has_several"] = as_grid and has_several(campaign)
-    context = {
-        "campaign": campaign,
-        "config": config,
-        "guidelines_html": guidelines_html(newest.text if newest else campaign.guidelines),
-        "examples": _examples(campaign, user),
-    }
+    context = {"campaign": campaign, "config": config, **guidelines_shown(campaign, user, newest)}
     return render(request, "rate/grid.html" if as_grid else "rate/rate.html", context)
 
 
@@ -67,18 +60,3 @@ def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, A
         "keys": keys_of(user),
         "keys_url": reverse("api-1:rating-keys"),
     }
-
-
-def _examples(campaign: Campaign, user: User) -> list[dict[str, Any]]:
-    rows = campaign.examples.select_related("sample__prompt")
-    return [
-        {
-            "url": image_url(row.sample.image, viewer=user, seconds=DAY),
-            "width": row.sample.width,
-            "height": row.sample.height,
-            "prompt": row.sample.prompt.taught_as,
-            "is_good": row.is_good,
-            "note": row.note,
-        }
-        for row in rows
-    ]

@@ -131,7 +131,8 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "verdict": next(iter(item.verdicts.all()), None),
         "picked": shown.picked,
         "is_probe": hasattr(item, "probe"),
-        "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
+        "is_gold": item.is_gold and hasattr(item, "gold") and not is_hidden_from(item.campaign, user),
+        "is_example": item.is_gold and not hasattr(item, "gold") and not hasattr(item, "probe"),
         "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }

@@ -12,7 +12,7 @@ export function createNewsView({ onRead }) {
   /** The server has made this HTML safe; parsed apart, it loads and runs nothing. */
   function parse(html) {
     const { body } = new DOMParser().parseFromString(html, "text/html");
-    return body.childNodes.length ? [...body.childNodes] : [build("p", "muted", "This campaign has no written guidelines. Judge by the question alone.")];
+    return [...body.childNodes];
   }
 
   function list({ revision, change, at }) {
