@@ -14,15 +14,16 @@ from pydantic import BaseModel
 
 from accounts.api import callers
 from accounts.models import Scope, User
-from curation.assignments import LeaseRefused, done_by, lease_items, left_for
+from curation.assignments import ExamplesFirst, LeaseRefused, done_by, lease_items, left_for
 from curation.details import prompt_words
-from curation.examples import example_specs, examples_of
+from curation.example_rounds import Round, RoundRefused, answer_example, round_of
+from curation.examples import example_specs, examples_of, right_answers
 from curation.guidelines import GuidelinesRefused, guidelines_html, mark_read, reading_of
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
 from curation.models import Assignment, Campaign, GuidelineRevision
-from curation.submissions import MAX_REVISION
+from curation.submissions import MAX_ID, MAX_PLACES, MAX_REVISION
 from generation.images import image_url
 
 router = Router(tags=["rating"])
@@ -64,6 +65,12 @@ class ImageOut(Schema):
     width: int
     height: int
     slot: int = Field(description="The picture's place in this list; `order` of a judgment is made of these.")
+
+
+class ExampleImage(Schema):
+    url: str = Field(description="Good for the caller alone, for a day.")
+    width: int
+    height: int
 
 
 class ChoiceOut(Schema):
@@ -124,6 +131,49 @@ class ReadIn(BaseModel):
     guideline_revision: int = Field(ge=1, le=MAX_REVISION)
 
 
+class LeaseRefusal(Refusal):
+    examples_url: str | None = Field(
+        None,
+        description="The page on which the caller answers the changed examples of the guidelines, where those come first.",
+    )
+
+
+class ExampleToAnswer(Schema):
+    example: int
+    prompt: str
+    images: list[ExampleImage] = Field(description="From left to right.")
+
+
+class RoundOut(Schema):
+    questions: list[QuestionOut]
+    attempt: int
+    percent: int = Field(description="How many have to be right.")
+    right: int = Field(description="Of those that were answered in this attempt.")
+    of: int = Field(description="How many there are in all.")
+    examples: list[ExampleToAnswer] = Field(description="Those that are left; empty where nothing is asked.")
+
+
+class ExampleAnswerIn(BaseModel):
+    example: int = Field(ge=1, le=MAX_ID)
+    attempt: int = Field(ge=1, le=MAX_PLACES)
+    answers: dict[str, str]
+
+
+class AttemptOut(Schema):
+    passed: bool
+    right: int
+    of: int
+    percent: int
+
+
+class ToldOut(Schema):
+    right: bool
+    said: list[str] = Field(description="The right answers in words.")
+    why: str
+    left: int = Field(description="How many are left in this attempt.")
+    ended: AttemptOut | None = Field(description="How the attempt went, with its last answer.")
+
+
 class JudgmentsIn(BaseModel):
     judgments: list[Any] = Field(
         description=(
@@ -180,18 +230,21 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
 
 @router.post(
     "/campaigns/{slug}/lease",
-    response={200: LeaseOut, 404: Refusal, 409: Refusal},
+    response={200: LeaseOut, 404: Refusal, 409: LeaseRefusal},
     auth=callers(Scope.RATE),
     url_name="lease",
 )
-def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
-    """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open."""
+def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | Status[dict[str, str]]:
+    """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open, and where the caller
+    has to answer examples first."""
     user = _caller(request)
     campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
     if campaign is None:
         raise Http404
     try:
         assignments = lease_items(campaign, user, wanted.count, together=wanted.together)
+    except ExamplesFirst as refusal:
+        return Status(409, {"detail": str(refusal.args[0]), "examples_url": reverse("rate_examples", args=[slug])})
     except LeaseRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {
@@ -218,6 +271,54 @@ def note_read(request: HttpRequest, slug: str, read: ReadIn) -> Status[None]:
     except GuidelinesRefused as refusal:
         raise HttpError(422, str(refusal.args[0])) from refusal
     return Status(204, None)
+
+
+@router.get(
+    "/campaigns/{slug}/examples",
+    response={200: RoundOut, 404: Refusal, 409: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="examples",
+)
+def list_examples(request: HttpRequest, slug: str) -> dict[str, Any]:
+    """The changed examples that the caller has to answer before they get more."""
+    user = _caller(request)
+    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
+    if campaign is None:
+        raise Http404
+    try:
+        asked = round_of(campaign, user)
+    except RoundRefused as refusal:
+        raise HttpError(409, str(refusal.args[0])) from refusal
+    return {"questions": question_specs(campaign), **round_specs(campaign, user, asked)}
+
+
+@router.post(
+    "/campaigns/{slug}/examples",
+    response={200: ToldOut, 404: Refusal, 409: Refusal, 422: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="answer-example",
+)
+def take_example(request: HttpRequest, slug: str, given: ExampleAnswerIn) -> dict[str, Any]:
+    """The caller's answer to one of those; says what is right and why. Sending it again is harmless."""
+    user = _caller(request)
+    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
+    if campaign is None:
+        raise Http404
+    try:
+        answer, asked, ended = answer_example(
+            campaign, user, example=given.example, attempt=given.attempt, answers=given.answers
+        )
+    except RoundRefused as refusal:
+        raise HttpError(409, str(refusal.args[0])) from refusal
+    except Malformed as fault:
+        raise HttpError(422, str(fault.args[0])) from fault
+    return {
+        "right": answer.right,
+        "said": right_answers(answer.example, list(campaign.questions.all())),
+        "why": answer.example.why,
+        "left": len(asked.left),
+        "ended": ended,
+    }
 
 
 @router.post(
@@ -271,6 +372,21 @@ def guidelines_shown(campaign: Campaign, user: User, revision: GuidelineRevision
     return {
         "guidelines_html": guidelines_html(revision.text if revision else campaign.guidelines),
         "examples": example_specs(examples_of(revision), list(campaign.questions.all()), user),
+    }
+
+
+def round_specs(campaign: Campaign, user: User, asked: Round) -> dict[str, Any]:
+    """A round as its screen wants it, without the answers."""
+    left = asked.left
+    return {
+        "attempt": asked.attempt,
+        "percent": asked.revision.asks_percent,
+        "right": asked.right,
+        "of": len(asked.examples),
+        "examples": [
+            {"example": row.pk, "prompt": shown["prompt"], "images": shown["images"]}
+            for row, shown in zip(left, example_specs(left, list(campaign.questions.all()), user), strict=True)
+        ],
     }
 
 

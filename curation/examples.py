@@ -125,26 +125,43 @@ def in_one_form(campaign: Campaign, examples: Iterable[Example]) -> list[Example
     ]
 
 
-def keep_examples(revision: GuidelineRevision, examples: Sequence[Example], before: Sequence[Example]) -> None:
-    """Give a new revision its examples (`in_one_form`), of which the revision `before` had others. What is new is taken out of the campaign's
-    items. The caller holds the campaign's lock. Raises ExamplesRefused."""
-    campaign, questions = revision.campaign, list(revision.campaign.questions.all())
-    known = {example.samples: example for example in before}
+def keep_examples(
+    campaign: Campaign,
+    before: Sequence[GuidelineExample],
+    examples: Sequence[Example],
+    *,
+    number: int,
+    asks: bool = False,
+) -> list[GuidelineExample]:
+    """The examples (`in_one_form`) of the revision that is to have this number, to be stored with it; the revision before had
+    others. What is new is taken out of the campaign's items. With `asks` raters answer first what it adds or changes. The
+    caller holds the campaign's lock. Raises ExamplesRefused."""
+    questions = list(campaign.questions.all())
+    known = {example.samples: example for example in as_examples(before)}
     changed = [example for example in examples if known.get(example.samples) != example]
     _check(campaign, questions, examples, changed)
+    if asks and campaign.kind == CampaignKind.PICK:
+        raise ExamplesRefused(
+            "Raters of a pick choose among several stickers, and an example shows one, so examples cannot be answered first."
+        )
+    if asks and not changed:
+        raise ExamplesRefused("No example was added or changed, so there is none that raters could answer first.")
     _take_out(campaign, [example.samples for example in changed if example.samples not in known])
-    GuidelineExample.objects.bulk_create(
+    asked = {samples_of(row): row.asked_since for row in before}
+    if asks:
+        asked |= {example.samples: number for example in changed}
+    return [
         GuidelineExample(
-            revision=revision,
             position=position,
             sample_id=example.samples[0],
             beside_id=example.samples[1] if len(example.samples) > 1 else None,
             answers=dict(example.answers),
             is_good=example.is_good,
             why=example.why,
+            asked_since=asked.get(example.samples),
         )
         for position, example in enumerate(examples)
-    )
+    ]
 
 
 def shown_as_example(samples: Collection[int], campaign: Campaign) -> bool:

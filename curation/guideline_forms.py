@@ -34,6 +34,20 @@ class GuidelinesForm(forms.Form):
         help_text="A sentence, for example “Stickers with a white rim now pass”.",
         error_messages={"required": "Say in a sentence what you changed."},
     )
+    asks = forms.BooleanField(
+        required=False,
+        label="Raters answer the changed examples first",
+        help_text="Each rater answers those that you added or changed before they get more of this campaign, and is told after "
+        "each what is right and why. What they have in hand they may finish.",
+    )
+    asks_percent = forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=100,
+        initial=80,
+        label="Right answers that it takes, in percent",
+        help_text="1 to 100. Who is below may read the guidelines and try again.",
+    )
     based_on = forms.IntegerField(
         widget=forms.HiddenInput,
         error_messages=dict.fromkeys(["required", "invalid"], "This form is incomplete. Open the page again."),
@@ -43,11 +57,28 @@ class GuidelinesForm(forms.Form):
         kwargs.setdefault("initial", {"text": campaign.guidelines})
         super().__init__(*args, **kwargs)
         self.campaign = campaign
+        if campaign.kind == CampaignKind.PICK:
+            del self.fields["asks"], self.fields["asks_percent"]
+
+    def clean(self) -> dict[str, Any]:
+        asked = super().clean() or {}
+        if asked.get("asks") and "asks_percent" not in self.errors and asked.get("asks_percent") is None:
+            self.add_error("asks_percent", "Say how many of them have to be right.")
+        return asked
 
     def save(self, by: User, examples: list[Example] | None) -> GuidelineRevision | None:
         """The revision; None with an error on the form where it was refused. Without `examples` those of before stay."""
+        said = self.cleaned_data
         try:
-            return revise_guidelines(self.campaign, **self.cleaned_data, examples=examples, by=by)
+            return revise_guidelines(
+                self.campaign,
+                said["text"],
+                change=said["change"],
+                based_on=said["based_on"],
+                by=by,
+                examples=examples,
+                asks_percent=said["asks_percent"] if said.get("asks") else None,
+            )
         except GuidelinesRefused as refused:
             self.add_error(None, refused.args[0])
             return None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nh3
 from django.db import transaction
@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from accounts.models import User
 from curation.examples import Example, ExamplesRefused, as_examples, examples_of, in_one_form, keep_examples
-from curation.models import Campaign, CampaignEvent, CampaignRater, CampaignState, GuidelineRevision
+from curation.models import Campaign, CampaignEvent, CampaignRater, CampaignState, GuidelineExample, GuidelineRevision
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _TAGS = {
@@ -105,10 +105,12 @@ def revise_guidelines(
     based_on: int,
     by: User,
     examples: Sequence[Example] | None = None,
+    asks_percent: int | None = None,
 ) -> GuidelineRevision:
     """Add a revision, which is what raters who open their screen see from now on. Raises GuidelinesRefused.
 
-    Without `examples` those of before stay. What becomes an example is no item of the campaign any more. `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
+    Without `examples` those of before stay. What becomes an example is no item of the campaign any more. With `asks_percent`
+    raters get nothing more before they have answered so many percent of the added and changed examples right. `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
     undone unseen.
     """
     text = "\n".join(text.splitlines()).strip()
@@ -125,20 +127,43 @@ def revise_guidelines(
                 f"{newest.by} saved revision {newest.number} meanwhile. Your text is kept here: look below at what that "
                 "changed, put it into yours, and save again."
             )
-        before = as_examples(examples_of(newest))
-        wanted = before if examples is None else in_one_form(locked, examples)
-        if text == "\n".join(newest.text.splitlines()).strip() and wanted == before:
+        before = examples_of(newest)
+        wanted = as_examples(before) if examples is None else in_one_form(locked, examples)
+        if text == "\n".join(newest.text.splitlines()).strip() and wanted == as_examples(before):
             raise GuidelinesRefused("The guidelines read as they did before, so there is nothing to save.")
-        revision = GuidelineRevision.objects.create(
-            campaign=locked, number=newest.number + 1, text=text, change=change, by=by
-        )
-        try:
-            keep_examples(revision, wanted, before)
-        except ExamplesRefused as refusal:
-            raise GuidelinesRefused(refusal.args[0]) from refusal
+        revision = _add_revision(locked, newest, before, wanted, asks_percent, text=text, change=change, by=by)
         Campaign.objects.filter(pk=campaign.pk).update(guidelines=text)
         CampaignEvent.objects.create(campaign=locked, kind="guidelines", by=by, detail={"revision": revision.number})
     campaign.guidelines = text
+    return revision
+
+
+def _add_revision(
+    campaign: Campaign,
+    newest: GuidelineRevision,
+    before: Sequence[GuidelineExample],
+    examples: Sequence[Example],
+    asks_percent: int | None,
+    **fields: Any,
+) -> GuidelineRevision:
+    number, asks = newest.number + 1, asks_percent is not None
+    if asks_percent is not None and not 1 <= asks_percent <= 100:
+        raise GuidelinesRefused("Between 1 and 100% of the changed examples can be asked to be right.")
+    try:
+        rows = keep_examples(campaign, before, examples, number=number, asks=asks)
+    except ExamplesRefused as refusal:
+        raise GuidelinesRefused(refusal.args[0]) from refusal
+    revision = GuidelineRevision.objects.create(
+        campaign=campaign,
+        number=number,
+        # What an earlier revision asks is asked on, as long as one of its examples is there.
+        asks_up_to=max((row.asked_since or 0 for row in rows), default=0),
+        asks_percent=newest.asks_percent if asks_percent is None else asks_percent,
+        **fields,
+    )
+    for row in rows:
+        row.revision = revision
+    GuidelineExample.objects.bulk_create(rows)
     return revision
 
 

@@ -19,6 +19,7 @@ from curation.views import (
 urlpatterns = [
     path("my-work/", work.my_work, name="my_work"),
     path("rate/<slug:slug>/", rating.rate, name="rate"),
+    path("rate/<slug:slug>/examples/", rating.rate_examples, name="rate_examples"),
     path("campaigns/", campaigns.campaigns, name="campaigns"),
     path("campaigns/new/", campaigns.campaign_new, name="campaign_new"),
     path("campaigns/<slug:slug>/", campaigns.campaign, name="campaign"),

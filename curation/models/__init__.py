@@ -7,8 +7,6 @@ from curation.models.campaigns import (
     CampaignQuerySet,
     CampaignRater,
     CampaignState,
-    GuidelineExample,
-    GuidelineRevision,
     ItemOrder,
     Mark,
     Question,
@@ -23,6 +21,7 @@ from curation.models.datasets import (
     DatasetVersion,
     DatasetVersionQuerySet,
 )
+from curation.models.guidelines import ExampleAnswer, ExampleRound, GuidelineExample, GuidelineRevision
 from curation.models.judging import (
     Adjudication,
     AdjudicationAction,
@@ -63,6 +62,8 @@ __all__ = [
     "DatasetQuerySet",
     "DatasetVersion",
     "DatasetVersionQuerySet",
+    "ExampleAnswer",
+    "ExampleRound",
     "GoldItem",
     "GuidelineExample",
     "GuidelineRevision",

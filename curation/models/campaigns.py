@@ -8,7 +8,6 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from generation.models import Sample
 from jobs.models import Job
 
 if TYPE_CHECKING:
@@ -203,6 +202,11 @@ class CampaignRater(models.Model):
         blank=True,
         help_text="The revision up to which the rater knows what changed; none before the first lease.",
     )
+    examples_passed = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="The revision up to which the rater passed the examples of the guidelines that it asks first; 0 for none.",
+    )
     excluded = models.BooleanField(
         default=False, db_default=False, help_text="A curator excluded this rater's judgments here: they do not count."
     )
@@ -286,53 +290,3 @@ class Question(models.Model):
         """Whether this choice speaks against the item; where no choice accepts, none does."""
         accepts = {choice["value"] for choice in self.choices if choice["accepts"]}
         return bool(accepts) and value not in accepts
-
-
-class GuidelineRevision(models.Model):
-    """The guidelines as they once read. The newest says what `Campaign.guidelines` says; rows are only added."""
-
-    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="revisions")
-    number = models.PositiveIntegerField(help_text="From 1 on, in each campaign.")
-    text = models.TextField(blank=True)
-    change = models.CharField(max_length=200, help_text="What it changed, in a sentence.")
-    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
-    at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        ordering = ["campaign", "-number"]
-        constraints = [
-            models.UniqueConstraint(fields=["campaign", "number"], name="guideline_revision_once"),
-            models.CheckConstraint(condition=Q(number__gte=1), name="guideline_revision_from_one"),
-        ]
-
-    def __str__(self) -> str:
-        return f"Revision {self.number}"
-
-
-class GuidelineExample(models.Model):
-    """A sticker that a revision of the guidelines shows with the right answers and why, or in a comparison two beside each
-    other. Rows are only added: each revision has all its examples."""
-
-    revision = models.ForeignKey(GuidelineRevision, on_delete=models.PROTECT, related_name="examples")
-    position = models.PositiveSmallIntegerField()
-    sample = models.ForeignKey(Sample, on_delete=models.PROTECT, related_name="+")
-    beside = models.ForeignKey(
-        Sample, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="To its right."
-    )
-    answers = models.JSONField(
-        default=dict, help_text="Question name -> choice value, left and right as it is shown; none in a pick."
-    )
-    is_good = models.BooleanField(null=True, help_text="Whether it passes; empty in a comparison.")
-    why = models.CharField(max_length=200, blank=True, help_text="Why these are the right answers, in a sentence.")
-
-    class Meta:
-        ordering = ["revision", "position"]
-        constraints = [models.UniqueConstraint(fields=["revision", "position"], name="guideline_example_place_once")]
-
-    def __str__(self) -> str:
-        return self.why
-
-    @property
-    def samples(self) -> list[Sample]:
-        """What it shows, from left to right."""
-        return [self.sample] if self.beside is None else [self.sample, self.beside]

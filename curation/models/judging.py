@@ -8,7 +8,8 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Coalesce, Now
 
-from curation.models.campaigns import Campaign, GuidelineRevision
+from curation.models.campaigns import Campaign
+from curation.models.guidelines import GuidelineRevision
 from generation.models import Prompt, Sample
 
 if TYPE_CHECKING:

@@ -11,11 +11,20 @@ from django.views.decorators.http import require_http_methods
 
 from accounts.models import Role, User
 from accounts.policies import policy
+from curation.example_rounds import rounds_by_revision
 from curation.examples import ExampleChange, example_changes, right_answers, samples_of
 from curation.gold import is_hidden_from
 from curation.guideline_forms import BaseExamples, GuidelinesForm, examples_form, examples_with, read_numbers
 from curation.guidelines import Part, changes
-from curation.models import Campaign, CampaignState, GuidelineExample, GuidelineRevision, ItemSample, Question
+from curation.models import (
+    Campaign,
+    CampaignState,
+    ExampleRound,
+    GuidelineExample,
+    GuidelineRevision,
+    ItemSample,
+    Question,
+)
 from curation.views.campaigns import TEAM, may_curate, read_key
 from generation.models import Sample
 
@@ -25,12 +34,23 @@ OFFERED = 24
 CANNOT_CHOOSE = "You rate in this campaign, so you cannot choose its examples."
 
 
+class Passing(NamedTuple):
+    """How a rater did with the examples that a revision asks first: the attempts so far, the last of them, and whether they
+    are still to pass."""
+
+    rater: User
+    attempts: int
+    last: ExampleRound | None
+    is_waited_for: bool
+
+
 class Told(NamedTuple):
-    """A revision and what it changed; of the first, `examples` are those that it has."""
+    """A revision and what it changed; of the first, `examples` are those that it has. `passing` is there of one that asks."""
 
     revision: GuidelineRevision
     parts: list[Part]
     examples: list[tuple[ExampleChange, list[str]]]
+    passing: list[Passing]
 
 
 @policy(read=TEAM, write=[Role.CURATOR])
@@ -52,7 +72,10 @@ def campaign_guidelines(request: HttpRequest, slug: str) -> HttpResponse:
             form.add_error(None, CANNOT_CHOOSE)
             are_valid = False
         if are_valid and (revision := form.save(request.user, sent.chosen() if sent else None)):
-            messages.success(request, f"Revision {revision.number} is saved. Raters are told before their next item.")
+            first = ", and answer its examples before they get more" if revision.asks else ""
+            messages.success(
+                request, f"Revision {revision.number} is saved. Raters are told before their next item{first}."
+            )
             return redirect("campaign_guidelines", slug=found.slug)
         newest = found.revisions.first()
         examples = sent or examples_form(found, newest)
@@ -98,7 +121,8 @@ def _go_on_writing(request: HttpRequest, campaign: Campaign, *, hidden: bool) ->
         added = _chosen(request, campaign)
         if not added:
             messages.info(request, "No sticker was chosen, and no number of a sample that there is.")
-    typed = {name: request.POST.get(name, "") for name in ("text", "change")}
+    typed = {name: request.POST.get(name, "") for name in ("text", "change", "asks_percent")}
+    typed["asks"] = "on" if request.POST.get("asks") else ""
     return GuidelinesForm(campaign=campaign, initial=typed), examples_with(campaign, request.POST, added)
 
 
@@ -139,11 +163,30 @@ def _told(campaign: Campaign, before: int | None) -> tuple[list[Told], str]:
     found = list(revisions[: PAGE + 1])
     questions = list(campaign.questions.all())
     older = {row.number + 1: row for row in found}
-    told = [_tell(row, older.get(row.number), questions) for row in found[:PAGE]]
+    passing = _passing(campaign, [row.number for row in found[:PAGE] if row.asks])
+    told = [_tell(row, older.get(row.number), questions, passing.get(row.number, [])) for row in found[:PAGE]]
     return told, f"?before={found[PAGE - 1].number}" if len(found) > PAGE else ""
 
 
-def _tell(row: GuidelineRevision, before: GuidelineRevision | None, questions: list[Question]) -> Told:
+def _passing(campaign: Campaign, numbers: list[int]) -> dict[int, list[Passing]]:
+    """Number of a revision that asks -> its raters: those of now, and whoever tried."""
+    if not numbers:
+        return {}
+    rounds = rounds_by_revision(campaign, numbers)
+    places = list(campaign.memberships.select_related("rater").order_by("rater__email"))
+    return {
+        number: [
+            Passing(place.rater, len(tried), tried[-1] if tried else None, place.examples_passed < number)
+            for place in places
+            if (tried := rounds.get(number, {}).get(place.rater_id, [])) or place.removed_at is None
+        ]
+        for number in numbers
+    }
+
+
+def _tell(
+    row: GuidelineRevision, before: GuidelineRevision | None, questions: list[Question], passing: list[Passing]
+) -> Told:
     parts = changes(before.text, row.text) if before and before.text != row.text else []
     changed = example_changes(before.examples.all() if before else [], row.examples.all())
-    return Told(row, parts, [(each, right_answers(each.example, questions)) for each in changed])
+    return Told(row, parts, [(each, right_answers(each.example, questions)) for each in changed], passing)

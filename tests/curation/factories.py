@@ -185,9 +185,14 @@ def make_dataset(*campaigns: Campaign, by: User | None = None) -> Dataset:
 
 
 def add_example(
-    campaign: Campaign, *samples: Sample, change: str = "Another example", **fields: Any
+    campaign: Campaign,
+    *samples: Sample,
+    change: str = "Another example",
+    asks_percent: int | None = None,
+    **fields: Any,
 ) -> GuidelineRevision:
-    """A revision that shows this sample too, or in a comparison these two; a good one unless it is said."""
+    """A revision that shows this sample too, or in a comparison these two; a good one unless it is said. What it showed of
+    them before is changed."""
     newest = campaign.revisions.get(number=campaign.revisions.count())
     answers = {question.name: question.values[0] for question in campaign.questions.all()}
     if campaign.kind == CampaignKind.PICK:
@@ -199,5 +204,6 @@ def add_example(
         change=change,
         based_on=newest.number,
         by=campaign.created_by,
-        examples=[*as_examples(examples_of(newest)), shown],
+        examples=[*(row for row in as_examples(examples_of(newest)) if row.samples != shown.samples), shown],
+        asks_percent=asks_percent,
     )

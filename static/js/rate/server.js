@@ -40,7 +40,7 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
     async lease(count, options = {}) {
       const response = await postSigned(config.lease_url, { count, ...options });
       const data = await response.json().catch(() => null);
-      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data) };
+      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data), examplesUrl: data?.examples_url ?? null };
       const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());
       for (const item of data.items) item.expiresAt = (Date.parse(item.expires_at) || Infinity) + skew;
       return { ok: true, status: response.status, ...data };

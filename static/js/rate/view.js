@@ -265,6 +265,8 @@ export function createView({ config, keymap, act, rows = null }) {
     find("rate-bucket").textContent = "";
     setState(state);
     announce(`${title}. ${text}`);
+    const first = actions.findIndex((action) => action.focus);
+    if (first >= 0) row.children[first].focus();
   }
 
   function showLoading(item) {
