@@ -22,7 +22,8 @@ from curation.guidelines import GuidelinesRefused, guidelines_html, mark_read, r
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
-from curation.models import Assignment, Campaign, GuidelineRevision
+from curation.models import Assignment, Campaign, GuidelineRevision, QuestionRevision
+from curation.questions import QuestionsRefused, asked_now, mark_questions_read, question_news
 from curation.submissions import MAX_ID, MAX_PLACES, MAX_REVISION
 from generation.images import image_url
 
@@ -58,6 +59,9 @@ class LeaseIn(BaseModel):
     guideline_revision: int | None = Field(
         None, ge=1, le=MAX_REVISION, description="The revision of the guidelines that the client shows."
     )
+    question_revision: int | None = Field(
+        None, ge=1, le=MAX_REVISION, description="The revision of the questions that the client shows."
+    )
 
 
 class ImageOut(Schema):
@@ -83,6 +87,7 @@ class ChoiceOut(Schema):
 class QuestionOut(Schema):
     name: str
     text: str
+    help: str = Field("", description="A sentence below it.")
     choices: list[ChoiceOut]
     required: bool
     reasons: list[str] = Field(
@@ -114,6 +119,10 @@ class NewsOut(Schema):
 
 class LeaseOut(Schema):
     questions: list[QuestionOut]
+    question_revision: int | None = Field(description="The number of the revision in which the questions read so.")
+    question_news: list[NewsOut] = Field(
+        description="The revisions of the questions of which the caller was not told yet, the oldest first."
+    )
     items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
     guideline_revision: int | None = Field(
         description="The number of the guidelines' newest revision: what the caller's rater should have to read."
@@ -128,7 +137,8 @@ class LeaseOut(Schema):
 
 
 class ReadIn(BaseModel):
-    guideline_revision: int = Field(ge=1, le=MAX_REVISION)
+    guideline_revision: int | None = Field(None, ge=1, le=MAX_REVISION)
+    question_revision: int | None = Field(None, ge=1, le=MAX_REVISION)
 
 
 class LeaseRefusal(Refusal):
@@ -180,9 +190,10 @@ class JudgmentsIn(BaseModel):
             "An answer is the value of a choice; where a question is multiple, several are joined by + in their order, such as 1+3: the "
             "places of the pictures picked, from 1. At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
             "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}, "
-            "page, place, page_size, guideline_revision}. Details may be left out. Page, place and page_size say that it was shown on a page "
+            "page, place, page_size, guideline_revision, question_revision}. Details may be left out. Page, place and page_size say that it was shown on a page "
             "with others: a UUID that they share, where on it, from 0, and how many there were. guideline_revision is the number of the "
-            "revision that the rater had to read; without it, it is the one that was the newest when the item was leased. Each row is judged on its own: a malformed one is rejected with its reason."
+            "revision that the rater had to read; without it, it is the one that was the newest when the item was leased. question_revision is the same "
+            "of the questions, by which the answers are checked as they read then. Each row is judged on its own: a malformed one is rejected with its reason."
         )
     )
 
@@ -248,9 +259,8 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | 
     except LeaseRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {
-        "questions": question_specs(campaign),
         "items": [_item(assignment, user, campaign.lease_seconds) for assignment in assignments],
-        **_guidelines(campaign, user, wanted.guideline_revision),
+        **_texts(campaign, user, wanted),
     }
 
 
@@ -261,14 +271,19 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | 
     url_name="guidelines-read",
 )
 def note_read(request: HttpRequest, slug: str, read: ReadIn) -> Status[None]:
-    """The caller has read what changed in the guidelines up to this revision, and is not told of it again."""
+    """The caller has read what changed up to this revision of the guidelines or of the questions, and is not told again."""
     user = _caller(request)
     campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
     if campaign is None:
         raise Http404
     try:
-        mark_read(campaign, user, read.guideline_revision)
-    except GuidelinesRefused as refusal:
+        if read.guideline_revision is None and read.question_revision is None:
+            raise HttpError(422, "Name the guideline_revision or the question_revision that was read.")
+        if read.guideline_revision is not None:
+            mark_read(campaign, user, read.guideline_revision)
+        if read.question_revision is not None:
+            mark_questions_read(campaign, user, read.question_revision)
+    except (GuidelinesRefused, QuestionsRefused) as refusal:
         raise HttpError(422, str(refusal.args[0])) from refusal
     return Status(204, None)
 
@@ -289,7 +304,7 @@ def list_examples(request: HttpRequest, slug: str) -> dict[str, Any]:
         asked = round_of(campaign, user)
     except RoundRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
-    return {"questions": question_specs(campaign), **round_specs(campaign, user, asked)}
+    return {"questions": asked_now(campaign).questions, **round_specs(campaign, user, asked)}
 
 
 @router.post(
@@ -345,25 +360,8 @@ def choose_keys(request: HttpRequest, chosen: KeysIn) -> dict[str, Any]:
         raise HttpError(422, str(fault.args[0])) from fault
 
 
-def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
-    """The rubric as the rating screen wants it."""
-    return [
-        {
-            "name": row.name,
-            "text": row.text,
-            "choices": row.choices,
-            "required": row.required,
-            "multiple": row.multiple,
-            "reasons": row.reasons,
-            "needs_reason": row.needs_reason,
-            "marks": row.marks,
-        }
-        for row in campaign.questions.all()
-    ]
-
-
-def news_specs(news: Iterable[GuidelineRevision]) -> list[dict[str, Any]]:
-    """What changed in the guidelines and this rater was not told, as the rating screen wants it."""
+def news_specs(news: Iterable[GuidelineRevision | QuestionRevision]) -> list[dict[str, Any]]:
+    """What changed in the guidelines or questions and this rater was not told, as the rating screen wants it."""
     return [{"revision": row.number, "change": row.change, "at": row.at} for row in news]
 
 
@@ -390,12 +388,19 @@ def round_specs(campaign: Campaign, user: User, asked: Round) -> dict[str, Any]:
     }
 
 
-def _guidelines(campaign: Campaign, user: User, shown: int | None) -> dict[str, Any]:
-    reading = reading_of(campaign, user, shown=shown, begins=True)
+def _texts(campaign: Campaign, user: User, wanted: LeaseIn) -> dict[str, Any]:
+    """How the questions read, the newest revision of the guidelines, and what of both the caller was not told."""
+    asked = asked_now(campaign)
+    # A screen that shows older questions has not read the newer ones.
+    shown = asked.number if wanted.question_revision is None else min(wanted.question_revision, asked.number or 0)
+    reading = reading_of(campaign, user, shown=wanted.guideline_revision, questions=shown, begins=True)
     html = None
     if reading.newer is not None:
         html = render_to_string("rate/_guidelines.html", guidelines_shown(campaign, user, reading.newer))
     return {
+        "questions": asked.questions,
+        "question_revision": asked.number,
+        "question_news": news_specs(question_news(campaign, reading.questions_read, asked.number)),
         "guideline_revision": reading.number,
         "guideline_news": news_specs(reading.news),
         "guidelines_html": html,

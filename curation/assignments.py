@@ -30,6 +30,7 @@ from curation.models import (
     ItemSample,
     Judgment,
     JudgmentAction,
+    QuestionRevision,
     RaterState,
     TallyKind,
 )
@@ -163,13 +164,15 @@ def _taken(campaign: Campaign, rater: User) -> int:
 
 def _as_it_is(campaign: Campaign) -> Any:
     """The campaign as the database has it now, with `has_gold`, and of the guidelines' newest revision the id as
-    `newest_revision` and what it asks first as `asks_up_to`."""
+    `newest_revision` and what it asks first as `asks_up_to`, and of the questions' the id as `newest_questions`."""
     gold = Item.objects.filter(campaign=OuterRef("pk"), is_gold=True)
     revisions = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
+    questions = QuestionRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
     return Campaign.objects.annotate(
         has_gold=Exists(gold),
         newest_revision=Subquery(revisions.values("pk")[:1]),
         asks_up_to=Subquery(revisions.values("asks_up_to")[:1]),
+        newest_questions=Subquery(questions.values("pk")[:1]),
     ).get(pk=campaign.pk)
 
 
@@ -291,6 +294,7 @@ def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]
             leased_at=Now(),
             expires_at=_expiry(campaign),
             guideline_revision=campaign.newest_revision,
+            question_revision=campaign.newest_questions,
         )
     fresh = [item for item in items if item.pk not in again]
     orders = _orders(campaign, rater, fresh)
@@ -302,6 +306,7 @@ def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]
             expires_at=_expiry(campaign),
             excluded=place.excluded,
             guideline_revision_id=campaign.newest_revision,
+            question_revision_id=campaign.newest_questions,
         )
         for item, order in zip(fresh, orders, strict=True)
     )

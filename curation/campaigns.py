@@ -25,6 +25,7 @@ from curation.models import (
 )
 from curation.order import AS_SET_UP, Order, begin_in_order
 from curation.picks import FEWEST, MOST
+from curation.questions import first_questions
 from curation.recounts import check_rule, lock, recount
 from curation.rubrics import (
     GUIDELINES,
@@ -269,6 +270,7 @@ def _create(
     )
     _add_questions(campaign, rubric)
     first_revision(campaign)
+    first_questions(campaign)
     CampaignEvent.objects.create(campaign=campaign, kind="created", by=by)
     return campaign
 
@@ -280,6 +282,7 @@ def _add_questions(campaign: Campaign, rubric: Sequence[QuestionSpec]) -> None:
             position=position,
             name=spec["name"],
             text=spec["text"],
+            help=spec.get("help", ""),
             choices=spec["choices"],
             required=spec.get("required", True),
             reasons=spec.get("reasons", []),

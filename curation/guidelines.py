@@ -56,33 +56,56 @@ def newest_revision(campaign: Campaign) -> GuidelineRevision | None:
 
 class Reading(NamedTuple):
     """Where a rater stands with the guidelines: the number of the newest revision, `news` of which they were not told, the
-    oldest first, and `newer`, the newest where their screen shows an earlier one."""
+    oldest first, and `newer`, the newest where their screen shows an earlier one. `questions_read` is the revision up to which
+    they know how the questions read."""
 
     number: int | None
     news: list[GuidelineRevision]
     newer: GuidelineRevision | None
+    questions_read: int | None
 
 
-def reading_of(campaign: Campaign, rater: User, *, shown: int | None = None, begins: bool = False) -> Reading:
+def reading_of(
+    campaign: Campaign, rater: User, *, shown: int | None = None, questions: int | None = None, begins: bool = False
+) -> Reading:
     """One query where nothing is new, as with most leases. Nothing is news to who has not begun; a rater who `begins` has the
-    guidelines as they are, or the revision that their screen says it shows."""
+    guidelines as they are, or the revision that their screen says it shows, and that revision of the questions."""
     newest = GuidelineRevision.objects.filter(campaign=OuterRef("campaign")).order_by("-number").values("number")
-    found = _places(campaign, rater).annotate(newest=Subquery(newest[:1])).values_list("guidelines_read", "newest")
-    read, number = found.first() or (None, None)
-    if number is None:
-        return Reading(None, [], None)
-    if read is None:
-        read = number if shown is None else min(shown, number)
-        if begins:
-            _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=read)
-        else:
-            read = number
+    rows = _places(campaign, rater).annotate(newest=Subquery(newest[:1]))
+    read, questions_read, number = (
+        rows.values_list("guidelines_read", "questions_read", "newest").first() or (None,) * 3
+    )
+    if begins and ((read is None and number is not None) or (questions_read is None and questions is not None)):
+        read, questions_read = _begin(campaign, rater, read, questions_read, number, shown, questions)
+    if number is None or read is None:
+        return Reading(number, [], None, questions_read)
     since = min(read, number if shown is None else shown)
     if since >= number:
-        return Reading(number, [], None)
-    rows = list(campaign.revisions.filter(number__gt=since, number__lte=number).order_by("number"))
+        return Reading(number, [], None, questions_read)
+    unread = list(campaign.revisions.filter(number__gt=since, number__lte=number).order_by("number"))
     is_older = shown is not None and shown < number
-    return Reading(number, [row for row in rows if row.number > read], rows[-1] if is_older else None)
+    return Reading(
+        number, [row for row in unread if row.number > read], unread[-1] if is_older else None, questions_read
+    )
+
+
+def _begin(
+    campaign: Campaign,
+    rater: User,
+    read: int | None,
+    questions_read: int | None,
+    number: int | None,
+    shown: int | None,
+    questions: int | None,
+) -> tuple[int | None, int | None]:
+    """What the rater has read from now on, of the guidelines and of the questions."""
+    if read is None and number is not None:
+        read = number if shown is None else min(shown, number)
+        _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=read)
+    if questions_read is None and questions is not None:
+        questions_read = questions
+        _places(campaign, rater).filter(questions_read=None).update(questions_read=questions)
+    return read, questions_read
 
 
 def mark_read(campaign: Campaign, rater: User, number: int) -> None:

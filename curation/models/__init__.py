@@ -10,6 +10,7 @@ from curation.models.campaigns import (
     ItemOrder,
     Mark,
     Question,
+    QuestionRevision,
     RaterExclusion,
     RaterState,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "Outcome",
     "Probe",
     "Question",
+    "QuestionRevision",
     "RaterExclusion",
     "RaterState",
     "RatingKeys",

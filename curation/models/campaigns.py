@@ -202,6 +202,9 @@ class CampaignRater(models.Model):
         blank=True,
         help_text="The revision up to which the rater knows what changed; none before the first lease.",
     )
+    questions_read = models.PositiveIntegerField(
+        null=True, blank=True, help_text="The same of the questions; none before the first lease."
+    )
     examples_passed = models.PositiveIntegerField(
         default=0,
         db_default=0,
@@ -247,7 +250,7 @@ class Mark(models.TextChoices):
 
 
 class Question(models.Model):
-    """One question of a campaign's rubric. `choices`: [{"value", "label", "key", "accepts"}], keys single characters or
+    """One question of a campaign's rubric, as its newest revision has it. `choices`: [{"value", "label", "key", "accepts"}], keys single characters or
     names such as ArrowLeft; a choice that accepts counts towards a pass. `reasons`: what may be given as the reason of a
     choice that does not, in the order of the digits that name them."""
 
@@ -255,6 +258,7 @@ class Question(models.Model):
     position = models.PositiveSmallIntegerField()
     name = models.SlugField(max_length=60)
     text = models.CharField(max_length=200)
+    help = models.CharField(max_length=300, blank=True, default="", db_default="", help_text="A sentence below it.")
     choices = models.JSONField()
     required = models.BooleanField(default=True)
     multiple = models.BooleanField(
@@ -290,3 +294,25 @@ class Question(models.Model):
         """Whether this choice speaks against the item; where no choice accepts, none does."""
         accepts = {choice["value"] for choice in self.choices if choice["accepts"]}
         return bool(accepts) and value not in accepts
+
+
+class QuestionRevision(models.Model):
+    """The questions as they once read, each as curation.questions keeps it. The newest says what the campaign's questions say;
+    rows are only added."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="question_revisions")
+    number = models.PositiveIntegerField(help_text="From 1 on, in each campaign.")
+    questions = models.JSONField()
+    change = models.CharField(max_length=200, help_text="What it changed, in a sentence.")
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        ordering = ["campaign", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "number"], name="question_revision_once"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="question_revision_from_one"),
+        ]
+
+    def __str__(self) -> str:
+        return f"Revision {self.number} of the questions"

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Coalesce, Now
 
-from curation.models.campaigns import Campaign
+from curation.models.campaigns import Campaign, QuestionRevision
 from curation.models.guidelines import GuidelineRevision
 from generation.models import Prompt, Sample
 
@@ -194,6 +194,15 @@ class Assignment(models.Model):
         db_index=False,
         help_text="The newest when it was leased; none where that was before this was kept.",
     )
+    question_revision = models.ForeignKey(
+        QuestionRevision,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="The same of the questions.",
+    )
     excluded = models.BooleanField(
         default=False,
         db_default=False,
@@ -271,6 +280,15 @@ class Judgment(models.Model):
         related_name="+",
         db_index=False,
         help_text="What the rater had to read; none where that is not known.",
+    )
+    question_revision = models.ForeignKey(
+        QuestionRevision,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="How the questions read to the rater; none where that is not known.",
     )
     late = models.BooleanField(
         default=False, help_text="Arrived after its lease had run out, or when the item had enough."

@@ -21,9 +21,11 @@ from curation.datasets import SELECTABLE
 from curation.examples import examples_of, right_answers
 from curation.fails import marked_words, reason_tables
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome
+from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome, TallyKind
 from curation.order import order_of
 from curation.probes import consistency_by_rater
+from curation.questions import in_words as question_words
+from curation.questions import specs_of
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.standing import event_words, in_words
@@ -154,6 +156,8 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         "guidelines": guidelines_html(found.guidelines),
         "examples": [(row, right_answers(row, questions)) for row in examples_of(found.revisions.first())],
         "by_revision": answers_by_revision(found),
+        "questions_now": question_words(specs_of(found)),
+        "by_wording": answers_by_revision(found, TallyKind.WORDING),
         "events": _events(found),
         "is_blind": blind,
         "may_write": may_curate(request.user),
@@ -196,6 +200,8 @@ def _event_words(event: CampaignEvent) -> str:
         return f"Order changed from {event.detail['from']} to {event.detail['to']}"
     if event.kind == "guidelines":
         return f"Guidelines changed to revision {event.detail['revision']}"
+    if event.kind == "questions":
+        return f"Questions changed to revision {event.detail['revision']}"
     if event.kind == "recounted":
         return "Verdicts counted anew"
     return str(event.kind).capitalize()

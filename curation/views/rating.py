@@ -11,13 +11,14 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.api import guidelines_shown, news_specs, question_specs, round_specs
+from curation.api import guidelines_shown, news_specs, round_specs
 from curation.assignments import done_by, holds_any, left_for
 from curation.example_rounds import RoundRefused, is_asked, round_of, with_asked
 from curation.grids import has_grid, has_several
 from curation.guidelines import newest_revision, reading_of
 from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
+from curation.questions import asked_now, question_news
 from curation.standing import why_refused
 
 
@@ -37,8 +38,9 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
     # One row says both the text and its number, whatever is saved meanwhile.
     newest = newest_revision(campaign)
     config["guideline_revision"] = newest.number if newest else None
-    news = reading_of(campaign, user).news
-    config["guideline_news"] = news_specs(row for row in news if newest and row.number <= newest.number)
+    reading = reading_of(campaign, user)
+    config["guideline_news"] = news_specs(row for row in reading.news if newest and row.number <= newest.number)
+    config["question_news"] = news_specs(question_news(campaign, reading.questions_read, config["question_revision"]))
     as_grid = False
     if has_grid(campaign):
         as_grid = request.GET.get("view") == "grid"
@@ -66,7 +68,7 @@ def rate_examples(request: HttpRequest, slug: str) -> HttpResponse:
         return redirect("rate", slug)
     config = {
         "kind": campaign.kind,
-        "questions": question_specs(campaign),
+        "questions": asked_now(campaign).questions,
         "keys": keys_of(user),
         "csrf": get_token(request),
         "url": reverse("api-1:answer-example", args=[slug]),
@@ -92,6 +94,7 @@ def _asks_first(campaign: Campaign, user: User) -> bool:
 
 def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, Any]:
     done, left = done_by(campaign, user), left_for(campaign, user)
+    asked = asked_now(campaign)
     return {
         "campaign": campaign.slug,
         "kind": campaign.kind,
@@ -100,7 +103,8 @@ def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, A
         "guidelines_read_url": reverse("api-1:guidelines-read", args=[campaign.slug]),
         "judgments_url": reverse("api-1:judgments"),
         "csrf": get_token(request),
-        "questions": question_specs(campaign),
+        "questions": asked.questions,
+        "question_revision": asked.number,
         "progress": {"done": done, "total": done + left, "left_for_me": left},
         "user_id": user.pk,
         "keys": keys_of(user),

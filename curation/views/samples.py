@@ -119,7 +119,7 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
     shown = next(row for row in item.item_samples.all() if row.sample_id == sample.pk)
     rows = (
         Judgment.objects.filter(item=item)
-        .select_related("rater", "superseded_by", "assignment", "guideline_revision")
+        .select_related("rater", "superseded_by", "assignment", "guideline_revision", "question_revision")
         .order_by("received_at")
     )
     tell_excluded(item.campaign, rows)

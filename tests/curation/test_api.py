@@ -44,7 +44,15 @@ def lease(client, campaign, count=2):
 
 def test_lease_has_the_contracts_shape(rater, campaign):
     answer = lease(signed_in(rater), campaign).json()
-    assert set(answer) == {"questions", "items", "guideline_revision", "guideline_news", "guidelines_html"}
+    assert set(answer) == {
+        "questions",
+        "question_revision",
+        "question_news",
+        "items",
+        "guideline_revision",
+        "guideline_news",
+        "guidelines_html",
+    }
     assert [question["name"] for question in answer["questions"]] == [
         "visual_quality",
         "prompt_alignment",

@@ -19,6 +19,7 @@ function buildChoices() {
   for (const question of config.questions) {
     const row = build("fieldset", "question");
     row.append(build("legend", "question__text", question.text));
+    if (question.help) row.append(build("p", "question__help", question.help));
     const box = build("div", "question__choices");
     for (const choice of question.choices) {
       const tone = choice.accepts === true ? "pass" : question.choices.some((other) => other.accepts === true) ? "fail" : "even";

@@ -221,6 +221,16 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     showNothing,
     isExhausted: () => exhausted,
     dismiss: (id) => outbox.dismiss(id),
+    /** Opens the page anew. Rejects, and nothing happens, where a row would be lost or the server does not answer. */
+    async reload() {
+      await outbox.settled();
+      const { waiting, kept } = outbox.snapshot();
+      if (waiting && kept === "tab") throw new Error("Rows that this browser does not keep are still to be sent.");
+      const response = await fetch(location.href, { method: "HEAD", credentials: "same-origin" });
+      if (!response.ok) throw new Error(`The page cannot be had: ${response.status}.`);
+      location.reload();
+      await new Promise(() => {}); // Whoever waits does so until the page is gone.
+    },
     /** Reads what earlier visits left, sends it, and asks for items. */
     async start() {
       wire();
