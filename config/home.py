@@ -17,6 +17,7 @@ from curation.accuracy import accuracy_told
 from curation.adjudications import waiting_in
 from curation.assignments import left_for
 from curation.campaigns import is_blind_for
+from curation.example_rounds import with_asked
 from curation.models import Campaign, CampaignState, DatasetVersion, Judgment, JudgmentAction, Outcome, TallyKind
 from curation.standing import home_words
 from curation.statistics import progress_of
@@ -54,7 +55,7 @@ def rating(user: User) -> dict[str, Any]:
             "campaign": campaign,
             "left": left_for(campaign, user),
             "accuracy": accuracy_told(campaign, user),
-            "standing": home_words(campaign, campaign.memberships.get(rater=user)),
+            "standing": home_words(campaign, with_asked(campaign.memberships.filter(rater=user)).get()),
         }
         for campaign in Campaign.objects.rateable_by(user).order_by("opened_at", "id")
     ]

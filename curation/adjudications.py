@@ -141,7 +141,9 @@ def _locked(item: Item, by: User) -> Item:
     if is_blind_for(locked.campaign, by):
         raise AdjudicationRefused("You judge in this comparison, so you cannot decide in it before it is closed.")
     if locked.is_gold:
-        raise AdjudicationRefused("This is a gold item: its answer is known, and it gets no verdict.")
+        raise AdjudicationRefused(
+            "This is a gold item or an example of the guidelines: its answer is known, and it gets no verdict."
+        )
     return locked
 
 

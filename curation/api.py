@@ -1,9 +1,11 @@
 """The rating API: what a rater may rate, leases, and judgments."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django.http import Http404, HttpRequest
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.crypto import salted_hmac
 from ninja import Field, Router, Schema, Status
@@ -12,21 +14,17 @@ from pydantic import BaseModel
 
 from accounts.api import callers
 from accounts.models import Scope, User
-from curation.assignments import LeaseRefused, done_by, lease_items, left_for
+from curation.assignments import ExamplesFirst, LeaseRefused, done_by, lease_items, left_for
 from curation.details import prompt_words
-from curation.guidelines import (
-    GuidelinesRefused,
-    begin_reading,
-    guidelines_html,
-    mark_read,
-    newest_revision,
-    news_for,
-)
+from curation.example_rounds import Round, RoundRefused, answer_example, round_of
+from curation.examples import example_specs, examples_of, right_answers
+from curation.guidelines import GuidelinesRefused, guidelines_html, mark_read, reading_of
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
-from curation.models import Assignment, Campaign, GuidelineRevision
-from curation.submissions import MAX_REVISION
+from curation.models import Assignment, Campaign, GuidelineRevision, QuestionRevision
+from curation.questions import QuestionsRefused, asked_now, mark_questions_read, question_news
+from curation.submissions import MAX_ID, MAX_PLACES, MAX_REVISION
 from generation.images import image_url
 
 router = Router(tags=["rating"])
@@ -61,6 +59,9 @@ class LeaseIn(BaseModel):
     guideline_revision: int | None = Field(
         None, ge=1, le=MAX_REVISION, description="The revision of the guidelines that the client shows."
     )
+    question_revision: int | None = Field(
+        None, ge=1, le=MAX_REVISION, description="The revision of the questions that the client shows."
+    )
 
 
 class ImageOut(Schema):
@@ -73,6 +74,12 @@ class ImageOut(Schema):
     )
 
 
+class ExampleImage(Schema):
+    url: str = Field(description="Good for the caller alone, for a day.")
+    width: int
+    height: int
+
+
 class ChoiceOut(Schema):
     value: str
     label: str
@@ -83,6 +90,7 @@ class ChoiceOut(Schema):
 class QuestionOut(Schema):
     name: str
     text: str
+    help: str = Field("", description="A sentence below it.")
     choices: list[ChoiceOut]
     required: bool
     reasons: list[str] = Field(
@@ -114,6 +122,10 @@ class NewsOut(Schema):
 
 class LeaseOut(Schema):
     questions: list[QuestionOut]
+    question_revision: int | None = Field(description="The number of the revision in which the questions read so.")
+    question_news: list[NewsOut] = Field(
+        description="The revisions of the questions of which the caller was not told yet, the oldest first."
+    )
     items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
     guideline_revision: int | None = Field(
         description="The number of the guidelines' newest revision: what the caller's rater should have to read."
@@ -122,12 +134,57 @@ class LeaseOut(Schema):
         description="The revisions of which the caller was not told yet, the oldest first; none to who begins."
     )
     guidelines_html: str | None = Field(
-        None, description="The guidelines as they read now, where the request named an earlier revision."
+        None,
+        description="The guidelines as they read now, with their examples, where the request named an earlier revision.",
     )
 
 
 class ReadIn(BaseModel):
-    guideline_revision: int = Field(ge=1, le=MAX_REVISION)
+    guideline_revision: int | None = Field(None, ge=1, le=MAX_REVISION)
+    question_revision: int | None = Field(None, ge=1, le=MAX_REVISION)
+
+
+class LeaseRefusal(Refusal):
+    examples_url: str | None = Field(
+        None,
+        description="The page on which the caller answers the changed examples of the guidelines, where those come first.",
+    )
+
+
+class ExampleToAnswer(Schema):
+    example: int
+    prompt: str
+    images: list[ExampleImage] = Field(description="From left to right.")
+
+
+class RoundOut(Schema):
+    questions: list[QuestionOut]
+    attempt: int
+    percent: int = Field(description="How many have to be right.")
+    right: int = Field(description="Of those that were answered in this attempt.")
+    of: int = Field(description="How many there are in all.")
+    examples: list[ExampleToAnswer] = Field(description="Those that are left; empty where nothing is asked.")
+
+
+class ExampleAnswerIn(BaseModel):
+    example: int = Field(ge=1, le=MAX_ID)
+    attempt: int = Field(ge=1, le=MAX_PLACES)
+    answers: dict[str, str]
+
+
+class AttemptOut(Schema):
+    passed: bool
+    right: int
+    of: int
+    percent: int
+
+
+class ToldOut(Schema):
+    right: bool
+    said: list[str] = Field(description="The right answers in words.")
+    why: str
+    left: int = Field(description="How many are left in this attempt.")
+    ended: AttemptOut | None = Field(description="How the attempt went, with its last answer.")
 
 
 class JudgmentsIn(BaseModel):
@@ -136,9 +193,10 @@ class JudgmentsIn(BaseModel):
             "An answer is the value of a choice; where a question is multiple, several are joined by + in their order, such as 1+3: the "
             "places of the pictures picked, from 1. At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
             "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}, "
-            "page, place, page_size, guideline_revision}. Details may be left out. Page, place and page_size say that it was shown on a page "
+            "page, place, page_size, guideline_revision, question_revision}. Details may be left out. Page, place and page_size say that it was shown on a page "
             "with others: a UUID that they share, where on it, from 0, and how many there were. guideline_revision is the number of the "
-            "revision that the rater had to read; without it, it is the one that was the newest when the item was leased. Each row is judged on its own: a malformed one is rejected with its reason."
+            "revision that the rater had to read; without it, it is the one that was the newest when the item was leased. question_revision is the same "
+            "of the questions, by which the answers are checked as they read then. Each row is judged on its own: a malformed one is rejected with its reason."
         )
     )
 
@@ -186,25 +244,27 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
 
 @router.post(
     "/campaigns/{slug}/lease",
-    response={200: LeaseOut, 404: Refusal, 409: Refusal},
+    response={200: LeaseOut, 404: Refusal, 409: LeaseRefusal},
     auth=callers(Scope.RATE),
     url_name="lease",
     exclude_unset=True,
 )
-def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
-    """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open."""
+def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | Status[dict[str, str]]:
+    """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open, and where the caller
+    has to answer examples first."""
     user = _caller(request)
     campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
     if campaign is None:
         raise Http404
     try:
         assignments = lease_items(campaign, user, wanted.count, together=wanted.together)
+    except ExamplesFirst as refusal:
+        return Status(409, {"detail": str(refusal.args[0]), "examples_url": reverse("rate_examples", args=[slug])})
     except LeaseRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {
-        "questions": question_specs(campaign),
         "items": [_item(assignment, user, campaign) for assignment in assignments],
-        **_guidelines(campaign, user, wanted.guideline_revision),
+        **_texts(campaign, user, wanted),
     }
 
 
@@ -215,16 +275,69 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any]:
     url_name="guidelines-read",
 )
 def note_read(request: HttpRequest, slug: str, read: ReadIn) -> Status[None]:
-    """The caller has read what changed in the guidelines up to this revision, and is not told of it again."""
+    """The caller has read what changed up to this revision of the guidelines or of the questions, and is not told again."""
     user = _caller(request)
     campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
     if campaign is None:
         raise Http404
     try:
-        mark_read(campaign, user, read.guideline_revision)
-    except GuidelinesRefused as refusal:
+        if read.guideline_revision is None and read.question_revision is None:
+            raise HttpError(422, "Name the guideline_revision or the question_revision that was read.")
+        if read.guideline_revision is not None:
+            mark_read(campaign, user, read.guideline_revision)
+        if read.question_revision is not None:
+            mark_questions_read(campaign, user, read.question_revision)
+    except (GuidelinesRefused, QuestionsRefused) as refusal:
         raise HttpError(422, str(refusal.args[0])) from refusal
     return Status(204, None)
+
+
+@router.get(
+    "/campaigns/{slug}/examples",
+    response={200: RoundOut, 404: Refusal, 409: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="examples",
+)
+def list_examples(request: HttpRequest, slug: str) -> dict[str, Any]:
+    """The changed examples that the caller has to answer before they get more."""
+    user = _caller(request)
+    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
+    if campaign is None:
+        raise Http404
+    try:
+        asked = round_of(campaign, user)
+    except RoundRefused as refusal:
+        raise HttpError(409, str(refusal.args[0])) from refusal
+    return {"questions": asked_now(campaign).questions, **round_specs(campaign, user, asked)}
+
+
+@router.post(
+    "/campaigns/{slug}/examples",
+    response={200: ToldOut, 404: Refusal, 409: Refusal, 422: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="answer-example",
+)
+def take_example(request: HttpRequest, slug: str, given: ExampleAnswerIn) -> dict[str, Any]:
+    """The caller's answer to one of those; says what is right and why. Sending it again is harmless."""
+    user = _caller(request)
+    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
+    if campaign is None:
+        raise Http404
+    try:
+        answer, asked, ended = answer_example(
+            campaign, user, example=given.example, attempt=given.attempt, answers=given.answers
+        )
+    except RoundRefused as refusal:
+        raise HttpError(409, str(refusal.args[0])) from refusal
+    except Malformed as fault:
+        raise HttpError(422, str(fault.args[0])) from fault
+    return {
+        "right": answer.right,
+        "said": right_answers(answer.example, list(campaign.questions.all())),
+        "why": answer.example.why,
+        "left": len(asked.left),
+        "ended": ended,
+    }
 
 
 @router.post(
@@ -251,36 +364,50 @@ def choose_keys(request: HttpRequest, chosen: KeysIn) -> dict[str, Any]:
         raise HttpError(422, str(fault.args[0])) from fault
 
 
-def question_specs(campaign: Campaign) -> list[dict[str, Any]]:
-    """The rubric as the rating screen wants it."""
-    return [
-        {
-            "name": row.name,
-            "text": row.text,
-            "choices": row.choices,
-            "required": row.required,
-            "multiple": row.multiple,
-            "reasons": row.reasons,
-            "needs_reason": row.needs_reason,
-            "marks": row.marks,
-        }
-        for row in campaign.questions.all()
-    ]
+def news_specs(news: Iterable[GuidelineRevision | QuestionRevision]) -> list[dict[str, Any]]:
+    """What changed in the guidelines or questions and this rater was not told, as the rating screen wants it."""
+    return [{"revision": row.number, "change": row.change, "at": row.at} for row in news]
 
 
-def news_specs(campaign: Campaign, user: User, newest: GuidelineRevision | None) -> list[dict[str, Any]]:
-    """What changed in the guidelines and this rater was not told, as the rating screen wants it."""
-    return [{"revision": row.number, "change": row.change, "at": row.at} for row in news_for(campaign, user, newest)]
-
-
-def _guidelines(campaign: Campaign, user: User, shown: int | None) -> dict[str, Any]:
-    newest = newest_revision(campaign)
-    begin_reading(campaign, user, shown=shown, newest=newest)
-    is_older = newest is not None and shown is not None and shown < newest.number
+def guidelines_shown(campaign: Campaign, user: User, revision: GuidelineRevision | None) -> dict[str, Any]:
+    """The guidelines and their examples, as `rate/_guidelines.html` wants them."""
     return {
-        "guideline_revision": newest.number if newest else None,
-        "guideline_news": news_specs(campaign, user, newest),
-        "guidelines_html": guidelines_html(newest.text) if newest and is_older else None,
+        "guidelines_html": guidelines_html(revision.text if revision else campaign.guidelines),
+        "examples": example_specs(examples_of(revision), list(campaign.questions.all()), user),
+    }
+
+
+def round_specs(campaign: Campaign, user: User, asked: Round) -> dict[str, Any]:
+    """A round as its screen wants it, without the answers."""
+    left = asked.left
+    return {
+        "attempt": asked.attempt,
+        "percent": asked.revision.asks_percent,
+        "right": asked.right,
+        "of": len(asked.examples),
+        "examples": [
+            {"example": row.pk, "prompt": shown["prompt"], "images": shown["images"]}
+            for row, shown in zip(left, example_specs(left, list(campaign.questions.all()), user), strict=True)
+        ],
+    }
+
+
+def _texts(campaign: Campaign, user: User, wanted: LeaseIn) -> dict[str, Any]:
+    """How the questions read, the newest revision of the guidelines, and what of both the caller was not told."""
+    asked = asked_now(campaign)
+    # A screen that shows older questions has not read the newer ones.
+    shown = asked.number if wanted.question_revision is None else min(wanted.question_revision, asked.number or 0)
+    reading = reading_of(campaign, user, shown=wanted.guideline_revision, questions=shown, begins=True)
+    html = None
+    if reading.newer is not None:
+        html = render_to_string("rate/_guidelines.html", guidelines_shown(campaign, user, reading.newer))
+    return {
+        "questions": asked.questions,
+        "question_revision": asked.number,
+        "question_news": news_specs(question_news(campaign, reading.questions_read, asked.number)),
+        "guideline_revision": reading.number,
+        "guideline_news": news_specs(reading.news),
+        "guidelines_html": html,
     }
 
 

@@ -13,6 +13,7 @@ from django.utils.crypto import salted_hmac
 
 from accounts.models import User
 from curation import tallies
+from curation.example_rounds import ASKED, is_asked, with_asked
 from curation.gold import active_gold, unseen_gold
 from curation.grids import beside_each_other
 from curation.mixing import count_gold, gold_among, mix
@@ -29,6 +30,7 @@ from curation.models import (
     ItemSample,
     Judgment,
     JudgmentAction,
+    QuestionRevision,
     RaterState,
     TallyKind,
 )
@@ -44,6 +46,10 @@ WANTED = Q(item__is_open=True) | Q(item__is_gold=True)
 
 class LeaseRefused(Exception):
     """This person cannot lease here now; the message is for a person."""
+
+
+class ExamplesFirst(LeaseRefused):
+    """They can once they have passed the examples that the guidelines ask first (curation.example_rounds)."""
 
 
 def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool = False) -> list[Assignment]:
@@ -70,19 +76,24 @@ def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool =
             # A round may have ended without its end having been seen: another answer was taken in at the same time.
             settle(now, place)
         refusal = why_refused(place)
-        pks = [] if refusal else _lease(now, place, rater, count, together)
+        asks = is_asked(place, now.asks_up_to)
+        pks = [] if refusal else _lease(now, place, rater, count, together, only_held=asks)
     # What was settled stays, whatever it led to.
     if refusal:
         raise LeaseRefused(refusal)
+    if asks and not pks:
+        raise ExamplesFirst(ASKED)
     return _with_samples(pks, with_prompts=campaign.many_prompts)
 
 
-def _lease(campaign: Any, place: CampaignRater, rater: User, count: int, together: bool) -> list[int]:
+def _lease(
+    campaign: Any, place: CampaignRater, rater: User, count: int, together: bool, *, only_held: bool
+) -> list[int]:
     is_round = place.state == RaterState.QUALIFYING
     if is_round:
         count = min(count, round_left(campaign, place))
     held = _held(campaign, rater, count, only_gold=is_round)
-    wanted = count - len(held)
+    wanted = 0 if only_held else count - len(held)
     new: list[int] = []
     if wanted > 0:
         new = (
@@ -90,7 +101,7 @@ def _lease(campaign: Any, place: CampaignRater, rater: User, count: int, togethe
             if is_round
             else _hand_out(campaign, place, rater, wanted, together)
         )
-    if is_round and not held and not new:
+    if is_round and not held and not new and not only_held:
         raise LeaseRefused(
             "Your qualification round needs more items than there are, so a curator has to let you in. What you judged is kept."
         )
@@ -105,17 +116,25 @@ def left_for(campaign: Campaign, rater: User) -> int:
     Of the campaign's own items these are the open ones, less those that the rater is through with, less those whose last places
     others hold just now.
     """
-    place = CampaignRater.objects.filter(campaign=campaign, rater=rater).select_related("rater").first()
+    places = CampaignRater.objects.filter(campaign=campaign, rater=rater).select_related("rater")
+    place = with_asked(places).first()
     own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
     gold: int = own.filter(item__is_gold=True).count()
     if place is None or why_refused(place):
         return 0
+    if is_asked(place, place.asks_up_to):
+        return own.count()
     if place.state == RaterState.QUALIFYING:
         return min(round_left(campaign, place), gold + len(_gold_to_come(campaign, rater)))
     open_items = tallies.total([campaign.pk], TallyKind.OPEN)
     through_with = tallies.total([campaign.pk], TallyKind.WAITING, rater_id=rater.pk)
     ordinary = open_items - through_with - _taken(campaign, rater)
     return ordinary + gold + _gold_ahead(campaign, place, rater, ordinary - (own.count() - gold))
+
+
+def holds_any(campaign: Campaign, rater: User) -> bool:
+    """Whether this rater has items in hand."""
+    return Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign).exists()
 
 
 def done_by(campaign: Campaign, rater: User) -> int:
@@ -144,10 +163,17 @@ def _taken(campaign: Campaign, rater: User) -> int:
 
 
 def _as_it_is(campaign: Campaign) -> Any:
-    """The campaign as the database has it now, with `has_gold`, and the newest revision's id as `newest_revision`."""
+    """The campaign as the database has it now, with `has_gold`, and of the guidelines' newest revision the id as
+    `newest_revision` and what it asks first as `asks_up_to`, and of the questions' the id as `newest_questions`."""
     gold = Item.objects.filter(campaign=OuterRef("pk"), is_gold=True)
-    revisions = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number").values("pk")
-    return Campaign.objects.annotate(has_gold=Exists(gold), newest_revision=Subquery(revisions[:1])).get(pk=campaign.pk)
+    revisions = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
+    questions = QuestionRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
+    return Campaign.objects.annotate(
+        has_gold=Exists(gold),
+        newest_revision=Subquery(revisions.values("pk")[:1]),
+        asks_up_to=Subquery(revisions.values("asks_up_to")[:1]),
+        newest_questions=Subquery(questions.values("pk")[:1]),
+    ).get(pk=campaign.pk)
 
 
 def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int) -> int:
@@ -268,6 +294,7 @@ def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]
             leased_at=Now(),
             expires_at=_expiry(campaign),
             guideline_revision=campaign.newest_revision,
+            question_revision=campaign.newest_questions,
         )
     fresh = [item for item in items if item.pk not in again]
     orders = _orders(campaign, rater, fresh)
@@ -279,6 +306,7 @@ def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]
             expires_at=_expiry(campaign),
             excluded=place.excluded,
             guideline_revision_id=campaign.newest_revision,
+            question_revision_id=campaign.newest_questions,
         )
         for item, order in zip(fresh, orders, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What people ask of campaigns: to set one up, and to change its raters, rule, order and guidelines."""
+"""What people ask of campaigns: to set one up, and to change its raters, rule and order."""
 
 from typing import Any
 
@@ -8,11 +8,9 @@ from django.db.models import QuerySet
 from accounts.checks import Checks
 from accounts.models import Role, User
 from curation.campaigns import CampaignRefused, create_campaign, create_pick_campaign, set_raters
-from curation.guidelines import GuidelinesRefused, revise_guidelines
 from curation.models import (
     Campaign,
     CampaignKind,
-    GuidelineRevision,
     ItemOrder,
 )
 from curation.order import Order, set_order
@@ -335,38 +333,3 @@ class OrderForm(forms.Form):
         if order.kind == ItemOrder.UNCERTAIN:
             order = order._replace(threshold=self.cleaned_data["score_threshold"])
         return set_order(self.campaign, order, by=by)
-
-
-class GuidelinesForm(forms.Form):
-    """A new revision of a campaign's guidelines."""
-
-    text = forms.CharField(
-        required=False,
-        max_length=20_000,
-        label="Guidelines",
-        widget=forms.Textarea(attrs={"rows": 16}),
-        help_text="Markdown, shown beside the work.",
-    )
-    change = forms.CharField(
-        max_length=200,
-        label="What you changed",
-        help_text="A sentence, for example “Stickers with a white rim now pass”.",
-        error_messages={"required": "Say in a sentence what you changed."},
-    )
-    based_on = forms.IntegerField(
-        widget=forms.HiddenInput,
-        error_messages=dict.fromkeys(["required", "invalid"], "This form is incomplete. Open the page again."),
-    )
-
-    def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
-        kwargs.setdefault("initial", {"text": campaign.guidelines})
-        super().__init__(*args, **kwargs)
-        self.campaign = campaign
-
-    def save(self, by: User) -> GuidelineRevision | None:
-        """The revision; None with an error on the form where it was refused."""
-        try:
-            return revise_guidelines(self.campaign, **self.cleaned_data, by=by)
-        except GuidelinesRefused as refused:
-            self.add_error(None, refused.args[0])
-            return None

@@ -18,7 +18,6 @@ from curation.models import (
     CampaignKind,
     CampaignRater,
     CampaignState,
-    GuidelineExample,
     Item,
     ItemSample,
     Question,
@@ -26,6 +25,7 @@ from curation.models import (
 )
 from curation.order import AS_SET_UP, Order, begin_in_order
 from curation.picks import FEWEST, MOST
+from curation.questions import first_questions
 from curation.recounts import check_rule, lock, recount
 from curation.rubrics import (
     GUIDELINES,
@@ -256,11 +256,6 @@ def is_blind_for(campaign: Campaign, user: User) -> bool:
     return CampaignRater.objects.filter(campaign=campaign, rater=user, removed_at=None).exists()
 
 
-def add_example(campaign: Campaign, sample: Sample, *, is_good: bool, note: str = "") -> GuidelineExample:
-    """Show a sample beside the work, as one to accept or to refuse."""
-    return GuidelineExample.objects.create(campaign=campaign, sample=sample, is_good=is_good, note=note[:200])
-
-
 def _samples_of(batches: Iterable[GenerationBatch]) -> Iterable[Sample]:
     return (
         Sample.objects.filter(batch__in=[batch.pk for batch in batches])
@@ -305,6 +300,7 @@ def _create(
     )
     _add_questions(campaign, rubric)
     first_revision(campaign)
+    first_questions(campaign)
     CampaignEvent.objects.create(campaign=campaign, kind="created", by=by)
     return campaign
 
@@ -331,6 +327,7 @@ def _add_questions(campaign: Campaign, rubric: Sequence[QuestionSpec]) -> None:
             position=position,
             name=spec["name"],
             text=spec["text"],
+            help=spec.get("help", ""),
             choices=spec["choices"],
             required=spec.get("required", True),
             reasons=spec.get("reasons", []),

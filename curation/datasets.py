@@ -181,8 +181,9 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
             "Verdicts of these campaigns are being counted by another rule. Freeze it when that is done."
         )
     rule = join_names({row.rule for row in decided})
-    guidelines = _revisions_behind(entries)
-    content_hash = store_manifest(canonical_manifest(dataset.slug, rule, entries, guidelines))
+    guidelines = _revisions_behind(entries, "guideline_revision")
+    questions = _revisions_behind(entries, "question_revision")
+    content_hash = store_manifest(canonical_manifest(dataset.slug, rule, entries, guidelines, questions))
     with transaction.atomic():
         Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
         versions = DatasetVersion.objects.filter(dataset=dataset)
@@ -196,6 +197,7 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
             content_hash=content_hash,
             rule=rule,
             guidelines=guidelines,
+            questions=questions,
             entry_count=len(entries),
             note=note.strip()[:300],
             frozen_by=by,
@@ -222,14 +224,14 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
     return version
 
 
-def _revisions_behind(entries: list[Entry]) -> dict[str, list[int]]:
-    """Campaign's slug -> numbers of the revisions that raters had before them, ascending, where these were several. Judgments
-    of which it is not known do not count. Judgments never change, so the same entries always give the same."""
+def _revisions_behind(entries: list[Entry], field: str) -> dict[str, list[int]]:
+    """Campaign's slug -> numbers of the revisions of guidelines or questions (a judgment's `field`) that raters had before them,
+    ascending, where these were several. Judgments of which it is not known do not count. Judgments never change, so the same entries always give the same."""
     judgments = sorted({pk for entry in entries for pk in entry.judgments})
     found: dict[str, set[int]] = {}
     for start in range(0, len(judgments), CHUNK):
-        known = Judgment.objects.filter(pk__in=judgments[start : start + CHUNK], guideline_revision__isnull=False)
-        named = known.order_by().values_list("item__campaign__slug", "guideline_revision__number").distinct()
+        known = Judgment.objects.filter(pk__in=judgments[start : start + CHUNK]).exclude(**{field: None})
+        named = known.order_by().values_list("item__campaign__slug", f"{field}__number").distinct()
         for slug, number in named:
             found.setdefault(slug, set()).add(number)
     return {slug: sorted(numbers) for slug, numbers in sorted(found.items()) if len(numbers) > 1}

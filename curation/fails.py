@@ -25,7 +25,7 @@ class ReasonTable:
 
 def reason_tables(campaign: Campaign, questions: Iterable[Question]) -> list[ReasonTable]:
     """A table for each question of which a fail was given a reason. A fail may have several reasons, or none."""
-    asked = {question.name: question for question in questions if question.reasons}
+    asked = {question.name: question for question in questions if question.choices}
     fails: defaultdict[str, Counter[str]] = defaultdict(Counter)
     given: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     kinds = (TallyKind.PATTERN, TallyKind.REASON)
@@ -42,7 +42,9 @@ def reason_tables(campaign: Campaign, questions: Iterable[Question]) -> list[Rea
 def _table(question: Question, fails: Counter[str], given: dict[tuple[str, str], Counter[str]]) -> ReasonTable:
     buckets = sorted(bucket for bucket, count in fails.items() if count)
     rows = []
-    for reason in question.reasons:
+    # What was given once is told, also where it is offered no more.
+    once = sorted({reason for name, reason in given if name == question.name} - set(question.reasons))
+    for reason in [*question.reasons, *once]:
         counts = given.get((question.name, reason), Counter())
         shares = [Share(counts[bucket], fails[bucket]) for bucket in buckets]
         rows.append((reason, [Share(counts.total(), fails.total()), *shares]))

@@ -10,6 +10,7 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from curation import tallies
+from curation.examples import shown_as_example
 from curation.models import (
     Assignment,
     Campaign,
@@ -64,6 +65,9 @@ def mark_gold(item: Item, answers: Mapping[str, str], *, by: User) -> GoldItem:
         raise GoldRefused("This item asks one rater again what they judged, so it cannot be gold.")
     _check_known(campaign, answers)
     locked = Item.objects.select_for_update(no_key=True).get(pk=item.pk)
+    # Asked under the lock, which an item that becomes an example takes as well.
+    if shown_as_example(locked.item_samples.values_list("sample", flat=True), campaign):
+        raise GoldRefused("The guidelines show this sticker as an example, so raters know its answer. Choose another.")
     gold = GoldItem.objects.filter(item=locked).first()
     if gold is None:
         gold = GoldItem.objects.create(item=locked, answers=dict(answers), created_by=by)
@@ -118,7 +122,7 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
     """Take up to `count` items of a closed campaign as gold, at random, as many of each answer as can be; returns how many.
 
     Only items are taken that at least two raters answered, and all alike; that answer is the known one. Left out is what shows
-    a sample that this campaign has already. Raises GoldRefused.
+    a sample that this campaign has already, or that its guidelines show. Raises GoldRefused.
     """
     if source.state != CampaignState.CLOSED or source.kind != campaign.kind or _rubric(source) != _rubric(campaign):
         raise GoldRefused("Gold can be taken from closed campaigns of the same kind that ask the same questions.")
@@ -214,10 +218,14 @@ def _unanimous(campaign: Campaign, source: Campaign, count: int) -> list[tuple[i
                   AND NOT EXISTS (SELECT 1 FROM curation_itemsample theirs
                                   JOIN curation_itemsample ours ON ours.sample_id = theirs.sample_id
                                   JOIN curation_item here ON here.id = ours.item_id AND here.campaign_id = %s
+                                  WHERE theirs.item_id = v.item_id)
+                  AND NOT EXISTS (SELECT 1 FROM curation_itemsample theirs
+                                  JOIN curation_guidelineexample shown ON theirs.sample_id IN (shown.sample_id, shown.beside_id)
+                                  JOIN curation_guidelinerevision r ON r.id = shown.revision_id AND r.campaign_id = %s
                                   WHERE theirs.item_id = v.item_id)) found
             ORDER BY turn, random() LIMIT %s
             """,
-            [source.pk, campaign.pk, count],
+            [source.pk, campaign.pk, campaign.pk, count],
         )
         return [(pk, json.loads(answers)) for pk, answers in cursor.fetchall()]
 

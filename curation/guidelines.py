@@ -1,17 +1,18 @@
 """Guidelines: what curators write in Markdown, as HTML that is safe to show, and its revisions, of which none is lost."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import nh3
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from markdown_it import MarkdownIt
 
 from accounts.models import User
-from curation.models import Campaign, CampaignEvent, CampaignRater, CampaignState, GuidelineRevision
+from curation.examples import Example, ExamplesRefused, as_examples, examples_of, in_one_form, keep_examples
+from curation.models import Campaign, CampaignEvent, CampaignRater, CampaignState, GuidelineExample, GuidelineRevision
 
 _MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table")
 _TAGS = {
@@ -53,20 +54,58 @@ def newest_revision(campaign: Campaign) -> GuidelineRevision | None:
     return campaign.revisions.first()
 
 
-def news_for(campaign: Campaign, rater: User, newest: GuidelineRevision | None) -> list[GuidelineRevision]:
-    """The revisions up to `newest` of which this rater was not told, the oldest first; nothing is news to who has not begun."""
-    place = _places(campaign, rater).only("guidelines_read").first()
-    if newest is None or place is None or place.guidelines_read is None or place.guidelines_read >= newest.number:
-        return []
-    unread = campaign.revisions.filter(number__gt=place.guidelines_read, number__lte=newest.number)
-    return list(unread.order_by("number"))
+class Reading(NamedTuple):
+    """Where a rater stands with the guidelines: the number of the newest revision, `news` of which they were not told, the
+    oldest first, and `newer`, the newest where their screen shows an earlier one. `questions_read` is the revision up to which
+    they know how the questions read."""
+
+    number: int | None
+    news: list[GuidelineRevision]
+    newer: GuidelineRevision | None
+    questions_read: int | None
 
 
-def begin_reading(campaign: Campaign, rater: User, *, shown: int | None, newest: GuidelineRevision | None) -> None:
-    """A rater who begins has the guidelines as they are, or the revision that their screen says it shows."""
-    if newest is not None:
-        number = newest.number if shown is None else min(shown, newest.number)
-        _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=number)
+def reading_of(
+    campaign: Campaign, rater: User, *, shown: int | None = None, questions: int | None = None, begins: bool = False
+) -> Reading:
+    """One query where nothing is new, as with most leases. Nothing is news to who has not begun; a rater who `begins` has the
+    guidelines as they are, or the revision that their screen says it shows, and that revision of the questions."""
+    newest = GuidelineRevision.objects.filter(campaign=OuterRef("campaign")).order_by("-number").values("number")
+    rows = _places(campaign, rater).annotate(newest=Subquery(newest[:1]))
+    read, questions_read, number = (
+        rows.values_list("guidelines_read", "questions_read", "newest").first() or (None,) * 3
+    )
+    if begins and ((read is None and number is not None) or (questions_read is None and questions is not None)):
+        read, questions_read = _begin(campaign, rater, read, questions_read, number, shown, questions)
+    if number is None or read is None:
+        return Reading(number, [], None, questions_read)
+    since = min(read, number if shown is None else shown)
+    if since >= number:
+        return Reading(number, [], None, questions_read)
+    unread = list(campaign.revisions.filter(number__gt=since, number__lte=number).order_by("number"))
+    is_older = shown is not None and shown < number
+    return Reading(
+        number, [row for row in unread if row.number > read], unread[-1] if is_older else None, questions_read
+    )
+
+
+def _begin(
+    campaign: Campaign,
+    rater: User,
+    read: int | None,
+    questions_read: int | None,
+    number: int | None,
+    shown: int | None,
+    questions: int | None,
+) -> tuple[int | None, int | None]:
+    """What the rater has read from now on, of the guidelines and of the questions."""
+    if read is None and number is not None:
+        read = number if shown is None else min(shown, number)
+        _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=read)
+    if questions_read is None and questions is not None:
+        questions_read = questions
+        _places(campaign, rater).filter(questions_read=None).update(questions_read=questions)
+    return read, questions_read
 
 
 def mark_read(campaign: Campaign, rater: User, number: int) -> None:
@@ -81,10 +120,20 @@ def _places(campaign: Campaign, rater: User) -> QuerySet[CampaignRater]:
     return CampaignRater.objects.filter(campaign=campaign, rater=rater)
 
 
-def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: int, by: User) -> GuidelineRevision:
+def revise_guidelines(
+    campaign: Campaign,
+    text: str,
+    *,
+    change: str,
+    based_on: int,
+    by: User,
+    examples: Sequence[Example] | None = None,
+    asks_percent: int | None = None,
+) -> GuidelineRevision:
     """Add a revision, which is what raters who open their screen see from now on. Raises GuidelinesRefused.
 
-    `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
+    Without `examples` those of before stay. What becomes an example is no item of the campaign any more. With `asks_percent`
+    raters get nothing more before they have answered so many percent of the added and changed examples right. `based_on` is the number of the revision that the writer had before them: what somebody else saved meanwhile is not
     undone unseen.
     """
     text = "\n".join(text.splitlines()).strip()
@@ -101,14 +150,43 @@ def revise_guidelines(campaign: Campaign, text: str, *, change: str, based_on: i
                 f"{newest.by} saved revision {newest.number} meanwhile. Your text is kept here: look below at what that "
                 "changed, put it into yours, and save again."
             )
-        if text == "\n".join(newest.text.splitlines()).strip():
+        before = examples_of(newest)
+        wanted = as_examples(before) if examples is None else in_one_form(locked, examples)
+        if text == "\n".join(newest.text.splitlines()).strip() and wanted == as_examples(before):
             raise GuidelinesRefused("The guidelines read as they did before, so there is nothing to save.")
-        revision = GuidelineRevision.objects.create(
-            campaign=locked, number=newest.number + 1, text=text, change=change, by=by
-        )
+        revision = _add_revision(locked, newest, before, wanted, asks_percent, text=text, change=change, by=by)
         Campaign.objects.filter(pk=campaign.pk).update(guidelines=text)
         CampaignEvent.objects.create(campaign=locked, kind="guidelines", by=by, detail={"revision": revision.number})
     campaign.guidelines = text
+    return revision
+
+
+def _add_revision(
+    campaign: Campaign,
+    newest: GuidelineRevision,
+    before: Sequence[GuidelineExample],
+    examples: Sequence[Example],
+    asks_percent: int | None,
+    **fields: Any,
+) -> GuidelineRevision:
+    number, asks = newest.number + 1, asks_percent is not None
+    if asks_percent is not None and not 1 <= asks_percent <= 100:
+        raise GuidelinesRefused("Between 1 and 100% of the changed examples can be asked to be right.")
+    try:
+        rows = keep_examples(campaign, before, examples, number=number, asks=asks)
+    except ExamplesRefused as refusal:
+        raise GuidelinesRefused(refusal.args[0]) from refusal
+    revision = GuidelineRevision.objects.create(
+        campaign=campaign,
+        number=number,
+        # What an earlier revision asks is asked on, as long as one of its examples is there.
+        asks_up_to=max((row.asked_since or 0 for row in rows), default=0),
+        asks_percent=newest.asks_percent if asks_percent is None else asks_percent,
+        **fields,
+    )
+    for row in rows:
+        row.revision = revision
+    GuidelineExample.objects.bulk_create(rows)
     return revision
 
 

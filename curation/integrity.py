@@ -37,7 +37,7 @@ def problems() -> Iterator[str]:
     """Every difference between judgments, verdicts, leases, versions and files."""
     yield from _chain_problems()
     if count := Verdict.objects.filter(item__is_gold=True).count():
-        yield f"{count} verdicts are on gold items, which have none."
+        yield f"{count} verdicts are on gold items, probes or examples, which have none."
     if count := Probe.objects.exclude(item__is_gold=True, item__is_open=False).count():
         yield f"{count} items that ask a rater again have a place to fill."
     for campaign in Campaign.objects.select_related("recount_job").order_by("pk"):

@@ -1,13 +1,13 @@
 """Judgments: taking them in, each on its own, once, and for good."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
 
 from django.db import IntegrityError, transaction
-from django.db.models import BooleanField, Case, Value, When
+from django.db.models import BooleanField, Case, Q, Value, When
 from django.db.models.functions import Now
 
 from accounts.models import User
@@ -23,8 +23,10 @@ from curation.models import (
     Judgment,
     JudgmentAction,
     Question,
+    QuestionRevision,
 )
 from curation.order import rerank
+from curation.questions import as_questions
 from curation.sets import are_whole
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
@@ -105,6 +107,15 @@ def _take_all(
 
 
 @dataclass
+class _Questions:
+    """The questions of the campaigns of a batch, in every revision by which its judgments were made."""
+
+    by_revision: dict[int, list[Question]]  # By the revision's id.
+    named: dict[tuple[int, int], int]  # (campaign, number) -> id, of those that are named.
+    now: dict[int, list[Question]]  # By campaign; of those that have no revision.
+
+
+@dataclass
 class _Desk:
     """What one batch needs, read after its items were locked, and what it has changed so far."""
 
@@ -112,7 +123,7 @@ class _Desk:
     assignments: dict[int, Assignment]
     known: dict[uuid.UUID, Judgment]
     latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
-    questions: dict[int, list[Question]]  # By campaign.
+    questions: _Questions
     revisions: dict[tuple[int, int], int]  # (campaign, number) -> id, of those that are named.
     touched: dict[int, Assignment] = field(default_factory=dict)
     stored: list[Judgment] = field(default_factory=list)
@@ -137,17 +148,32 @@ def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
         row.item = items[row.item_id]
     chains = Judgment.objects.filter(assignment__in=assignments, superseded_by__isnull=True)
     campaigns = {item.campaign_id for item in items.values()}
-    questions: dict[int, list[Question]] = {}
-    for question in Question.objects.filter(campaign__in=campaigns):
-        questions.setdefault(question.campaign_id, []).append(question)
     return _Desk(
         rater=rater,
         assignments=assignments,
         known=Judgment.objects.in_bulk([submission.id for submission in submissions]),
         latest={row.assignment_id: row for row in chains},
-        questions=questions,
+        questions=_read_questions(campaigns, assignments.values(), submissions),
         revisions=_named_revisions(campaigns, submissions),
     )
+
+
+def _read_questions(
+    campaigns: set[int], assignments: Iterable[Assignment], submissions: Sequence[Submission]
+) -> _Questions:
+    numbers = {each.question_revision for each in submissions if each.question_revision is not None}
+    leased = {row.question_revision_id for row in assignments}
+    if None in leased:
+        numbers.add(1)  # There was no other when leases did not say it yet.
+    wanted = Q(campaign__in=campaigns, number__in=numbers) | Q(pk__in=leased - {None})
+    found = _Questions({}, {}, {})
+    for revision in QuestionRevision.objects.filter(wanted):
+        found.by_revision[revision.pk] = as_questions(revision.questions)
+        found.named[revision.campaign_id, revision.number] = revision.pk
+    without = campaigns - {campaign for campaign, _ in found.named}
+    for question in Question.objects.filter(campaign__in=without) if without else ():
+        found.now.setdefault(question.campaign_id, []).append(question)
+    return found
 
 
 def _named_revisions(campaigns: set[int], submissions: Sequence[Submission]) -> dict[tuple[int, int], int]:
@@ -192,8 +218,9 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
     order = slots_shown(submission.order, assignment)
     if assignment.item.campaign.compares and not are_whole(order):
         raise Malformed("Each set stays whole: one on the left, and the other on the right.")
+    asked = _questions_shown(desk, submission, assignment)
     if submission.action == JudgmentAction.ANSWER:
-        questions = desk.questions[assignment.item.campaign_id]
+        questions = _questions_of(desk, asked, assignment.item.campaign_id)
         check_answers(submission.answers, questions, len(order))
         check_details(submission.details, submission.answers, questions, words=prompt_words(assignment.item.prompt))
     revision = _revision_shown(desk, submission, assignment)
@@ -217,6 +244,7 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         place=submission.place,
         page_size=submission.page_size,
         guideline_revision_id=revision,
+        question_revision_id=asked,
         late=_is_late(submission, assignment, latest),
         supersedes=latest,
     )
@@ -232,6 +260,21 @@ def _revision_shown(desk: _Desk, submission: Submission, assignment: Assignment)
     if found is None:
         raise Malformed(f"The guidelines of this campaign have no revision {number}.")
     return found
+
+
+def _questions_shown(desk: _Desk, submission: Submission, assignment: Assignment) -> int | None:
+    """As `_revision_shown`, of the questions: a judgment is checked by how they read when it was made."""
+    number = submission.question_revision
+    if number is None and assignment.question_revision_id is not None:
+        return assignment.question_revision_id
+    found = desk.questions.named.get((assignment.item.campaign_id, number or 1))
+    if found is None and number is not None:
+        raise Malformed(f"The questions of this campaign have no revision {number}.")
+    return found
+
+
+def _questions_of(desk: _Desk, revision: int | None, campaign: int) -> list[Question]:
+    return desk.questions.now[campaign] if revision is None else desk.questions.by_revision[revision]
 
 
 def _check_undo(submission: Submission, latest: Judgment | None) -> None:

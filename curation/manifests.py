@@ -62,15 +62,22 @@ class Entry:
 
 
 def canonical_manifest(
-    slug: str, rule: str, entries: Iterable[Entry], guidelines: Mapping[str, list[int]] | None = None
+    slug: str,
+    rule: str,
+    entries: Iterable[Entry],
+    guidelines: Mapping[str, list[int]] | None = None,
+    questions: Mapping[str, list[int]] | None = None,
 ) -> bytes:
     """The canonical form of a version. `guidelines`: slug of a campaign -> the revisions that its raters had, ascending, of
     the campaigns where these were several; a version without any does not speak of them, so that earlier ones keep their hash.
+    `questions`: the same of the revisions of its questions.
     """
     rows = [entry.as_row() for entry in sorted(entries, key=lambda entry: entry.key)]
     content: dict[str, Any] = {"format": FORMAT, "dataset": slug, "rule": rule, "entries": rows}
     if guidelines:
         content["guidelines"] = dict(guidelines)
+    if questions:
+        content["questions"] = dict(questions)
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -149,4 +156,6 @@ def manifest_rows(version: DatasetVersion) -> Iterator[dict[str, Any]]:
 
 def manifest_of(version: DatasetVersion) -> bytes:
     """The canonical manifest again, from the rows."""
-    return canonical_manifest(version.dataset.slug, version.rule, frozen_entries(version), version.guidelines)
+    return canonical_manifest(
+        version.dataset.slug, version.rule, frozen_entries(version), version.guidelines, version.questions
+    )

@@ -25,6 +25,7 @@ class QuestionSpec(TypedDict):
     name: str
     text: str
     choices: list[Choice]
+    help: NotRequired[str]
     required: NotRequired[bool]
     reasons: NotRequired[list[str]]
     needs_reason: NotRequired[bool]

@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from curation.accuracy import gold_record
+from curation.example_rounds import is_asked
 from curation.gold import GoldRefused, active_gold, unseen_gold
 from curation.models import Campaign, CampaignEvent, CampaignRater, RaterState
 from curation.statistics import Share
@@ -148,7 +149,9 @@ def in_words(place: CampaignRater) -> str:
 
 def home_words(campaign: Campaign, place: CampaignRater, given: int | None = None) -> str:
     """What the rater should know before they begin; empty where nothing is special. `given` gold answers of their qualification
-    round are looked up where the caller does not know."""
+    round are looked up where the caller does not know; of a place `with_asked` examples are spoken of that come first."""
+    if is_asked(place, getattr(place, "asks_up_to", 0)) and not why_refused(place):
+        return "The examples of the guidelines have changed. You answer those that changed before you get more."
     if place.state == RaterState.QUALIFYING:
         left = round_left(campaign, place) if given is None else _left_of(campaign, given)
         return (
@@ -172,6 +175,7 @@ def event_words(event: CampaignEvent, rater: User | None) -> str:
         "taken in": f"What {rater} said was taken in again by {event.by}: {event.detail.get('reason')}",
         "exclusion counted": f"Verdicts were counted {'without' if event.detail.get('excluded') else 'with'} what {rater} said: "
         f"{event.detail.get('pending')} of the items that they judged are short of judgments",
+        "examples passed": f"{rater} passed the examples of revision {event.detail.get('revision')} of the guidelines: {result}",
         "bars": f"How raters qualify and when they are paused was changed by {event.by}",
     }.get(event.kind, "")
 

@@ -247,9 +247,10 @@ class GuidedBy(NamedTuple):
     answers: int
 
 
-def answers_by_revision(campaign: Campaign) -> list[GuidedBy]:
-    """The newest revision first, those without answers left out, and last what is not known."""
-    found = tallies.read([campaign.pk], TallyKind.REVISION)
+def answers_by_revision(campaign: Campaign, what: TallyKind = TallyKind.REVISION) -> list[GuidedBy]:
+    """By the guidelines' revision, or by that of the questions (WORDING): the newest first, those without answers left out, and
+    last what is not known."""
+    found = tallies.read([campaign.pk], what)
     rows = [GuidedBy(int(name.key) if name.key else None, n) for name, (n, _) in found.items()]
     return sorted(rows, key=lambda row: -(row.revision or 0))
 

@@ -21,8 +21,8 @@ YEARS = range(2000, 2101)
 @dataclass(frozen=True)
 class Submission:
     """A readable row. `order` says where each picture of the lease stood, from left to right; None is as leased. `page`,
-    `place` and `page_size` are there where several items were on the screen at once; `guideline_revision` is the number of
-    the revision that the client showed."""
+    `place` and `page_size` are there where several items were on the screen at once; `guideline_revision` and
+    `question_revision` are the numbers of the revisions that the client showed."""
 
     id: uuid.UUID
     assignment: int
@@ -38,6 +38,7 @@ class Submission:
     place: int | None = None
     page_size: int | None = None
     guideline_revision: int | None = None
+    question_revision: int | None = None
 
 
 def read_submission(row: object) -> Submission:
@@ -65,7 +66,8 @@ def read_submission(row: object) -> Submission:
         page=page,
         place=place,
         page_size=page_size,
-        guideline_revision=_read_revision(row.get("guideline_revision")),
+        guideline_revision=_read_revision(row.get("guideline_revision"), "guideline_revision"),
+        question_revision=_read_revision(row.get("question_revision"), "question_revision"),
     )
 
 
@@ -162,11 +164,11 @@ def _read_page(page: object, place: object, size: object) -> tuple[uuid.UUID | N
     return _read_uuid(page, "page"), place, size
 
 
-def _read_revision(value: object) -> int | None:
+def _read_revision(value: object, field: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= MAX_REVISION:
-        raise Malformed("The guideline_revision must be the number that came with the lease.")
+        raise Malformed(f"The {field} must be the number that came with the lease.")
     return value
 
 

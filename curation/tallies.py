@@ -58,7 +58,7 @@ WITH chosen AS MATERIALIZED (
     SELECT id, campaign_id, prompt_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
 ), given AS MATERIALIZED (
     SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.details, j.late,
-           j.received_at, j.guideline_revision_id, later.id IS NULL AS stands, barred.id IS NULL AS counts,
+           j.received_at, j.guideline_revision_id, j.question_revision_id, later.id IS NULL AS stands, barred.id IS NULL AS counts,
            j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
@@ -111,6 +111,10 @@ WITH chosen AS MATERIALIZED (
     UNION ALL
     SELECT g.campaign_id, 0, 'revision', '', '', coalesce(r.number::text, ''), count(*), NULL
     FROM given g LEFT JOIN curation_guidelinerevision r ON r.id = g.guideline_revision_id
+    WHERE g.stands AND g.action = 'answer' AND NOT g.is_gold GROUP BY 1, 6
+    UNION ALL
+    SELECT g.campaign_id, 0, 'wording', '', '', coalesce(r.number::text, ''), count(*), NULL
+    FROM given g LEFT JOIN curation_questionrevision r ON r.id = g.question_revision_id
     WHERE g.stands AND g.action = 'answer' AND NOT g.is_gold GROUP BY 1, 6
     UNION ALL
     SELECT campaign_id, rater_id, 'seen', '', '', '', count(*), max(received_at) FROM given GROUP BY 1, 2

@@ -8,6 +8,7 @@ from curation.views import (
     gold,
     guidelines,
     order,
+    questions,
     rating,
     reliability,
     rules,
@@ -20,6 +21,7 @@ from curation.views import (
 urlpatterns = [
     path("my-work/", work.my_work, name="my_work"),
     path("rate/<slug:slug>/", rating.rate, name="rate"),
+    path("rate/<slug:slug>/examples/", rating.rate_examples, name="rate_examples"),
     path("campaigns/", campaigns.campaigns, name="campaigns"),
     path("campaigns/new/", campaigns.campaign_new, name="campaign_new"),
     path("campaigns/<slug:slug>/", campaigns.campaign, name="campaign"),
@@ -29,6 +31,7 @@ urlpatterns = [
     path("campaigns/<slug:slug>/close/", campaigns.campaign_close, name="campaign_close"),
     path("campaigns/<slug:slug>/raters/", campaigns.campaign_raters, name="campaign_raters"),
     path("campaigns/<slug:slug>/guidelines/", guidelines.campaign_guidelines, name="campaign_guidelines"),
+    path("campaigns/<slug:slug>/questions/", questions.campaign_questions, name="campaign_questions"),
     path("campaigns/<slug:slug>/reliability/", reliability.reliability, name="campaign_reliability"),
     path("campaigns/<slug:slug>/adjudicate/", adjudication.campaign_adjudicate, name="campaign_adjudicate"),
     path(

@@ -14,6 +14,7 @@ from django.utils import timezone
 from accounts.models import User
 from curation import tallies
 from curation.accuracy import gold_records, told_of
+from curation.example_rounds import is_asked, with_asked
 from curation.models import Campaign, CampaignRater, CampaignState, JudgmentAction, RaterState, TallyKind
 from curation.standing import home_words
 from curation.statistics import Share, median_of
@@ -53,6 +54,8 @@ class Work:
             return ""
         if self.place.state in (RaterState.PAUSED, RaterState.UNQUALIFIED):
             return "Read the guidelines"
+        if is_asked(self.place, getattr(self.place, "asks_up_to", 0)):
+            return "Answer the changed examples"
         if self.place.state == RaterState.QUALIFYING:
             return "Go on with the qualification round" if self.judged else "Begin the qualification round"
         return ("Continue rating" if self.judged else "Start rating") if self.left else ""
@@ -104,7 +107,7 @@ class Desk:
 def desk_of(rater: User, now: datetime | None = None) -> Desk:
     """What this rater sees of their own work. As many queries for a hundred campaigns as for one."""
     places = (
-        CampaignRater.objects.filter(rater=rater)
+        with_asked(CampaignRater.objects.filter(rater=rater))
         .exclude(campaign__state=CampaignState.DRAFT)
         .select_related("campaign", "rater")
         .order_by("-campaign__opened_at", "-campaign")

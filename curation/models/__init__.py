@@ -9,11 +9,10 @@ from curation.models.campaigns import (
     CampaignQuerySet,
     CampaignRater,
     CampaignState,
-    GuidelineExample,
-    GuidelineRevision,
     ItemOrder,
     Mark,
     Question,
+    QuestionRevision,
     RaterExclusion,
     RaterState,
 )
@@ -25,6 +24,7 @@ from curation.models.datasets import (
     DatasetVersion,
     DatasetVersionQuerySet,
 )
+from curation.models.guidelines import ExampleAnswer, ExampleRound, GuidelineExample, GuidelineRevision
 from curation.models.judging import (
     Adjudication,
     AdjudicationAction,
@@ -68,6 +68,8 @@ __all__ = [
     "DatasetQuerySet",
     "DatasetVersion",
     "DatasetVersionQuerySet",
+    "ExampleAnswer",
+    "ExampleRound",
     "GoldItem",
     "GuidelineExample",
     "GuidelineRevision",
@@ -82,6 +84,7 @@ __all__ = [
     "Outcome",
     "Probe",
     "Question",
+    "QuestionRevision",
     "RaterExclusion",
     "RaterState",
     "RatingKeys",

@@ -8,7 +8,6 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from generation.models import Sample
 from jobs.models import Job
 
 if TYPE_CHECKING:
@@ -179,6 +178,11 @@ class Campaign(models.Model):
         """Whether its items are of a baseline and a candidate, side by side, and not single samples."""
         return self.kind in COMPARISONS
 
+    @property
+    def takes_examples(self) -> bool:
+        """Whether its guidelines may show examples: two sets are too many stickers for one."""
+        return self.kind != CampaignKind.SETS
+
 
 class CampaignEvent(models.Model):
     """What happened to a campaign, in order; rows are only added."""
@@ -228,6 +232,14 @@ class CampaignRater(models.Model):
         blank=True,
         help_text="The revision up to which the rater knows what changed; none before the first lease.",
     )
+    questions_read = models.PositiveIntegerField(
+        null=True, blank=True, help_text="The same of the questions; none before the first lease."
+    )
+    examples_passed = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text="The revision up to which the rater passed the examples of the guidelines that it asks first; 0 for none.",
+    )
     excluded = models.BooleanField(
         default=False, db_default=False, help_text="A curator excluded this rater's judgments here: they do not count."
     )
@@ -268,7 +280,7 @@ class Mark(models.TextChoices):
 
 
 class Question(models.Model):
-    """One question of a campaign's rubric. `choices`: [{"value", "label", "key", "accepts"}], keys single characters or
+    """One question of a campaign's rubric, as its newest revision has it. `choices`: [{"value", "label", "key", "accepts"}], keys single characters or
     names such as ArrowLeft; a choice that accepts counts towards a pass. `reasons`: what may be given as the reason of a
     choice that does not, in the order of the digits that name them."""
 
@@ -276,6 +288,7 @@ class Question(models.Model):
     position = models.PositiveSmallIntegerField()
     name = models.SlugField(max_length=60)
     text = models.CharField(max_length=200)
+    help = models.CharField(max_length=300, blank=True, default="", db_default="", help_text="A sentence below it.")
     choices = models.JSONField()
     required = models.BooleanField(default=True)
     multiple = models.BooleanField(
@@ -313,12 +326,13 @@ class Question(models.Model):
         return bool(accepts) and value not in accepts
 
 
-class GuidelineRevision(models.Model):
-    """The guidelines as they once read. The newest says what `Campaign.guidelines` says; rows are only added."""
+class QuestionRevision(models.Model):
+    """The questions as they once read, each as curation.questions keeps it. The newest says what the campaign's questions say;
+    rows are only added."""
 
-    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="revisions")
+    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="question_revisions")
     number = models.PositiveIntegerField(help_text="From 1 on, in each campaign.")
-    text = models.TextField(blank=True)
+    questions = models.JSONField()
     change = models.CharField(max_length=200, help_text="What it changed, in a sentence.")
     by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     at = models.DateTimeField(db_default=Now())
@@ -326,24 +340,9 @@ class GuidelineRevision(models.Model):
     class Meta:
         ordering = ["campaign", "-number"]
         constraints = [
-            models.UniqueConstraint(fields=["campaign", "number"], name="guideline_revision_once"),
-            models.CheckConstraint(condition=Q(number__gte=1), name="guideline_revision_from_one"),
+            models.UniqueConstraint(fields=["campaign", "number"], name="question_revision_once"),
+            models.CheckConstraint(condition=Q(number__gte=1), name="question_revision_from_one"),
         ]
 
     def __str__(self) -> str:
-        return f"Revision {self.number}"
-
-
-class GuidelineExample(models.Model):
-    """A sticker that shows what to accept or to refuse."""
-
-    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="examples")
-    sample = models.ForeignKey(Sample, on_delete=models.PROTECT, related_name="+")
-    is_good = models.BooleanField()
-    note = models.CharField(max_length=200, blank=True)
-
-    class Meta:
-        ordering = ["campaign", "-is_good", "id"]
-
-    def __str__(self) -> str:
-        return self.note
+        return f"Revision {self.number} of the questions"

@@ -77,6 +77,12 @@ class DatasetVersion(models.Model):
         blank=True,
         help_text="Campaign's slug -> revisions of its guidelines behind the judgments, where these were several.",
     )
+    questions = models.JSONField(
+        default=dict,
+        db_default=Value({}, models.JSONField()),
+        blank=True,
+        help_text="The same of the revisions of its questions.",
+    )
     entry_count = models.PositiveIntegerField()
     note = models.CharField(max_length=300, blank=True)
     frozen_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")

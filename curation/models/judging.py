@@ -8,7 +8,8 @@ from django.db import models
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Coalesce, Now
 
-from curation.models.campaigns import Campaign, GuidelineRevision
+from curation.models.campaigns import Campaign, QuestionRevision
+from curation.models.guidelines import GuidelineRevision
 from generation.models import Prompt, Sample
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 class ItemQuerySet(models.QuerySet["Item"]):
     def to_decide(self) -> "ItemQuerySet":
-        """Items that are judged for a verdict: all but gold."""
+        """Items that are judged for a verdict: all but gold, probes and examples of the guidelines."""
         return self.filter(is_gold=False)
 
     def free_for(self, rater: "User", overlap: int) -> "ItemQuerySet":
@@ -74,7 +75,8 @@ class Item(models.Model):
     )
     is_gold = models.BooleanField(
         default=False,
-        help_text="It measures raters, and has neither a place to fill nor a verdict: its answer is known, or it is a probe.",
+        help_text="It has neither a place to fill nor a verdict: its answer is known, as that of gold or of an example of the "
+        "guidelines, or it is a probe.",
     )
 
     objects: ClassVar = ItemQuerySet.as_manager()
@@ -219,6 +221,15 @@ class Assignment(models.Model):
         db_index=False,
         help_text="The newest when it was leased; none where that was before this was kept.",
     )
+    question_revision = models.ForeignKey(
+        QuestionRevision,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="The same of the questions.",
+    )
     excluded = models.BooleanField(
         default=False,
         db_default=False,
@@ -296,6 +307,15 @@ class Judgment(models.Model):
         related_name="+",
         db_index=False,
         help_text="What the rater had to read; none where that is not known.",
+    )
+    question_revision = models.ForeignKey(
+        QuestionRevision,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        db_index=False,
+        help_text="How the questions read to the rater; none where that is not known.",
     )
     late = models.BooleanField(
         default=False, help_text="Arrived after its lease had run out, or when the item had enough."

@@ -21,6 +21,7 @@ class TallyKind(models.TextChoices):
     WORD = "word", "Words of prompts that standing fails marked as wrong or missing"
     MINUTE = "minute", "Answers by the minute in which they came, since 1970"
     REVISION = "revision", "Standing answers by the number of the guidelines' revision, empty where it is not known"
+    WORDING = "wording", "Standing answers by the number of the questions' revision, empty where it is not known"
     SEEN = "seen", "A rater's judgments, with the time of the last"
     ENDED = "ended", "A rater's assignments by the action that stands"
     LATE = "late", "A rater's standing judgments that came late"

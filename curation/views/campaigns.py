@@ -19,11 +19,14 @@ from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.campaign_forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
 from curation.datasets import SELECTABLE
+from curation.examples import examples_of, right_answers
 from curation.fails import marked_words, reason_tables
 from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome, TallyKind
 from curation.order import order_of
 from curation.probes import consistency_by_rater
+from curation.questions import in_words as question_words
+from curation.questions import specs_of
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.scores import why_no_scores
@@ -147,6 +150,7 @@ def _shown(found: Campaign, user: User) -> dict[str, Any]:
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
         row["excluded"] = place.excluded
         row["consistency"] = consistency.get(place.rater_id)
+    questions = list(found.questions.all())
     context: dict[str, Any] = {
         "campaign": found,
         "progress": progress,
@@ -164,7 +168,10 @@ def _shown(found: Campaign, user: User) -> dict[str, Any]:
         "order_form": OrderForm(campaign=found),
         "takes_scores": not why_no_scores(found),
         "guidelines": guidelines_html(found.guidelines),
+        "examples": [(row, right_answers(row, questions)) for row in examples_of(found.revisions.first())],
         "by_revision": answers_by_revision(found),
+        "questions_now": question_words(specs_of(found)),
+        "by_wording": answers_by_revision(found, TallyKind.WORDING),
         "events": _events(found),
         "is_blind": blind,
         "may_write": may_curate(user),
@@ -207,6 +214,8 @@ def _event_words(event: CampaignEvent) -> str:
         return f"Scores taken for {event.detail['items']:,} items: {event.detail['name']}"
     if event.kind == "guidelines":
         return f"Guidelines changed to revision {event.detail['revision']}"
+    if event.kind == "questions":
+        return f"Questions changed to revision {event.detail['revision']}"
     if event.kind == "recounted":
         return "Verdicts counted anew"
     return str(event.kind).capitalize()

@@ -120,7 +120,7 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
     shown = next(row for row in item.item_samples.all() if row.sample_id == sample.pk)
     rows = (
         Judgment.objects.filter(item=item)
-        .select_related("rater", "superseded_by", "assignment", "guideline_revision")
+        .select_related("rater", "superseded_by", "assignment", "guideline_revision", "question_revision")
         .order_by("received_at")
     )
     tell_excluded(item.campaign, rows)
@@ -133,7 +133,8 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "picked": shown.picked,
         "score": None if is_hidden_from(item.campaign, user) else item.score,
         "is_probe": hasattr(item, "probe"),
-        "is_gold": item.is_gold and not hasattr(item, "probe") and not is_hidden_from(item.campaign, user),
+        "is_gold": item.is_gold and hasattr(item, "gold") and not is_hidden_from(item.campaign, user),
+        "is_example": item.is_gold and not hasattr(item, "gold") and not hasattr(item, "probe"),
         "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }

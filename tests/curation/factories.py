@@ -9,8 +9,10 @@ from typing import Any
 from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.campaigns import close_campaign, create_campaign, create_compare_campaign, create_set_campaign
+from curation.examples import Example, as_examples, examples_of
+from curation.guidelines import revise_guidelines
 from curation.judgments import record_judgments
-from curation.models import Assignment, Campaign, CampaignKind, Dataset, DatasetKind
+from curation.models import Assignment, Campaign, CampaignKind, Dataset, DatasetKind, GuidelineRevision
 from generation.images import store_with_thumbnail
 from generation.models import GenerationBatch, ModelOrigin, ModelVersion, Prompt, PromptSet, Sample
 from jobs.models import Job, JobState
@@ -215,3 +217,28 @@ def make_dataset(*campaigns: Campaign, by: User | None = None) -> Dataset:
     )
     dataset.campaigns.set(campaigns)
     return dataset
+
+
+def add_example(
+    campaign: Campaign,
+    *samples: Sample,
+    change: str = "Another example",
+    asks_percent: int | None = None,
+    **fields: Any,
+) -> GuidelineRevision:
+    """A revision that shows this sample too, or in a comparison these two; a good one unless it is said. What it showed of
+    them before is changed."""
+    newest = campaign.revisions.get(number=campaign.revisions.count())
+    answers = {question.name: question.values[0] for question in campaign.questions.all()}
+    if campaign.kind == CampaignKind.PICK:
+        answers, fields = {}, {"is_good": True} | fields
+    shown = Example(tuple(sample.pk for sample in samples), **{"answers": answers, "why": "As it should be"} | fields)
+    return revise_guidelines(
+        campaign,
+        newest.text,
+        change=change,
+        based_on=newest.number,
+        by=campaign.created_by,
+        examples=[*(row for row in as_examples(examples_of(newest)) if row.samples != shown.samples), shown],
+        asks_percent=asks_percent,
+    )

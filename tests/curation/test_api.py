@@ -8,10 +8,10 @@ from django.urls import reverse
 
 from accounts.api import create_token
 from accounts.models import ApiToken, Role, Scope
-from curation.campaigns import add_example, create_compare_campaign, pause_campaign
+from curation.campaigns import create_compare_campaign, pause_campaign
 from curation.models import Judgment
 from tests.accounts.factories import make_person
-from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row
+from tests.curation.factories import add_example, make_batch, make_campaign, make_curator, make_rater, make_row
 from tests.curation.test_leases import make_pairs
 
 pytestmark = pytest.mark.django_db
@@ -44,7 +44,15 @@ def lease(client, campaign, count=2):
 
 def test_lease_has_the_contracts_shape(rater, campaign):
     answer = lease(signed_in(rater), campaign).json()
-    assert set(answer) == {"questions", "items", "guideline_revision", "guideline_news", "guidelines_html"}
+    assert set(answer) == {
+        "questions",
+        "question_revision",
+        "question_news",
+        "items",
+        "guideline_revision",
+        "guideline_news",
+        "guidelines_html",
+    }
     assert [question["name"] for question in answer["questions"]] == [
         "visual_quality",
         "prompt_alignment",
@@ -60,7 +68,7 @@ def test_lease_has_the_contracts_shape(rater, campaign):
 def test_raters_judge_by_the_caption_and_read_no_word_of_the_prompt(rater):
     batch = make_batch(["die-cut sticker of a cat", "a dog"], captions=["a cat"])
     campaign = make_campaign(raters=[rater], batches=[batch])
-    add_example(campaign, batch.samples.first(), is_good=True)
+    add_example(campaign, make_batch(captions=["a cat"]).samples.get())
     client = signed_in(rater)
     answer = lease(client, campaign).json()
     assert [item["prompt"] for item in answer["items"]] == ["a cat", "a dog"]

@@ -132,9 +132,9 @@ def test_older_revisions_are_a_page_further():
     client = signed_in(curator)
     first = client.get(address(campaign)).context
     second = client.get(address(campaign) + first["next_url"]).context
-    assert [row.number for row, _ in first["revisions"]] == list(range(12, 2, -1))
-    assert [row.number for row, _ in second["revisions"]] == [2, 1]
-    assert [part.text for part in first["revisions"][-1][1]] == ["1", "2", "\n"]
+    assert [told.revision.number for told in first["revisions"]] == list(range(12, 2, -1))
+    assert [told.revision.number for told in second["revisions"]] == [2, 1]
+    assert [part.text for part in first["revisions"][-1].parts] == ["1", "2", "\n"]
     assert second["next_url"] == ""
 
 

@@ -73,10 +73,10 @@ def test_who_begins_on_a_screen_that_was_opened_before_a_change_is_told(rater, c
 def test_a_lease_brings_the_new_text_to_a_screen_that_shows_an_older_one(rater, campaign):
     client = signed_in(rater)
     revise(campaign)
-    text = "<p>Accept a white rim.</p>\n<p>Frames do not pass.</p>\n"
+    text = '<div class="prose"><p>Accept a white rim.</p>\n<p>Frames do not pass.</p>\n</div>'
     asked = [1, 2, 9, None]
     texts = [lease(client, campaign, guideline_revision=number)["guidelines_html"] for number in asked]
-    assert texts == [text, None, None, None]
+    assert [html and html.strip() for html in texts] == [text, None, None, None]
 
 
 def test_one_rater_reads_for_nobody_else(rater, campaign):

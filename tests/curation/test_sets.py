@@ -6,13 +6,15 @@ import pytest
 from django.urls import reverse
 
 from curation.adjudications import AdjudicationRefused, adjudicate, order_for
-from curation.api import question_specs
 from curation.assignments import lease_items
 from curation.campaigns import CampaignRefused, close_campaign, create_set_campaign, is_blind_for
+from curation.examples import Example
 from curation.gold import known_choices, mark_gold
+from curation.guidelines import GuidelinesRefused, revise_guidelines
 from curation.judgments import record_judgments
 from curation.models import Assignment, Item, Judgment, Probe, Verdict
 from curation.probes import LEAST_BETWEEN, consistency_by_rater, set_probe_percent
+from curation.questions import specs_of
 from curation.sets import SIZES, are_whole, side_of
 from curation.verdicts import preferences, preferred
 from tests.curation.factories import make_curator, make_rater, make_row, make_set_campaign, make_sets
@@ -143,7 +145,7 @@ def test_sets_that_cannot_be_compared_are_refused(spoil, sentence):
 
 def test_both_bad_is_there_where_the_rubric_asks():
     rater = make_rater()
-    (question,) = question_specs(make_set_campaign())
+    (question,) = specs_of(make_set_campaign())
     assert [choice["value"] for choice in question["choices"]] == ["left", "right", "tie"]
     bad = {"value": "both_bad", "label": "Both dull", "key": "ArrowDown", "accepts": False}
     asked = {"name": "variety", "text": "?", "choices": [*question["choices"], bad]}
@@ -211,3 +213,12 @@ def test_pages_of_curators_show_sets(client, name):
     assert client.get(reverse("gold_item", args=[campaign.slug, campaign.items.get().pk])).status_code == 200
     sample = campaign.items.get().item_samples.get(slot=5).sample
     assert "candidate" in client.get(sample.get_absolute_url()).content.decode()
+
+
+def test_guidelines_of_sets_have_no_examples():
+    curator = make_curator()
+    campaign = make_set_campaign()
+    example = Example((make_sets()[0][0][0].pk,), {"variety": "left"}, "More poses.")
+    with pytest.raises(GuidelinesRefused, match="an example shows one or two"):
+        revise_guidelines(campaign, "Poses.", change="Said.", based_on=1, by=curator, examples=[example])
+    assert revise_guidelines(campaign, "More poses, more varied.", change="Said.", based_on=1, by=curator).number == 2

@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
-from curation.campaigns import add_example, create_pick_campaign
+from curation.campaigns import create_pick_campaign
 from curation.models import ItemSample, Judgment
 from curation.picks import picked_slots
-from tests.curation.factories import make_batch, make_curator, make_rater
+from tests.curation.factories import add_example, make_batch, make_curator, make_rater
 from tests.static.test_rating_screen import open_screen, wait_for_rows, wait_for_saved
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -16,7 +16,7 @@ def test_digits_and_presses_pick_what_is_seen_there(sign_in):
     rater = make_rater()
     batch = make_batch(["a cat", "a dog", "a cow"], each=4)
     campaign = create_pick_campaign("Best", by=make_curator(), batches=[batch], raters=[rater], open_now=True)
-    add_example(campaign, batch.samples.first(), is_good=True)
+    add_example(campaign, make_batch().samples.get())
     page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)
     expect(page.locator(".reference img")).to_have_count(1)
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360

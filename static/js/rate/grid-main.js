@@ -18,10 +18,10 @@ const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, sto
 const usual = buildKeymap({ ...config, keys: keyStore.get() });
 const markers = readMarkers(config, usual);
 const keymap = buildGridKeymap(markers, usual);
-const queue = createQueue({ questions: config.questions, revision: () => briefing.revision(), history: 200, most: 100 });
+const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision(), history: 200, most: 100 });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
-const briefing = createBriefing({ config, server, after: showPage });
+const briefing = createBriefing({ config, server, after: showPage, reload: () => session.reload() });
 const view = createView({ config, keymap, act, rows: nameKeys() });
 const gridView = createGridView({ frame: view, markers, act });
 const grid = createGrid({ queue, markers, ...readSettings() });
@@ -46,7 +46,7 @@ const session = createSession({
     return dropped;
   },
   takeLease: briefing.takeLease,
-  leaseOptions: () => ({ together: grid.isTogether(), guideline_revision: briefing.revision() }),
+  leaseOptions: () => ({ together: grid.isTogether(), guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });
 
 function nameKeys() {

@@ -10,10 +10,10 @@ import { createView, loadPicture, readConfig } from "./view.js";
 
 const config = readConfig();
 const AHEAD = config.kind === "sets" ? 2 : 10; // Sets are many pictures each.
-const queue = createQueue({ questions: config.questions, revision: () => briefing.revision() });
+const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision() });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
-const briefing = createBriefing({ config, server, after: showCurrent });
+const briefing = createBriefing({ config, server, after: showCurrent, reload: () => session.reload() });
 const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, storage: () => localStorage, send: (keys) => server.saveKeys(keys) });
 const keymap = buildKeymap({ ...config, keys: keyStore.get() });
 const view = createView({ config, keymap, act });
@@ -32,7 +32,7 @@ const session = createSession({
   wanted: () => [queue.current(), ...queue.upcoming(AHEAD)],
   showHistory: () => view.showHistory(queue.history()),
   takeLease: briefing.takeLease,
-  leaseOptions: () => ({ guideline_revision: briefing.revision() }),
+  leaseOptions: () => ({ guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });
 
 // ---- the key path ----

@@ -5,10 +5,10 @@ import { endsPick, togglePick } from "./pick.js";
 
 /**
  * options: buffer (items wanted ahead), refillAt (when to ask for more), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms,
- * revision() -> the number of the guidelines that are on the screen, or null.
+ * revision() -> the number of the guidelines that are on the screen, or null; questionRevision: that of the questions.
  * An item is {assignment, item, prompt, bucket, images: [{url, width, height}], expires_at, expiresAt?: ms of the local clock, supersedes?}.
  */
-export function createQueue({ questions, revision = () => null, buffer = 10, refillAt = 5, most = 50, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
+export function createQueue({ questions, questionRevision = null, revision = () => null, buffer = 10, refillAt = 5, most = 50, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
   const items = []; // items[0] is on the screen.
   const judged = []; // The newest first: {item, record}.
   const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
@@ -35,6 +35,7 @@ export function createQueue({ questions, revision = () => null, buffer = 10, ref
       order: orderOf(item),
       supersedes: latest.get(item.assignment) ?? item.supersedes ?? null,
       guideline_revision: revision(),
+      question_revision: questionRevision,
       ...fields,
     };
     latest.set(item.assignment, record.id);

@@ -36,11 +36,11 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
   }
 
   return {
-    /** -> {ok, status, questions?, items?, guideline_revision?, guideline_news?, guidelines_html?}; items carry expiresAt in ms of this computer's clock. */
+    /** -> {ok, status, questions?, items?, guideline_revision?, guideline_news?, guidelines_html?, question_revision?, question_news?}; items carry expiresAt in ms of this computer's clock. */
     async lease(count, options = {}) {
       const response = await postSigned(config.lease_url, { count, ...options });
       const data = await response.json().catch(() => null);
-      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data) };
+      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data), examplesUrl: data?.examples_url ?? null };
       const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());
       for (const item of data.items) item.expiresAt = (Date.parse(item.expires_at) || Infinity) + skew;
       return { ok: true, status: response.status, ...data };
@@ -50,9 +50,9 @@ export function createServer({ config, fetch = (...args) => globalThis.fetch(...
       const response = await postSigned(config.keys_url, { keys }, "PUT");
       return { ok: response.ok, status: response.status, reason: readReason(await response.json().catch(() => null)) };
     },
-    /** The rater knows what changed in the guidelines up to this revision. */
-    async sayRead(revision) {
-      await postSigned(config.guidelines_read_url, { guideline_revision: revision });
+    /** The rater knows what changed up to these: {guideline_revision} or {question_revision}. */
+    async sayRead(revisions) {
+      await postSigned(config.guidelines_read_url, revisions);
     },
     async sendJudgments(judgments) {
       const response = await postSigned(config.judgments_url, { judgments });

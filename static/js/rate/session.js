@@ -19,6 +19,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
   let gone = false; // The campaign is closed, or no longer this person's.
+  let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
 
   const outbox = createOutbox({
@@ -121,7 +122,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       const unsent = outbox.pendingAssignments();
       const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), leaseOptions());
       if (answer.ok) takeLease(answer, unsent);
-      else refuseLease(answer.status, answer.reason);
+      else refuseLease(answer.status, answer.reason, answer.examplesUrl);
     } catch {
       refuseLease(0);
     } finally {
@@ -144,7 +145,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!isShown()) show();
   }
 
-  function refuseLease(status, reason) {
+  function refuseLease(status, reason, url = null) {
+    examplesUrl = url;
     leaseFailures += 1;
     nextLeaseAt = Date.now() + backOff(leaseFailures);
     gone = [404, 409, 410].includes(status);
@@ -156,7 +158,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function showNothing(status, reason) {
     const home = { label: "To the start", href: "/", primary: true };
     const again = { label: "Look again", run: lookAgain };
-    if (gone) {
+    if (gone && examplesUrl) {
+      view.showMessage("over", "Examples come first", reason ?? "The examples of the guidelines have changed.", [{ label: "Answer the examples", href: examplesUrl, primary: true, focus: true }]);
+    } else if (gone) {
       view.showMessage("over", "This campaign is not open to you", reason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home]);
     } else if (status === 401 || status === 403) {
       view.showMessage("error", "You are signed out", "Sign in again in another tab, then go on here. Nothing is lost.", [{ label: "Go on", run: lookAgain, primary: true }]);
@@ -217,6 +221,16 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     showNothing,
     isExhausted: () => exhausted,
     dismiss: (id) => outbox.dismiss(id),
+    /** Opens the page anew. Rejects, and nothing happens, where a row would be lost or the server does not answer. */
+    async reload() {
+      await outbox.settled();
+      const { waiting, kept } = outbox.snapshot();
+      if (waiting && kept === "tab") throw new Error("Rows that this browser does not keep are still to be sent.");
+      const response = await fetch(location.href, { method: "HEAD", credentials: "same-origin" });
+      if (!response.ok) throw new Error(`The page cannot be had: ${response.status}.`);
+      location.reload();
+      await new Promise(() => {}); // Whoever waits does so until the page is gone.
+    },
     /** Reads what earlier visits left, sends it, and asks for items. */
     async start() {
       wire();

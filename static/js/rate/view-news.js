@@ -12,14 +12,14 @@ export function createNewsView({ onRead }) {
   /** The server has made this HTML safe; parsed apart, it loads and runs nothing. */
   function parse(html) {
     const { body } = new DOMParser().parseFromString(html, "text/html");
-    return body.childNodes.length ? [...body.childNodes] : [build("p", "muted", "This campaign has no written guidelines. Judge by the question alone.")];
+    return [...body.childNodes];
   }
 
-  function list({ revision, change, at }) {
+  function list({ revision, change, at }, what) {
     const entry = build("li");
     const moment = build("time", "", new Date(at).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
     moment.dateTime = at;
-    entry.append(build("strong", "", change), build("span", "small muted", `Revision ${revision}`), moment);
+    entry.append(build("strong", "", change), build("span", "small muted", `${what}, revision ${revision}`), moment);
     return entry;
   }
 
@@ -31,9 +31,11 @@ export function createNewsView({ onRead }) {
   dialog.addEventListener("close", onRead);
 
   return {
-    show({ news, html }) {
+    show({ news, questionNews = [], html }) {
       if (dialog.open) return;
-      find("rate-news-list").replaceChildren(...news.map(list));
+      const changed = news.length ? (questionNews.length ? "The guidelines and questions have changed" : "The guidelines have changed") : "The questions have changed";
+      find("rate-news-title").textContent = changed;
+      find("rate-news-list").replaceChildren(...news.map((one) => list(one, "Guidelines")), ...questionNews.map((one) => list(one, "Questions")));
       const whole = html === null ? [...text.childNodes].map((node) => node.cloneNode(true)) : parse(html);
       find("rate-news-text").replaceChildren(...whole);
       find("rate-news-whole").open = false;

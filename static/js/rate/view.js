@@ -106,6 +106,7 @@ export function createView({ config, keymap, act, rows = null }) {
     config.questions.forEach((question, index) => {
       const row = build("fieldset", "question");
       row.append(build("legend", "question__text", inTurn ? `${index + 1} of ${config.questions.length}: ${question.text}` : question.text));
+      if (question.help) row.append(build("p", "question__help", question.help));
       const box = build("div", "question__choices");
       const made = question.choices.map((choice) => buildChoice(question, choice));
       if (made.every((button) => order.includes(button.dataset.value))) made.sort((a, b) => order.indexOf(a.dataset.value) - order.indexOf(b.dataset.value));
@@ -285,6 +286,8 @@ export function createView({ config, keymap, act, rows = null }) {
       heading.focus();
     }
     announce(`${title}. ${text}`);
+    const first = actions.findIndex((action) => action.focus);
+    if (first >= 0) row.children[first].focus();
   }
 
   function showLoading(item) {

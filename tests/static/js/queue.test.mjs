@@ -18,6 +18,7 @@ test("an answer makes a complete row and shows the next item", () => {
   assert.deepEqual(queue.answer("alignment", "pass"), {
     id: "id1", assignment: 1, action: "answer", answers: { alignment: "pass" }, reason: null,
     shown_at: new Date(1000).toISOString(), decided_at: new Date(3000).toISOString(), order: ["/i/1.png"], supersedes: null, guideline_revision: null,
+    question_revision: null,
   });
   assert.equal(queue.current().assignment, 2);
 });

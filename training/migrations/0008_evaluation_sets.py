@@ -11,7 +11,7 @@ class Migration(migrations.Migration):
         ('curation', '0025_sets'),
         ('generation', '0004_combined_versions'),
         ('jobs', '0002_worker_device_memory'),
-        ('training', '0005_transparency'),
+        ('training', '0007_recipe_corpora'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

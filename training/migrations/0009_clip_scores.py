@@ -17,7 +17,7 @@ ON CONFLICT DO NOTHING;
 class Migration(migrations.Migration):
     dependencies = [
         ("curation", "0026_scores"),
-        ("training", "0009_evaluation_sets"),
+        ("training", "0008_evaluation_sets"),
     ]
 
     operations = [

@@ -1,0 +1,119 @@
+"""What curators ask of a campaign's questions: how they read, by which keys they are answered, and why something fails."""
+
+from typing import Any
+
+from django import forms
+
+from accounts.models import User
+from curation.models import Campaign, CampaignKind, QuestionRevision
+from curation.questions import LONGEST_HELP, LONGEST_LABEL, LONGEST_TEXT, QuestionsRefused, revise_questions, specs_of
+from curation.rubrics import MAX_REASONS
+
+
+class QuestionsForm(forms.Form):
+    """A new revision of the questions; which there are, and which choices, is not asked. `groups`: (question as it is now, its
+    fields)."""
+
+    change = forms.CharField(
+        max_length=200,
+        label="What you changed",
+        help_text="A sentence, for example “Text in the picture is a reason of its own”.",
+        error_messages={"required": "Say in a sentence what you changed."},
+    )
+    based_on = forms.IntegerField(
+        widget=forms.HiddenInput,
+        error_messages=dict.fromkeys(["required", "invalid"], "This form is incomplete. Open the page again."),
+    )
+
+    def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.campaign = campaign
+        self.specs = specs_of(campaign)
+        self.has_keys = campaign.kind != CampaignKind.PICK
+        self.groups: list[tuple[str, list[forms.BoundField]]] = []
+        for spec in self.specs:
+            before = set(self.fields)
+            self._add_question(spec)
+            self.groups.append((spec["text"], [self[name] for name in self.fields if name not in before]))
+
+    def _add_question(self, spec: dict[str, Any]) -> None:
+        name = spec["name"]
+        self.fields[f"text_{name}"] = forms.CharField(max_length=LONGEST_TEXT, label="Question", initial=spec["text"])
+        self.fields[f"help_{name}"] = forms.CharField(
+            max_length=LONGEST_HELP,
+            required=False,
+            label="Help",
+            initial=spec["help"],
+            help_text="A sentence below the question, for what raters ask most.",
+        )
+        if self.has_keys:
+            for choice in spec["choices"]:
+                self._add_choice(name, choice)
+        can_fail = any(choice["accepts"] for choice in spec["choices"]) and self.has_keys
+        if can_fail:
+            self.fields[f"reasons_{name}"] = forms.CharField(
+                required=False,
+                max_length=1000,
+                label="Reasons for a fail",
+                initial="\n".join(spec["reasons"]),
+                widget=forms.Textarea(attrs={"rows": 5}),
+                help_text=f"One a line; at most {MAX_REASONS} in all questions together, as each has a digit.",
+                strip=False,
+            )
+            self.fields[f"needs_{name}"] = forms.BooleanField(
+                required=False, label="Ask for a reason with every fail", initial=spec["needs_reason"]
+            )
+        if len(self.specs) > 1:
+            self.fields[f"required_{name}"] = forms.BooleanField(
+                required=False, label="Has to be answered", initial=spec["required"]
+            )
+
+    def _add_choice(self, name: str, choice: dict[str, Any]) -> None:
+        value = choice["value"]
+        self.fields[f"label_{name}_{value}"] = forms.CharField(
+            max_length=LONGEST_LABEL, label=f"Choice “{value}” is called", initial=choice["label"]
+        )
+        self.fields[f"key_{name}_{value}"] = forms.CharField(
+            max_length=10, required=False, label=f"Key of “{value}”", initial=choice["key"]
+        )
+
+    def questions(self) -> list[Any]:
+        """The questions as a valid form has them."""
+        return [self._question(spec) for spec in self.specs]
+
+    def _question(self, spec: dict[str, Any]) -> dict[str, Any]:
+        said, name = self.cleaned_data, spec["name"]
+        reasons = said.get(f"reasons_{name}")
+        return spec | {
+            "text": said[f"text_{name}"],
+            "help": said[f"help_{name}"],
+            "choices": [
+                choice
+                | {
+                    "label": said.get(f"label_{name}_{choice['value']}", choice["label"]),
+                    "key": _key(said.get(f"key_{name}_{choice['value']}", choice["key"])),
+                }
+                for choice in spec["choices"]
+            ],
+            "reasons": spec["reasons"]
+            if reasons is None
+            else [" ".join(line.split()) for line in reasons.splitlines() if line.strip()],
+            "needs_reason": said.get(f"needs_{name}", spec["needs_reason"]),
+            "required": said.get(f"required_{name}", spec["required"]),
+        }
+
+    def save(self, by: User) -> QuestionRevision | None:
+        """The revision; None with an error on the form where it was refused."""
+        said = self.cleaned_data
+        try:
+            return revise_questions(
+                self.campaign, self.questions(), change=said["change"], based_on=said["based_on"], by=by
+            )
+        except QuestionsRefused as refused:
+            self.add_error(None, refused.args[0])
+            return None
+
+
+def _key(text: str) -> str:
+    """Letters are printed as capitals on the keys."""
+    return text.upper() if len(text) == 1 else text
