@@ -337,7 +337,7 @@ def test_what_campaigns_asked_before_there_were_revisions_is_their_first(rater):
     old.questions.create(position=0, name="alignment", text="Does it?", choices=[], reasons=["x"])
     CampaignRater.objects.create(campaign=old, rater=rater, guidelines_read=1)
     with connection.cursor() as cursor:
-        cursor.execute(import_module("curation.migrations.0032_question_revisions").FILL)
+        cursor.execute(import_module("curation.migrations.0029_question_revisions").FILL)
     assert old.question_revisions.get().questions == specs_of(old)
     assert CampaignRater.objects.get(campaign=old).questions_read == 1
 
