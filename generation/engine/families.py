@@ -23,6 +23,7 @@ DIFFUSION_SCHEDULERS = frozenset(
 )
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 CLIP_TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
+T5_TOKENIZERS = frozenset({"T5Tokenizer", "T5TokenizerFast"})
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,26 @@ STABLE_DIFFUSION_3 = Family(
         "text_encoder_3": _network("transformers", "T5EncoderModel"),
         "tokenizer": Part("transformers", CLIP_TOKENIZERS),
         "tokenizer_2": Part("transformers", CLIP_TOKENIZERS),
-        "tokenizer_3": Part("transformers", frozenset({"T5Tokenizer", "T5TokenizerFast"})),
+        "tokenizer_3": Part("transformers", T5_TOKENIZERS),
         "scheduler": Part("diffusers", frozenset({FLOW_SCHEDULER})),
     },
     latent_drawers="transformer and text encoders",
     optional=frozenset({"text_encoder_3", "tokenizer_3"}),
     fixed=frozenset({"pos_embed.pos_embed"}),
 )
-FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_3)}
+# Black Forest Labs 2024 (https://github.com/black-forest-labs/flux): CLIP gives one vector of the text, T5 the sequence.
+FLUX = Family(
+    "FluxPipeline",
+    "transformer",
+    {
+        "transformer": _network("diffusers", "FluxTransformer2DModel"),
+        "vae": _network("diffusers", "AutoencoderKL"),
+        "text_encoder": _network("transformers", "CLIPTextModel"),
+        "text_encoder_2": _network("transformers", "T5EncoderModel"),
+        "tokenizer": Part("transformers", CLIP_TOKENIZERS),
+        "tokenizer_2": Part("transformers", T5_TOKENIZERS),
+        "scheduler": Part("diffusers", frozenset({FLOW_SCHEDULER})),
+    },
+    latent_drawers="transformer and text encoders",
+)
+FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_3, FLUX)}

@@ -13,7 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from generation.engine.families import DIFFUSION_SCHEDULERS, FAMILIES, STABLE_DIFFUSION, Family
+from generation.engine.families import (
+    DIFFUSION_SCHEDULERS,
+    FAMILIES,
+    FLUX,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
+    T5_TOKENIZERS,
+    Family,
+)
+from generation.engine.flux_folders import PACKING, check_flux_networks, flux_latent_size, flux_tokens
 from generation.engine.folder_checks import (
     MAX_LAYERS,
     MAX_TIMESTEPS,
@@ -27,7 +36,7 @@ from generation.engine.folder_checks import (
     whole,
 )
 from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
-from generation.engine.sd3_folders import check_flow_scheduler, check_sd3_networks
+from generation.engine.sd3_folders import SD3_TOKENS, check_flow_scheduler, check_sd3_networks
 
 __all__ = ["FolderRefused", "FolderReport", "hash_file", "hash_folder", "hash_manifest", "inspect_folder"]
 
@@ -54,6 +63,12 @@ UNUSED_PARTS = {
 BETA_SCHEDULES = {"linear", "scaled_linear", "squaredcos_cap_v2"}
 PREDICTION_TYPES = {"epsilon", "v_prediction", "sample"}
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+# Whose type stands for that of all of the denoiser's weights.
+FIRST_WEIGHTS = {
+    "StableDiffusionPipeline": "conv_in.weight",
+    "StableDiffusion3Pipeline": "pos_embed.proj.weight",
+    "FluxPipeline": "x_embedder.weight",
+}
 # The updates of a low-rank run, beside the parts that it merged them into.
 LOW_RANK_FILE = "lora/pytorch_lora_weights.safetensors"
 READ_BYTES = 1 << 20
@@ -69,7 +84,8 @@ class FolderReport:
     `resolution` is the side of the square image, in pixels, that the denoiser was built for; `dtype` the denoiser's type
     on disk; `parameters` the number of weights of each part; `max_tokens` counts the start and end tokens too. A
     transformer sees its latents in patches of `patch_size`, `image_tokens` of them in such an image, and `largest_side`
-    is the side in pixels beyond which it has no positions; None where there is no such limit.
+    is the side in pixels beyond which it has no positions; None where there is no such limit. `t5_tokens` are how many
+    tokens a prompt has for T5, with what fills it up; 0 in families without T5.
     """
 
     resolution: int
@@ -90,6 +106,7 @@ class FolderReport:
     patch_size: int = 1
     image_tokens: int = 0
     largest_side: int | None = None
+    t5_tokens: int = 0
 
     @property
     def is_flow(self) -> bool:
@@ -108,11 +125,12 @@ def inspect_folder(path: Path) -> FolderReport:
         _check_networks(configs, headers)
         _check_scheduler(configs["scheduler"])
     else:
-        check_sd3_networks(configs, headers)
+        (check_flux_networks if family is FLUX else check_sd3_networks)(configs, headers)
         check_flow_scheduler(configs["scheduler"])
     for part in parts:
         if part.startswith("tokenizer"):
-            _check_tokenizer(root, part, files, configs[part.replace("tokenizer", "text_encoder")])
+            is_t5 = family.parts[part].kinds == T5_TOKENIZERS
+            _check_tokenizer(root, part, files, configs[part.replace("tokenizer", "text_encoder")], is_clip=not is_t5)
     return _report(family, index, configs, headers, files)
 
 
@@ -300,8 +318,9 @@ def _kernel(unet: Mapping[str, Any]) -> tuple[int, int]:
     return size, size
 
 
-def _check_tokenizer(root: Path, part: str, files: Mapping[str, int], text: Mapping[str, Any]) -> None:
-    is_clip = part != "tokenizer_3"
+def _check_tokenizer(
+    root: Path, part: str, files: Mapping[str, int], text: Mapping[str, Any], *, is_clip: bool
+) -> None:
     vocab_size = whole(text, "vocab_size", 49408, "The text encoder's config")
     if f"{part}/tokenizer.json" in files:
         content = _read_json(root, f"{part}/tokenizer.json", files, "")
@@ -352,11 +371,14 @@ def _report(
 ) -> FolderReport:
     denoiser, vae, scheduler = configs[family.denoiser], configs["vae"], configs["scheduler"]
     text = configs["text_encoder"]
-    latent_size = whole(denoiser, "sample_size", 128 if family.is_flow else 64, f"The config of the {family.denoiser}")
+    if family is FLUX:
+        latent_size, patch = flux_latent_size(vae), PACKING
+    else:
+        default = 128 if family.is_flow else 64
+        latent_size = whole(denoiser, "sample_size", default, f"The config of the {family.denoiser}")
+        patch = denoiser.get("patch_size", 2) if family.is_flow else 1
     resolution = check_resolution(latent_size, vae)
-    patch = denoiser.get("patch_size", 2) if family.is_flow else 1
-    first = "pos_embed.proj.weight" if family.is_flow else "conv_in.weight"
-    dtype = headers[family.denoiser][first].dtype
+    dtype = headers[family.denoiser][FIRST_WEIGHTS[family.pipeline]].dtype
     return FolderReport(
         resolution=resolution,
         latent_channels=vae.get("latent_channels", 4),
@@ -375,8 +397,15 @@ def _report(
         denoiser=family.denoiser,
         patch_size=patch,
         image_tokens=(latent_size // patch) ** 2 if family.is_flow else 0,
-        largest_side=_reach(denoiser) * (resolution // latent_size) if family.is_flow else None,
+        largest_side=_reach(denoiser) * (resolution // latent_size) if family is STABLE_DIFFUSION_3 else None,
+        t5_tokens=_t5_tokens(family, denoiser),
     )
+
+
+def _t5_tokens(family: Family, transformer: Mapping[str, Any]) -> int:
+    if family is FLUX:
+        return flux_tokens(transformer)
+    return SD3_TOKENS if family is STABLE_DIFFUSION_3 else 0
 
 
 def _reach(transformer: Mapping[str, Any]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
 
 from generation.engine.families import FAMILIES
 from generation.engine.folders import FolderRefused, FolderReport, hash_folder, inspect_folder
@@ -21,6 +21,7 @@ LEFT_OUT: dict[Any, dict[str, Any]] = {
         "requires_safety_checker": False,
     },
     StableDiffusion3Pipeline: {"feature_extractor": None, "image_encoder": None},
+    FluxPipeline: {"feature_extractor": None, "image_encoder": None},
 }
 PIPELINES = {kind.__name__: kind for kind in LEFT_OUT}
 

@@ -27,15 +27,11 @@ from generation.engine.pipeline import Pipeline
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused
 from training.engine.run_files import write_bytes
+from training.engine.texts import TEXT_PARTS, encode_text, text_length, text_way
 
 # Part of every latent's key: change it whenever `read_pixels` changes.
 PREPROCESSING = "white lanczos center 1"
 SHARD_ENTRIES = 256
-
-# The folders of all text encoders and tokenizers begin so.
-TEXT_PARTS = ("text_encoder", "tokenizer")
-# What Stable Diffusion 3 takes of T5 when it draws.
-T5_TOKENS = 256
 
 Report = Callable[[int, int], None]
 
@@ -117,6 +113,8 @@ def encode_sources(
     called after each new entry and may raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
     vae_hash = _part_hash(parent_manifest, "vae/")
     text_hash = _part_hash(parent_manifest, *TEXT_PARTS)
+    if way := text_way(pipeline):
+        text_hash = _key(text_hash, *way)
     latents = ShardStore(cache_dir / "latents")
     texts = ShardStore(cache_dir / "texts")
     size = pipeline.resolution
@@ -143,7 +141,7 @@ def encode_sources(
         rejected_keys=tuple(tuple(_latent_key(item.sha256, size, vae_hash) for item in items) for items in losers),
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
         empty_text_key=_text_key("", text_hash),
-        text_length=pipeline.pipe.tokenizer_max_length + T5_TOKENS if pipeline.report.is_flow else 0,
+        text_length=text_length(pipeline),
     )
 
 
@@ -192,46 +190,9 @@ def encode_image(pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
         return torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
 
 
-def encode_text(pipeline: Pipeline, caption: str) -> torch.Tensor:
-    """[L, D] float32 on the CPU: what diffusers' Stable Diffusion pipeline conditions on for this prompt."""
-    pipe = pipeline.pipe
-    tokens = pipe.tokenizer(
-        [caption],
-        padding="max_length",
-        truncation=True,
-        max_length=pipe.tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    masked = getattr(pipe.text_encoder.config, "use_attention_mask", None)
-    mask = tokens.attention_mask.to(pipeline.device) if masked else None
-    with torch.inference_mode():
-        return pipe.text_encoder(tokens.input_ids.to(pipeline.device), attention_mask=mask)[0][0].float().cpu()
-
-
-def encode_text_sd3(pipeline: Pipeline, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """([L, D], [P]) float32 on the CPU: what diffusers' Stable Diffusion 3 pipeline conditions on for this prompt.
-
-    Without T5 the sequence is that of the CLIP encoders alone; the pipeline fills the rest with zeros.
-    """
-    pipe = pipeline.pipe
-    with torch.inference_mode():
-        text, _, pooled, _ = pipe.encode_prompt(
-            caption,
-            None,
-            None,
-            device=pipeline.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=T5_TOKENS,
-        )
-    length = len(text[0]) if pipe.text_encoder_3 is not None else pipe.tokenizer_max_length
-    return text[0, :length].float().cpu(), pooled[0].float().cpu()
-
-
 def _text_entries(pipeline: Pipeline, key: str, caption: str) -> dict[str, torch.Tensor]:
-    if not pipeline.report.is_flow:
-        return {key: encode_text(pipeline, caption)}
-    text, pooled = encode_text_sd3(pipeline, caption)
-    return {key: text, _pooled_key(key): pooled}
+    text, pooled = encode_text(pipeline, caption)
+    return {key: text} if pooled is None else {key: text, _pooled_key(key): pooled}
 
 
 def _fill(

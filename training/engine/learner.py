@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel
 
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
+from training.engine.denoisers import Denoiser, denoiser_of, is_transformer
 from training.engine.draws import key_words
-from training.engine.objectives import Denoiser, denoiser_of
 from training.engine.optimizers import make_optimizer
 from training.engine.recipe import LORA_TARGETS, RunRefused, RunSettings
 from training.engine.transparency import DECODER_PARTS, decoder_weights
@@ -211,11 +210,10 @@ def low_rank_weights(learner: Learner) -> Tensors | None:
 
     with weights_for_use(learner) as unet:
         named = get_peft_model_state_dict(unet)
-        is_transformer = isinstance(unet, SD3Transformer2DModel)
-        if not is_transformer:
+        if not is_transformer(unet):
             # Transformers keep peft's own names, as diffusers' scripts for them do.
             named = convert_state_dict_to_diffusers(named)
-        part = "transformer" if is_transformer else "unet"
+        part = "transformer" if is_transformer(unet) else "unet"
         return {f"{part}.{name}": tensor.detach().cpu().clone() for name, tensor in named.items()}
 
 

@@ -32,12 +32,21 @@ from training.engine.flows import FLOW_DEFAULTS, SAMPLINGS, WEIGHTINGS
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
 # What LoRA adds to, by network: the attention projections, as usual in Stable Diffusion (Hu et al. 2021, arXiv
-# 2106.09685), and as in diffusers' own script for Stable Diffusion 3, where the text has projections of its own.
+# 2106.09685), and as in diffusers' own scripts for Stable Diffusion 3, where the text has projections of its own, and
+# for Flux.
+_JOINT_ATTENTION = tuple(
+    f"attn.{each}"
+    for each in ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "to_k", "to_out.0", "to_q", "to_v")
+)
 LORA_TARGETS = {
     "UNet2DConditionModel": ("to_q", "to_k", "to_v", "to_out.0"),
-    "SD3Transformer2DModel": tuple(
-        f"attn.{each}"
-        for each in ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "to_k", "to_out.0", "to_q", "to_v")
+    "SD3Transformer2DModel": _JOINT_ATTENTION,
+    "FluxTransformer2DModel": (
+        *_JOINT_ATTENTION,
+        "ff.net.0.proj",
+        "ff.net.2",
+        "ff_context.net.0.proj",
+        "ff_context.net.2",
     ),
 }
 OBJECTIVES = ("denoise", "dpo", "alpha")

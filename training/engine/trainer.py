@@ -216,7 +216,8 @@ def open_parent(folder: Path, settings: RunSettings) -> tuple[Pipeline, Manifest
 def schedule_of(pipeline: Pipeline, settings: RunSettings) -> Schedule:
     """The parent's noise levels, drawn as the run says. Raises `RunRefused` for settings that are not of its kind."""
     values = settings.as_json()
-    schedule = read_schedule(pipeline.report.scheduler_config, pipeline.report.image_tokens).sampled(values)
+    said = pipeline.report
+    schedule = read_schedule(said.scheduler_config, said.image_tokens, said.pipeline).sampled(values)
     field, sentence = misplaced_setting(values, schedule)
     if field:
         raise RunRefused(sentence, field=field)
