@@ -26,9 +26,9 @@ def build_tiny_sd3(out_dir: Path, seed: int = 0, *, shift: float = 3.0, with_t5:
             transformer=_transformer(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
             vae=make_vae(),
-            text_encoder=_clip(tokenizer, 16),
+            text_encoder=make_clip(tokenizer, 16),
             tokenizer=tokenizer,
-            text_encoder_2=_clip(tokenizer, 8),
+            text_encoder_2=make_clip(tokenizer, 8),
             tokenizer_2=tokenizer,
             text_encoder_3=make_t5() if with_t5 else None,
             tokenizer_3=make_t5_tokenizer() if with_t5 else None,
@@ -76,7 +76,7 @@ def make_vae() -> AutoencoderKL:
     )
 
 
-def _clip(tokenizer, width: int) -> CLIPTextModelWithProjection:
+def make_clip(tokenizer, width: int) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -13,7 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from generation.engine.families import FLUX
+from generation.engine.families import FLUX, STABLE_DIFFUSION_XL
 from generation.engine.images import png_bytes, thumbnail_bytes
 from generation.engine.pipeline import Pipeline
 from generation.engine.requests import FLOW_SCHEDULERS, DrawRequest, chunk_requests
@@ -76,6 +76,11 @@ def _call(pipeline: Pipeline, requests: Sequence[DrawRequest], callback: StepCal
 
 def _negative_prompts(pipeline: Pipeline, requests: Sequence[DrawRequest]) -> dict[str, list[str]]:
     negative = [request.negative_prompt for request in requests]
+    if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline:
+        # To it none is something else than an empty one, as its folder says.
+        if any(negative) and not all(negative):
+            raise ValueError("requests that are drawn together must all have a negative prompt, or none")
+        return {"negative_prompt": negative} if any(negative) else {}
     if pipeline.report.pipeline != FLUX.pipeline:
         return {"negative_prompt": negative}
     # Its guidance is an input of the transformer, and not the distance from another prompt.

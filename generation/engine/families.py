@@ -78,6 +78,21 @@ STABLE_DIFFUSION = Family(
     },
     latent_drawers="U-Net and text encoder",
 )
+# Podell et al. 2023 (arXiv 2307.01952): two text encoders beside each other, and a U-Net that is told the image's size.
+STABLE_DIFFUSION_XL = Family(
+    "StableDiffusionXLPipeline",
+    "unet",
+    {
+        "unet": _network("diffusers", "UNet2DConditionModel"),
+        "vae": _network("diffusers", "AutoencoderKL"),
+        "text_encoder": _network("transformers", "CLIPTextModel"),
+        "text_encoder_2": _network("transformers", "CLIPTextModelWithProjection"),
+        "tokenizer": Part("transformers", CLIP_TOKENIZERS),
+        "tokenizer_2": Part("transformers", CLIP_TOKENIZERS),
+        "scheduler": Part("diffusers", DIFFUSION_SCHEDULERS),
+    },
+    latent_drawers="U-Net and text encoders",
+)
 # Esser et al. 2024 (arXiv 2403.03206): the third text encoder, T5, is by far the largest part and may be left out.
 STABLE_DIFFUSION_3 = Family(
     "StableDiffusion3Pipeline",
@@ -112,4 +127,4 @@ FLUX = Family(
     },
     latent_drawers="transformer and text encoders",
 )
-FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_3, FLUX)}
+FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX)}

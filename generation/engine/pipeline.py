@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import FluxPipeline, StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import (
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from generation.engine.families import FAMILIES
 from generation.engine.folders import FolderRefused, FolderReport, hash_folder, inspect_folder
@@ -20,6 +25,7 @@ LEFT_OUT: dict[Any, dict[str, Any]] = {
         "image_encoder": None,
         "requires_safety_checker": False,
     },
+    StableDiffusionXLPipeline: {"feature_extractor": None, "image_encoder": None, "add_watermarker": False},
     StableDiffusion3Pipeline: {"feature_extractor": None, "image_encoder": None},
     FluxPipeline: {"feature_extractor": None, "image_encoder": None},
 }

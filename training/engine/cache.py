@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn import functional
 
+from generation.engine.families import STABLE_DIFFUSION_XL
 from generation.engine.folders import Manifest, hash_file, hash_manifest
 from generation.engine.images import on_white
 from generation.engine.pipeline import Pipeline
@@ -77,7 +78,8 @@ class Encoded:
     `pooled(key)` is [P] where the model takes the text as one vector too.
 
     `rejected_keys` are the latents of the rejected images where the sources are pairs. `text_length` is L where the store
-    leaves out what is zero at the end.
+    leaves out what is zero at the end. `latent_factor` is how many pixels a side of a latent stands for, where the denoiser
+    is told the image's size.
     """
 
     latents: ShardStore
@@ -87,6 +89,7 @@ class Encoded:
     empty_text_key: str
     rejected_keys: tuple[tuple[str, ...], ...] = ()
     text_length: int = 0
+    latent_factor: int = 0
 
     @property
     def has_pooled(self) -> bool:
@@ -142,6 +145,7 @@ def encode_sources(
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
         empty_text_key=_text_key("", text_hash),
         text_length=text_length(pipeline),
+        latent_factor=pipeline.pipe.vae_scale_factor if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline else 0,
     )
 
 

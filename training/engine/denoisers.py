@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel, SD3Transformer2DModel
 
-# The network's answer to (noisy, timesteps, text), and the pooled text where it takes one: [B, C, H, W].
+# The network's answer to (noisy, timesteps, text), with the pooled text and the image's size where it takes them:
+# [B, C, H, W].
 Denoiser = Callable[..., torch.Tensor]
 # The guidance that a Flux is trained at where it takes one as an input: none, as diffusers' guide to its scripts has it.
 FLUX_GUIDANCE = 1.0
@@ -20,6 +21,15 @@ def denoiser_of(network: Any) -> Denoiser:
         )
     if isinstance(network, FluxTransformer2DModel):
         return lambda noisy, timesteps, text, pooled: _flux_velocity(network, noisy, timesteps, text, pooled)
+    if network.config.addition_embed_type == "text_time":
+        return lambda noisy, timesteps, text, pooled, time_ids: (
+            network(
+                noisy,
+                timesteps,
+                encoder_hidden_states=text,
+                added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids},
+            ).sample
+        )
     return lambda noisy, timesteps, text: network(noisy, timesteps, encoder_hidden_states=text).sample
 
 

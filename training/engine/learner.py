@@ -65,10 +65,10 @@ def _make_reference(unet: Any, settings: RunSettings) -> Denoiser:
         return denoiser_of(copy.deepcopy(unet).requires_grad_(False).eval())
     inner = denoiser_of(unet)
 
-    def without_updates(noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    def without_updates(*inputs: torch.Tensor) -> torch.Tensor:
         unet.disable_adapters()
         try:
-            return inner(noisy, timesteps, text)
+            return inner(*inputs)
         finally:
             unet.enable_adapters()
 

@@ -55,8 +55,8 @@ def _batch_of(draws: Sequence[Draw], inputs: Inputs, *, sampled: bool, rejected:
 def denoising_errors(denoiser: Denoiser, batch: Batch) -> torch.Tensor:
     """The mean squared error of each example, [B] (Ho et al. 2020, arXiv 2006.11239, equation 14; of a flow's velocity
     Esser et al. 2024, arXiv 2403.03206, equation 12)."""
-    pooled = () if batch.pooled is None else (batch.pooled,)
-    predicted = denoiser(batch.noisy, batch.timesteps, batch.text, *pooled)
+    more = [each for each in (batch.pooled, batch.time_ids) if each is not None]
+    predicted = denoiser(batch.noisy, batch.timesteps, batch.text, *more)
     return (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
 
 

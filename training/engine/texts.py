@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from generation.engine.families import FLUX, STABLE_DIFFUSION_3
+from generation.engine.families import FLUX, STABLE_DIFFUSION_3, STABLE_DIFFUSION_XL
 from generation.engine.pipeline import Pipeline
 
 # The folders of all text encoders and tokenizers begin so.
@@ -29,11 +29,15 @@ def text_length(pipeline: Pipeline) -> int:
     report = pipeline.report
     if report.pipeline == STABLE_DIFFUSION_3.pipeline:
         return int(pipeline.pipe.tokenizer_max_length) + report.t5_tokens
+    if report.pipeline == STABLE_DIFFUSION_XL.pipeline:
+        return int(pipeline.pipe.tokenizer.model_max_length)
     return report.t5_tokens
 
 
 def text_way(pipeline: Pipeline) -> tuple[str | int, ...]:
     """What decides a caption's encoding besides the encoders' files: part of its key in the cache."""
+    if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline:
+        return ("zeros",) if pipeline.pipe.config.force_zeros_for_empty_prompt else ()
     return (pipeline.report.t5_tokens,) if pipeline.report.pipeline == FLUX.pipeline else ()
 
 
@@ -49,6 +53,15 @@ def _stable_diffusion(pipeline: Pipeline, caption: str) -> Text:
     masked = getattr(pipe.text_encoder.config, "use_attention_mask", None)
     mask = tokens.attention_mask.to(pipeline.device) if masked else None
     return pipe.text_encoder(tokens.input_ids.to(pipeline.device), attention_mask=mask)[0], None
+
+
+def _stable_diffusion_xl(pipeline: Pipeline, caption: str) -> Text:
+    """The empty caption is what guidance leads away from, which is zero where the folder says so."""
+    pipe = pipeline.pipe
+    text, _, pooled, _ = pipe.encode_prompt(caption, device=pipeline.device, do_classifier_free_guidance=False)
+    if not caption and pipe.config.force_zeros_for_empty_prompt:
+        return torch.zeros_like(text), torch.zeros_like(pooled)
+    return text, pooled
 
 
 def _stable_diffusion_3(pipeline: Pipeline, caption: str) -> Text:
@@ -74,6 +87,7 @@ def _flux(pipeline: Pipeline, caption: str) -> Text:
 
 
 _ENCODERS: dict[str, Callable[[Pipeline, str], Text]] = {
+    STABLE_DIFFUSION_XL.pipeline: _stable_diffusion_xl,
     STABLE_DIFFUSION_3.pipeline: _stable_diffusion_3,
     FLUX.pipeline: _flux,
 }
