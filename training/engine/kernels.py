@@ -38,6 +38,8 @@ def choose_kernels(run: Run) -> None:
     "auto" tries on a GPU, "probe" everywhere. A run that began before goes on as it began.
     """
     setting = run.settings.kernels
+    if run.group.is_sharded:
+        return
     if setting in WAYS:
         use_way(run, WAYS[setting])
         return

@@ -156,6 +156,9 @@ class RunSettings:
     precision: str = "auto"
     # How a step is computed: "auto" tries on a GPU, "probe" everywhere; see `kernels`.
     kernels: str = "auto"
+    # Among several processes: each keeps a part of every weight, its gradient and its moments, for models that one GPU does
+    # not hold; see `sharding`. A process alone has nothing to share, and trains as without.
+    sharded: bool = False
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     # 0 switches validation, or samples, off.
@@ -230,7 +233,7 @@ _NUMBERS = {
     "logit_std": (0.05, 10.0),
     "sample_guidance": (0.0, 50.0),
 }
-_SWITCHES = ("importance_weights", "gradient_checkpointing")
+_SWITCHES = ("importance_weights", "gradient_checkpointing", "sharded")
 _NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}
 
 
@@ -259,6 +262,8 @@ def parse_run(data: Any) -> RunSettings:
         raise RunRefused("A corpus has single images, and dpo learns from pairs.", field="sources")
     if settings.trains_decoder:
         _check_decoder(settings)
+    if settings.sharded:
+        _check_sharding(settings)
     return settings
 
 
@@ -272,6 +277,20 @@ def _check_decoder(settings: RunSettings) -> None:
             raise RunRefused(f"{_label(name)} is of the loss of the noise; a decoder has none.", field=name)
     if any(source.band != FULL_BAND for source in settings.sources):
         raise RunRefused("A decoder learns at no noise level: its sources have no bands.", field="sources")
+
+
+def _check_sharding(settings: RunSettings) -> None:
+    """Refuse what needs whole weights, or has none to shard."""
+    if settings.objective == "dpo":
+        raise RunRefused(
+            "Preferences compare with the parent as a whole: they are not learned in shards.", field="objective"
+        )
+    if settings.trains_decoder:
+        raise RunRefused("A decoder is small: it is not trained in shards.", field="objective")
+    if settings.optimizer != "adamw":
+        raise RunRefused("In shards only AdamW is known to do what it does with whole weights.", field="optimizer")
+    if settings.kernels not in ("auto", "plain"):
+        raise RunRefused("In shards a step is computed in the plain way.", field="kernels")
 
 
 def load_run(path: Path) -> RunSettings:
