@@ -120,7 +120,10 @@ def request_batch(
         "width": width or model_version.image_size,
         "height": height or model_version.image_size,
     }
-    if problems := find_problems(model_version=model_version, prompt_count=prompt_set.prompt_count, **wanted):
+    problems = find_problems(model_version=model_version, prompt_count=prompt_set.prompt_count, **wanted)
+    if negative_prompt and not model_version.takes_negative_prompts:
+        problems["negative_prompt"] = f"{model_version} is a Flux model, which takes no negative prompt."
+    if problems:
         raise BatchRefused(problems)
     total = prompt_set.prompt_count * images_per_prompt
     name = name.strip() or f"{prompt_set.name} by v{model_version.number}"

@@ -9,7 +9,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 from django.urls import reverse
 
-from generation.engine.families import FAMILIES, STABLE_DIFFUSION, Family
+from generation.engine.families import FAMILIES, FLUX, STABLE_DIFFUSION, Family
 from jobs.models import Job, JobState
 
 if TYPE_CHECKING:
@@ -169,6 +169,11 @@ class ModelVersion(models.Model):
     def family(self) -> Family:
         """The kind of pipeline that its folder holds; older rows do not say, when there was but one."""
         return FAMILIES[self.config.get("pipeline") or STABLE_DIFFUSION.pipeline]
+
+    @property
+    def takes_negative_prompts(self) -> bool:
+        """Flux learned its guidance: it is no distance from another prompt."""
+        return self.family is not FLUX
 
 
 class ModelPromotion(models.Model):

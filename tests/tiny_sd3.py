@@ -25,13 +25,13 @@ def build_tiny_sd3(out_dir: Path, seed: int = 0, *, shift: float = 3.0, with_t5:
         pipeline = StableDiffusion3Pipeline(
             transformer=_transformer(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
-            vae=_vae(),
-            text_encoder=_clip(tokenizer, 16),
+            vae=make_vae(),
+            text_encoder=make_clip(tokenizer, 16),
             tokenizer=tokenizer,
-            text_encoder_2=_clip(tokenizer, 8),
+            text_encoder_2=make_clip(tokenizer, 8),
             tokenizer_2=tokenizer,
-            text_encoder_3=_t5() if with_t5 else None,
-            tokenizer_3=_t5_tokenizer() if with_t5 else None,
+            text_encoder_3=make_t5() if with_t5 else None,
+            tokenizer_3=make_t5_tokenizer() if with_t5 else None,
         )
     pipeline.save_pretrained(out_dir, safe_serialization=True)
     return out_dir
@@ -58,7 +58,7 @@ def _transformer() -> SD3Transformer2DModel:
     return model
 
 
-def _vae() -> AutoencoderKL:
+def make_vae() -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(8, 8),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -76,7 +76,7 @@ def _vae() -> AutoencoderKL:
     )
 
 
-def _clip(tokenizer, width: int) -> CLIPTextModelWithProjection:
+def make_clip(tokenizer, width: int) -> CLIPTextModelWithProjection:
     return CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -93,10 +93,10 @@ def _clip(tokenizer, width: int) -> CLIPTextModelWithProjection:
     )
 
 
-def _t5() -> T5EncoderModel:
+def make_t5() -> T5EncoderModel:
     return T5EncoderModel(T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2))
 
 
-def _t5_tokenizer() -> T5TokenizerFast:
+def make_t5_tokenizer() -> T5TokenizerFast:
     pieces = ["<pad>", "</s>", "<unk>", *(f"▁{word}" for word in WORDS)]
     return T5TokenizerFast(vocab=[(piece, -float(i)) for i, piece in enumerate(pieces)], extra_ids=0)

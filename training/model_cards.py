@@ -8,6 +8,7 @@ from django.utils.text import capfirst
 
 from curation.models import CampaignState
 from generation.archives import Tray, put, put_file
+from generation.engine.families import FLUX, STABLE_DIFFUSION_3
 from generation.engine.folders import LOW_RANK_FILE, hash_file
 from generation.models import ModelVersion
 from training.models import Evaluation, RunEvent, TrainingRun
@@ -67,8 +68,10 @@ def card(version: ModelVersion) -> str:
     """The model card in Markdown: what it is, its line of parents, what taught it, and what was measured."""
     config = version.config
     pipeline = config.get("pipeline", "StableDiffusionPipeline")
-    is_without_t5 = version.is_flow and "text_encoder_3" not in config.get("parameters", {})
+    is_without_t5 = version.family is STABLE_DIFFUSION_3 and "text_encoder_3" not in config.get("parameters", {})
     absent = ", text_encoder_3=None, tokenizer_3=None" if is_without_t5 else ""
+    # What diffusers would not take by itself.
+    tokens = f"max_sequence_length={config.get('t5_tokens')}, " if version.family is FLUX else ""
     lines = [
         f"# {version.name} (v{version.number})",
         "",
@@ -81,7 +84,7 @@ def card(version: ModelVersion) -> str:
         f"from diffusers import {pipeline}",
         "",
         f'pipeline = {pipeline}.from_pretrained("v{version.number}", dtype=torch.float32{absent})',
-        'image = pipeline("a cat", generator=torch.Generator().manual_seed(0)).images[0]',
+        f'image = pipeline("a cat", {tokens}generator=torch.Generator().manual_seed(0)).images[0]',
         *(['image.save("cat.png")  # RGBA: what is not there is transparent.'] if version.has_alpha else []),
         "```",
         *_decoder_notes(version),

@@ -338,7 +338,8 @@ def schedule_of(version: ModelVersion) -> Schedule:
     if not isinstance(config, dict):
         raise RecipeRefused(f"The noise schedule of {version} is not known.", field="parent")
     try:
-        return read_schedule(config, int(version.config.get("image_tokens") or 0))
+        tokens, pipeline = version.config.get("image_tokens") or 0, version.config.get("pipeline") or ""
+        return read_schedule(config, int(tokens), str(pipeline))
     except TableRefused as refused:
         raise RecipeRefused(refused.sentence, field="parent") from None
 

@@ -13,6 +13,7 @@ from diffusers import (
 )
 from PIL import Image
 
+from generation.engine.families import FLUX, STABLE_DIFFUSION_XL
 from generation.engine.images import png_bytes, thumbnail_bytes
 from generation.engine.pipeline import Pipeline
 from generation.engine.requests import FLOW_SCHEDULERS, DrawRequest, chunk_requests
@@ -62,14 +63,30 @@ def _call(pipeline: Pipeline, requests: Sequence[DrawRequest], callback: StepCal
     first = requests[0]
     return pipeline.pipe(
         prompt=[request.prompt for request in requests],
-        negative_prompt=[request.negative_prompt for request in requests],
         generator=[torch.Generator("cpu").manual_seed(request.seed) for request in requests],
         num_inference_steps=first.steps,
         guidance_scale=first.guidance,
         width=first.width or pipeline.resolution,
         height=first.height or pipeline.resolution,
         callback_on_step_end=None if callback is None else _watch(callback),
+        **_negative_prompts(pipeline, requests),
+        **({"max_sequence_length": pipeline.report.t5_tokens} if pipeline.report.t5_tokens else {}),
     )
+
+
+def _negative_prompts(pipeline: Pipeline, requests: Sequence[DrawRequest]) -> dict[str, list[str]]:
+    negative = [request.negative_prompt for request in requests]
+    if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline:
+        # To it none is something else than an empty one, as its folder says.
+        if any(negative) and not all(negative):
+            raise ValueError("requests that are drawn together must all have a negative prompt, or none")
+        return {"negative_prompt": negative} if any(negative) else {}
+    if pipeline.report.pipeline != FLUX.pipeline:
+        return {"negative_prompt": negative}
+    # Its guidance is an input of the transformer, and not the distance from another prompt.
+    if any(negative):
+        raise ValueError("a Flux model takes no negative prompt")
+    return {}
 
 
 def derive_scheduler(folder_scheduler: Any, name: str) -> Any:

@@ -23,6 +23,7 @@ DIFFUSION_SCHEDULERS = frozenset(
 )
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 CLIP_TOKENIZERS = frozenset({"CLIPTokenizer", "CLIPTokenizerFast"})
+T5_TOKENIZERS = frozenset({"T5Tokenizer", "T5TokenizerFast"})
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,21 @@ STABLE_DIFFUSION = Family(
     },
     latent_drawers="U-Net and text encoder",
 )
+# Podell et al. 2023 (arXiv 2307.01952): two text encoders beside each other, and a U-Net that is told the image's size.
+STABLE_DIFFUSION_XL = Family(
+    "StableDiffusionXLPipeline",
+    "unet",
+    {
+        "unet": _network("diffusers", "UNet2DConditionModel"),
+        "vae": _network("diffusers", "AutoencoderKL"),
+        "text_encoder": _network("transformers", "CLIPTextModel"),
+        "text_encoder_2": _network("transformers", "CLIPTextModelWithProjection"),
+        "tokenizer": Part("transformers", CLIP_TOKENIZERS),
+        "tokenizer_2": Part("transformers", CLIP_TOKENIZERS),
+        "scheduler": Part("diffusers", DIFFUSION_SCHEDULERS),
+    },
+    latent_drawers="U-Net and text encoders",
+)
 # Esser et al. 2024 (arXiv 2403.03206): the third text encoder, T5, is by far the largest part and may be left out.
 STABLE_DIFFUSION_3 = Family(
     "StableDiffusion3Pipeline",
@@ -89,11 +105,26 @@ STABLE_DIFFUSION_3 = Family(
         "text_encoder_3": _network("transformers", "T5EncoderModel"),
         "tokenizer": Part("transformers", CLIP_TOKENIZERS),
         "tokenizer_2": Part("transformers", CLIP_TOKENIZERS),
-        "tokenizer_3": Part("transformers", frozenset({"T5Tokenizer", "T5TokenizerFast"})),
+        "tokenizer_3": Part("transformers", T5_TOKENIZERS),
         "scheduler": Part("diffusers", frozenset({FLOW_SCHEDULER})),
     },
     latent_drawers="transformer and text encoders",
     optional=frozenset({"text_encoder_3", "tokenizer_3"}),
     fixed=frozenset({"pos_embed.pos_embed"}),
 )
-FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_3)}
+# Black Forest Labs 2024 (https://github.com/black-forest-labs/flux): CLIP gives one vector of the text, T5 the sequence.
+FLUX = Family(
+    "FluxPipeline",
+    "transformer",
+    {
+        "transformer": _network("diffusers", "FluxTransformer2DModel"),
+        "vae": _network("diffusers", "AutoencoderKL"),
+        "text_encoder": _network("transformers", "CLIPTextModel"),
+        "text_encoder_2": _network("transformers", "T5EncoderModel"),
+        "tokenizer": Part("transformers", CLIP_TOKENIZERS),
+        "tokenizer_2": Part("transformers", T5_TOKENIZERS),
+        "scheduler": Part("diffusers", frozenset({FLOW_SCHEDULER})),
+    },
+    latent_drawers="transformer and text encoders",
+)
+FAMILIES = {family.pipeline: family for family in (STABLE_DIFFUSION, STABLE_DIFFUSION_XL, STABLE_DIFFUSION_3, FLUX)}

@@ -13,21 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from generation.engine.families import DIFFUSION_SCHEDULERS, FAMILIES, STABLE_DIFFUSION, Family
+from generation.engine.families import (
+    FAMILIES,
+    FLUX,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
+    T5_TOKENIZERS,
+    Family,
+)
+from generation.engine.flux_folders import PACKING, check_flux_networks, flux_latent_size, flux_tokens
 from generation.engine.folder_checks import (
-    MAX_LAYERS,
-    MAX_TIMESTEPS,
     FolderRefused,
-    check_depth,
     check_ids,
     check_resolution,
-    check_shape,
-    check_vae,
-    levels,
     whole,
 )
 from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
-from generation.engine.sd3_folders import check_flow_scheduler, check_sd3_networks
+from generation.engine.sd3_folders import SD3_TOKENS, check_flow_scheduler, check_sd3_networks
+from generation.engine.sd_folders import check_diffusion_scheduler, check_sd_networks, check_sdxl_networks
 
 __all__ = ["FolderRefused", "FolderReport", "hash_file", "hash_folder", "hash_manifest", "inspect_folder"]
 
@@ -51,9 +54,20 @@ UNUSED_PARTS = {
     "feature_extractor": {"transformers"},
     "image_encoder": {"transformers"},
 }
-BETA_SCHEDULES = {"linear", "scaled_linear", "squaredcos_cap_v2"}
-PREDICTION_TYPES = {"epsilon", "v_prediction", "sample"}
 DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+# Whose type stands for that of all of the denoiser's weights.
+FIRST_WEIGHTS = {
+    "StableDiffusionPipeline": "conv_in.weight",
+    "StableDiffusionXLPipeline": "conv_in.weight",
+    "StableDiffusion3Pipeline": "pos_embed.proj.weight",
+    "FluxPipeline": "x_embedder.weight",
+}
+CHECKS = {
+    "StableDiffusionPipeline": check_sd_networks,
+    "StableDiffusionXLPipeline": check_sdxl_networks,
+    "StableDiffusion3Pipeline": check_sd3_networks,
+    "FluxPipeline": check_flux_networks,
+}
 # The updates of a low-rank run, beside the parts that it merged them into.
 LOW_RANK_FILE = "lora/pytorch_lora_weights.safetensors"
 READ_BYTES = 1 << 20
@@ -70,7 +84,8 @@ class FolderReport:
     on disk; `parameters` the number of weights of each part; `max_tokens` counts the start and end tokens too. A
     transformer sees its latents in patches of `patch_size`, `image_tokens` of them in such an image, and `largest_side`
     is the side in pixels beyond which it has no positions; None where there is no such limit. `shape_step` is the pixels
-    of one position at the denoiser's coarsest level: sides in multiples of it need no padding.
+    of one position at the denoiser's coarsest level: sides in multiples of it need no padding. `t5_tokens` are how many
+    tokens a prompt has for T5, with what fills it up; 0 in families without T5.
     """
 
     resolution: int
@@ -92,6 +107,7 @@ class FolderReport:
     image_tokens: int = 0
     largest_side: int | None = None
     shape_step: int = 8
+    t5_tokens: int = 0
 
     @property
     def is_flow(self) -> bool:
@@ -106,15 +122,12 @@ def inspect_folder(path: Path) -> FolderReport:
     family, parts = _check_index(index)
     configs = {part: _read_config(root, part, files) for part in parts if not part.startswith("tokenizer")}
     headers = {part: _read_weights(root, part, family, files) for part in parts if family.parts[part].weights}
-    if family is STABLE_DIFFUSION:
-        _check_networks(configs, headers)
-        _check_scheduler(configs["scheduler"])
-    else:
-        check_sd3_networks(configs, headers)
-        check_flow_scheduler(configs["scheduler"])
+    CHECKS[family.pipeline](configs, headers)
+    (check_flow_scheduler if family.is_flow else check_diffusion_scheduler)(configs["scheduler"])
     for part in parts:
         if part.startswith("tokenizer"):
-            _check_tokenizer(root, part, files, configs[part.replace("tokenizer", "text_encoder")])
+            is_t5 = family.parts[part].kinds == T5_TOKENIZERS
+            _check_tokenizer(root, part, files, configs[part.replace("tokenizer", "text_encoder")], is_clip=not is_t5)
     return _report(family, index, configs, headers, files)
 
 
@@ -254,56 +267,9 @@ def _read_weights(root: Path, part: str, family: Family, files: Mapping[str, int
     return tensors
 
 
-def _check_depths(unet: Mapping[str, Any], text: Mapping[str, Any]) -> None:
-    """How deep the U-Net and its text encoder are."""
-    check_depth(unet, "The U-Net's config")
-    pending = [unet.get(f"{side}transformer_layers_per_block") for side in ("", "reverse_")]
-    while pending:  # A number, a list with one for each level, or a list of lists.
-        depth = pending.pop()
-        if isinstance(depth, list):
-            pending += depth
-        elif depth is not None:
-            key = "transformer_layers_per_block"
-            whole({key: depth}, key, None, "The U-Net's config", most=MAX_LAYERS)
-    whole(text, "num_hidden_layers", 12, "The text encoder's config", most=MAX_LAYERS)
-
-
-def _check_networks(configs: Mapping[str, Mapping[str, Any]], headers: Mapping[str, Mapping[str, TensorInfo]]) -> None:
-    unet, text = configs["unet"], configs["text_encoder"]
-    latent, out = check_vae(configs["vae"])
-    for key in ("in_channels", "out_channels"):
-        channels = whole(unet, key, 4, "The U-Net's config")
-        if channels != latent:
-            raise FolderRefused(
-                f"The U-Net has {channels} {key.replace('_', ' ')}, but the VAE's latents have {latent}."
-            )
-    hidden = whole(text, "hidden_size", 512, "The text encoder's config")
-    widths = unet.get("cross_attention_dim", 1280)
-    for width in widths if isinstance(widths, list) else [widths]:
-        if width != hidden:
-            raise FolderRefused(f"The U-Net expects text of width {width}, but the text encoder gives {hidden}.")
-    _check_depths(unet, text)
-    first = levels(unet, [320], "The U-Net's config")[0]
-    shapes = [
-        ("unet", "conv_in.weight", (first, latent, *_kernel(unet))),
-        ("vae", "decoder.conv_out.weight", (out, None, 3, 3)),
-        (
-            "text_encoder",
-            "embeddings.token_embedding.weight",
-            (whole(text, "vocab_size", 49408, "The text encoder's config"), hidden),
-        ),
-    ]
-    for part, name, shape in shapes:
-        check_shape(part, name, shape, headers[part])
-
-
-def _kernel(unet: Mapping[str, Any]) -> tuple[int, int]:
-    size = whole(unet, "conv_in_kernel", 3, "The U-Net's config")
-    return size, size
-
-
-def _check_tokenizer(root: Path, part: str, files: Mapping[str, int], text: Mapping[str, Any]) -> None:
-    is_clip = part != "tokenizer_3"
+def _check_tokenizer(
+    root: Path, part: str, files: Mapping[str, int], text: Mapping[str, Any], *, is_clip: bool
+) -> None:
     vocab_size = whole(text, "vocab_size", 49408, "The text encoder's config")
     if f"{part}/tokenizer.json" in files:
         content = _read_json(root, f"{part}/tokenizer.json", files, "")
@@ -332,19 +298,6 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _check_scheduler(config: Mapping[str, Any]) -> None:
-    # As text, since a list in a place of a name could not be looked up in a set.
-    kind, schedule = str(config.get("_class_name")), str(config.get("beta_schedule", "linear"))
-    predicted = str(config.get("prediction_type", "epsilon"))
-    if kind not in DIFFUSION_SCHEDULERS:
-        raise FolderRefused(f"The scheduler “{kind}” is not known.")
-    if schedule not in BETA_SCHEDULES and config.get("trained_betas") is None:
-        raise FolderRefused(f"The scheduler's noise schedule “{schedule}” is not known.")
-    if predicted not in PREDICTION_TYPES:
-        raise FolderRefused(f"The scheduler predicts “{predicted}”, which is not known.")
-    whole(config, "num_train_timesteps", 1000, "The scheduler's config", most=MAX_TIMESTEPS)
-
-
 def _report(
     family: Family,
     index: Mapping[str, Any],
@@ -354,12 +307,15 @@ def _report(
 ) -> FolderReport:
     denoiser, vae, scheduler = configs[family.denoiser], configs["vae"], configs["scheduler"]
     text = configs["text_encoder"]
-    latent_size = whole(denoiser, "sample_size", 128 if family.is_flow else 64, f"The config of the {family.denoiser}")
+    if family is FLUX:
+        latent_size, patch = flux_latent_size(vae), PACKING
+    else:
+        default = 64 if family is STABLE_DIFFUSION else 128
+        latent_size = whole(denoiser, "sample_size", default, f"The config of the {family.denoiser}")
+        patch = denoiser.get("patch_size", 2) if family.is_flow else 1
     resolution = check_resolution(latent_size, vae)
-    patch = denoiser.get("patch_size", 2) if family.is_flow else 1
     coarsest = patch if family.is_flow else 2 ** (len(levels(denoiser, [320] * 4, "The U-Net's config")) - 1)
-    first = "pos_embed.proj.weight" if family.is_flow else "conv_in.weight"
-    dtype = headers[family.denoiser][first].dtype
+    dtype = headers[family.denoiser][FIRST_WEIGHTS[family.pipeline]].dtype
     return FolderReport(
         resolution=resolution,
         latent_channels=vae.get("latent_channels", 4),
@@ -368,7 +324,7 @@ def _report(
         prediction_type="velocity" if family.is_flow else scheduler.get("prediction_type", "epsilon"),
         scheduler=index["scheduler"][1],
         scheduler_config=scheduler,
-        text_width=denoiser.get("joint_attention_dim", 4096) if family.is_flow else text.get("hidden_size", 512),
+        text_width=_text_width(family, configs),
         max_tokens=text.get("max_position_embeddings", 77),
         dtype=DTYPES.get(dtype, dtype),
         parameters={part: sum(math.prod(t.shape) for t in tensors.values()) for part, tensors in headers.items()},
@@ -378,9 +334,22 @@ def _report(
         denoiser=family.denoiser,
         patch_size=patch,
         image_tokens=(latent_size // patch) ** 2 if family.is_flow else 0,
-        largest_side=_reach(denoiser) * (resolution // latent_size) if family.is_flow else None,
+        largest_side=_reach(denoiser) * (resolution // latent_size) if family is STABLE_DIFFUSION_3 else None,
         shape_step=resolution // latent_size * coarsest,
+        t5_tokens=_t5_tokens(family, denoiser),
     )
+
+
+def _text_width(family: Family, configs: Mapping[str, Mapping[str, Any]]) -> int:
+    if family.is_flow:
+        return int(configs[family.denoiser].get("joint_attention_dim", 4096))
+    return sum(each.get("hidden_size", 512) for part, each in configs.items() if part.startswith("text_encoder"))
+
+
+def _t5_tokens(family: Family, transformer: Mapping[str, Any]) -> int:
+    if family is FLUX:
+        return flux_tokens(transformer)
+    return SD3_TOKENS if family is STABLE_DIFFUSION_3 else 0
 
 
 def _reach(transformer: Mapping[str, Any]) -> int:

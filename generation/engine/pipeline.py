@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline
+from diffusers import (
+    FluxPipeline,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from generation.engine.families import FAMILIES
 from generation.engine.folders import FolderRefused, FolderReport, hash_folder, inspect_folder
@@ -20,7 +25,9 @@ LEFT_OUT: dict[Any, dict[str, Any]] = {
         "image_encoder": None,
         "requires_safety_checker": False,
     },
+    StableDiffusionXLPipeline: {"feature_extractor": None, "image_encoder": None, "add_watermarker": False},
     StableDiffusion3Pipeline: {"feature_extractor": None, "image_encoder": None},
+    FluxPipeline: {"feature_extractor": None, "image_encoder": None},
 }
 PIPELINES = {kind.__name__: kind for kind in LEFT_OUT}
 
@@ -45,11 +52,14 @@ class Pipeline:
         return getattr(self.pipe, self.report.denoiser)
 
 
-def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Pipeline:
+def load_pipeline(
+    folder: Path, device: str = "auto", dtype: str = "auto", *, denoiser_on_cpu: bool = False
+) -> Pipeline:
     """Load a model folder after checking it, without network, pickle or code of the folder's own.
 
     device: "auto", "cpu", "cuda" or "cuda:1". dtype: "auto" (float32, whatever the type on disk), "float32",
-    "bfloat16" or "float16" (float32 on a CPU). Raises `FolderRefused` for a folder that is no usable model.
+    "bfloat16" or "float16" (float32 on a CPU). `denoiser_on_cpu` leaves that part there, for a caller who takes it to the
+    device in pieces. Raises `FolderRefused` for a folder that is no usable model.
     """
     folder = Path(folder)
     report = inspect_folder(folder)
@@ -75,9 +85,10 @@ def load_pipeline(folder: Path, device: str = "auto", dtype: str = "auto") -> Pi
         # What passes the checks and still does not load has configs that contradict its weights.
         raise FolderRefused("The model's configs and weights do not fit together: diffusers cannot load it.") from error
     pipe.set_progress_bar_config(disable=True)
-    pipe.to(chosen_device)
-    for part in pipe.components.values():
+    for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
+            if not (denoiser_on_cpu and name == report.denoiser):
+                part.to(chosen_device)
             part.requires_grad_(False).eval()
     return Pipeline(pipe, report, folder, chosen_device, chosen_dtype)
 

@@ -17,6 +17,8 @@ from generation.engine.safetensors_headers import TensorInfo
 
 Configs = Mapping[str, Mapping[str, Any]]
 TRANSFORMER = "The transformer's config"
+# How many tokens of T5 the pipeline takes; without T5 they are zeros.
+SD3_TOKENS = 256
 # Ways of the scheduler that are not drawn here: their noise levels are not those of a shifted line, or they draw from a
 # generator that no seed sets.
 REFUSED_WAYS = (

@@ -19,6 +19,7 @@ from generation.models import ModelOrigin, ModelVersion
 from jobs.models import JobState
 from jobs.testing import run_due_jobs
 from tests.generation.factories import make_model, make_prompt_set
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.factories import (
     make_dataset_version,
@@ -53,15 +54,28 @@ def sd3_folder(tmp_path_factory) -> Path:
     return build_tiny_sd3(tmp_path_factory.mktemp("sd3") / "model")
 
 
+@pytest.fixture(scope="module")
+def flux_folder(tmp_path_factory) -> Path:
+    return build_tiny_flux(tmp_path_factory.mktemp("flux") / "model", is_distilled=False)
+
+
 @pytest.mark.django_db(transaction=True)
-def test_a_tiny_sd3_is_imported_tailored_and_drawn(settings, sd3_folder):
-    settings.IMPORT_ROOTS = [str(sd3_folder.parent)]
+@pytest.mark.parametrize(
+    ("name", "reach", "script"),
+    [
+        ("sd3_folder", 64, ["from diffusers import StableDiffusion3Pipeline", "text_encoder_3=None, tokenizer_3=None"]),
+        ("flux_folder", 128, ["from diffusers import FluxPipeline", 'pipeline("a cat", max_sequence_length=256, ']),
+    ],
+)
+def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, name, reach, script):
+    folder = request.getfixturevalue(name)
+    settings.IMPORT_ROOTS = [str(folder.parent)]
     operator = make_person(Role.OPERATOR)
-    enqueue_import("model", name="Tiny SD3", by=operator)
+    enqueue_import("model", name="Tiny flow", by=operator)
     (job,) = run_due_jobs()
     assert (job.state, job.error) == (JobState.SUCCEEDED, "")
     parent = ModelVersion.objects.get(number=job.result["number"])
-    assert (parent.is_flow, parent.image_size, parent.largest_side) == (True, 32, 64)
+    assert (parent.is_flow, parent.image_size, parent.largest_side) == (True, 32, reach)
 
     small = {
         "steps": 4,
@@ -97,8 +111,18 @@ def test_a_tiny_sd3_is_imported_tailored_and_drawn(settings, sd3_folder):
     with open_image(samples[0].image) as content:
         assert content.read(4) == b"\x89PNG"
     card = model_cards.card(run.result)
-    assert "from diffusers import StableDiffusion3Pipeline" in card
-    assert "text_encoder_3=None, tokenizer_3=None" in card
+    assert all(line in card for line in script)
+
+
+@pytest.mark.django_db
+def test_a_negative_prompt_is_refused_of_a_flux_and_no_other():
+    flux = make_model(config={**CONFIG, "pipeline": "FluxPipeline"})
+    wanted = {"prompt_set": make_prompt_set(), "by": make_person(Role.CURATOR), "negative_prompt": "dog"}
+    with pytest.raises(BatchRefused) as refused:
+        request_batch(model_version=flux, **wanted)
+    assert set(refused.value.problems) == {"negative_prompt"}
+    assert "takes no negative prompt" in refused.value.problems["negative_prompt"]
+    assert request_batch(model_version=make_flow(), **wanted).negative_prompt == "dog"
 
 
 @pytest.mark.django_db
@@ -212,9 +236,9 @@ class TestRecipes:
 class TestMemory:
     """What a run on a flow is said to hold is what the trainer makes of it."""
 
-    @pytest.fixture
-    def parent(self, sd3_folder):
-        return make_real_parent(sd3_folder)
+    @pytest.fixture(params=["sd3_folder", "flux_folder"])
+    def parent(self, request):
+        return make_real_parent(request.getfixturevalue(request.param))
 
     @pytest.mark.parametrize("method", ["full", "lora", "dora"])
     @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])

@@ -9,6 +9,8 @@ Several processes train one run together when a launcher starts them, on one mac
 
     accelerate launch --multi_gpu --num_processes 4 -m training.engine RUN_DIR
     torchrun --nproc-per-node 4 -m training.engine RUN_DIR
+
+With "sharded" in run.json each of them keeps a part of the weights; see `sharding`.
 """
 
 import argparse

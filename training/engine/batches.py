@@ -17,7 +17,8 @@ class Batch:
     """B examples on the training device, float32.
 
     noisy, target: [B, C, H, W]; timesteps: [B], int64 on a schedule of betas and float32 on a flow; text: [B, L, D];
-    weights: [B], multiplied with each loss; pooled: [B, P], for models that take the text as one vector too.
+    weights: [B], multiplied with each loss; pooled: [B, P], for models that take the text as one vector too; time_ids:
+    [B, 6], for models that are told the image's size.
     """
 
     noisy: torch.Tensor
@@ -26,6 +27,7 @@ class Batch:
     text: torch.Tensor
     weights: torch.Tensor
     pooled: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,15 @@ def make_batch(
         text=_send(torch.stack(text), device),
         weights=weights * diffusion.loss_weights(timesteps),
         pooled=_send(torch.stack(pooled), device) if pooled else None,
+        time_ids=_time_ids(x0, encoded.latent_factor) if encoded.latent_factor else None,
     )
+
+
+def _time_ids(latents: torch.Tensor, factor: int) -> torch.Tensor:
+    """[B, 6]: height and width of the image, the place where it was cut out, and its height and width again (Podell et al.
+    2023, arXiv 2307.01952, section 2.2). Always those that drawing this size asks for: of what it was cut from, nothing."""
+    height, width = (float(factor * side) for side in latents.shape[-2:])
+    return torch.tensor([height, width, 0.0, 0.0, height, width], device=latents.device).repeat(len(latents), 1)
 
 
 def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

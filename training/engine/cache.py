@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch.nn import functional
 
+from generation.engine.families import STABLE_DIFFUSION_XL
 from generation.engine.folders import Manifest, hash_file, hash_manifest
 from generation.engine.images import on_white
 from generation.engine.pipeline import Pipeline
@@ -29,15 +30,11 @@ from training.engine.manifests import Item
 from training.engine.recipe import RunRefused
 from training.engine.run_files import write_bytes
 from training.engine.shapes import Shape, enlargement
+from training.engine.texts import TEXT_PARTS, encode_text, text_length, text_way
 
 # Part of every latent's key: change it whenever `read_pixels` changes.
 PREPROCESSING = "white lanczos center 1"
 SHARD_ENTRIES = 256
-
-# The folders of all text encoders and tokenizers begin so.
-TEXT_PARTS = ("text_encoder", "tokenizer")
-# What Stable Diffusion 3 takes of T5 when it draws.
-T5_TOKENS = 256
 
 Report = Callable[[int, int], None]
 
@@ -84,7 +81,8 @@ class Encoded:
 
     `shapes` are those of the images, and of both images of a pair: a latent's H and W are the shape's, divided by the VAE's
     factor. `rejected_keys` are the latents of the rejected images where the sources are pairs. `text_length` is L where the
-    store leaves out what is zero at the end.
+    store leaves out what is zero at the end. `latent_factor` is how many pixels a side of a latent stands for, where the
+    denoiser is told the image's size.
     """
 
     latents: ShardStore
@@ -95,6 +93,7 @@ class Encoded:
     empty_text_key: str
     rejected_keys: tuple[tuple[str, ...], ...] = ()
     text_length: int = 0
+    latent_factor: int = 0
 
     @property
     def has_pooled(self) -> bool:
@@ -126,6 +125,8 @@ def encode_sources(
     raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
     vae_hash = _part_hash(parent_manifest, "vae/")
     text_hash = _part_hash(parent_manifest, *TEXT_PARTS)
+    if way := text_way(pipeline):
+        text_hash = _key(text_hash, *way)
     latents = ShardStore(cache_dir / "latents")
     texts = ShardStore(cache_dir / "texts")
     shapes = shapes or [[Shape(pipeline.resolution, pipeline.resolution)] * len(items) for items in sources]
@@ -162,7 +163,8 @@ def encode_sources(
         rejected_keys=rejected_keys,
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
         empty_text_key=_text_key("", text_hash),
-        text_length=pipeline.pipe.tokenizer_max_length + T5_TOKENS if pipeline.report.is_flow else 0,
+        text_length=text_length(pipeline),
+        latent_factor=pipeline.pipe.vae_scale_factor if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline else 0,
     )
 
 
@@ -213,46 +215,9 @@ def encode_image(pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
         return torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
 
 
-def encode_text(pipeline: Pipeline, caption: str) -> torch.Tensor:
-    """[L, D] float32 on the CPU: what diffusers' Stable Diffusion pipeline conditions on for this prompt."""
-    pipe = pipeline.pipe
-    tokens = pipe.tokenizer(
-        [caption],
-        padding="max_length",
-        truncation=True,
-        max_length=pipe.tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    masked = getattr(pipe.text_encoder.config, "use_attention_mask", None)
-    mask = tokens.attention_mask.to(pipeline.device) if masked else None
-    with torch.inference_mode():
-        return pipe.text_encoder(tokens.input_ids.to(pipeline.device), attention_mask=mask)[0][0].float().cpu()
-
-
-def encode_text_sd3(pipeline: Pipeline, caption: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """([L, D], [P]) float32 on the CPU: what diffusers' Stable Diffusion 3 pipeline conditions on for this prompt.
-
-    Without T5 the sequence is that of the CLIP encoders alone; the pipeline fills the rest with zeros.
-    """
-    pipe = pipeline.pipe
-    with torch.inference_mode():
-        text, _, pooled, _ = pipe.encode_prompt(
-            caption,
-            None,
-            None,
-            device=pipeline.device,
-            do_classifier_free_guidance=False,
-            max_sequence_length=T5_TOKENS,
-        )
-    length = len(text[0]) if pipe.text_encoder_3 is not None else pipe.tokenizer_max_length
-    return text[0, :length].float().cpu(), pooled[0].float().cpu()
-
-
 def _text_entries(pipeline: Pipeline, key: str, caption: str) -> dict[str, torch.Tensor]:
-    if not pipeline.report.is_flow:
-        return {key: encode_text(pipeline, caption)}
-    text, pooled = encode_text_sd3(pipeline, caption)
-    return {key: text, _pooled_key(key): pooled}
+    text, pooled = encode_text(pipeline, caption)
+    return {key: text} if pooled is None else {key: text, _pooled_key(key): pooled}
 
 
 def _fill(

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from generation.engine.folders import hash_file
 from training.engine.run_files import sync_folder, write_json
+from training.engine.sharding import local, shared_out
 
 Tensors = dict[str, torch.Tensor]
 
@@ -173,6 +174,7 @@ def restore_optimizer(
             optimizer.state[parameter][slot] = value.item()
         elif value.shape == parameter.shape:
             # Laid out in memory as the weight is: optimizers walk over both.
-            optimizer.state[parameter][slot] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            optimizer.state[parameter][slot] = torch.empty_like(parameter, dtype=value.dtype)
+            local(optimizer.state[parameter][slot]).copy_(local(shared_out(value, parameter)))
         else:
             optimizer.state[parameter][slot] = value.to(parameter.device)

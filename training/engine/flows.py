@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
+from generation.engine.families import FLUX
 from training.engine.bands import PAPER_EDGE, WORD, Band, Interval, Region, Split, TableRefused, round_edge
 
 SAMPLINGS = ("logit_normal", "uniform")
@@ -43,13 +44,16 @@ class FlowSchedule:
     shift: float = 1.0
     drawing_shift: float = 1.0
     is_dynamic: bool = False
+    # Flux's pipeline steps from pure noise to 1 / steps before the shift, and not to the last timestep.
+    ends_by_count: bool = False
     sampling: str = "logit_normal"
     mean: float = 0.0
     std: float = 1.0
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], image_tokens: int = 0) -> "FlowSchedule":
-        """Read a `scheduler_config.json`; `image_tokens` are the patches of the image that is drawn, for a shift by size.
+    def from_config(cls, config: Mapping[str, Any], image_tokens: int = 0, pipeline: str = "") -> "FlowSchedule":
+        """Read a `scheduler_config.json`; `image_tokens` are the patches of the image that is drawn, for a shift by size,
+        and `pipeline` the class that draws.
 
         Raises `TableRefused` for a config that has something else where a number belongs.
         """
@@ -61,7 +65,7 @@ class FlowSchedule:
             raise TableRefused("The scheduler's config has something else where a number belongs.") from None
         if count < 2 or not (math.isfinite(shift) and shift > 0 and drawing > 0):
             raise TableRefused("The scheduler's shift and timesteps must be positive numbers.")
-        return cls(count, 1.0 if is_dynamic else shift, drawing, is_dynamic)
+        return cls(count, 1.0 if is_dynamic else shift, drawing, is_dynamic, pipeline == FLUX.pipeline)
 
     def sampled(self, values: Mapping[str, Any]) -> "FlowSchedule":
         """The same noise levels, drawn in training as a recipe's settings say."""
@@ -131,14 +135,14 @@ class FlowSchedule:
         return min(max(timestep, math.nextafter(region.start, math.inf)), region.stop)
 
     def drawing_timesteps(self, n_steps: int) -> list[float]:
-        """The timesteps that diffusers' SD3 pipeline visits in `n_steps` steps, noisiest first.
+        """The timesteps that diffusers' pipeline visits in `n_steps` steps, noisiest first.
 
         Without a shift by size diffusers applies the shift to the end of its line twice; so does this.
         """
         if not 1 <= n_steps <= self.num_timesteps:
             raise TableRefused(f"The number of steps must lie between 1 and {self.num_timesteps}.")
-        end = 1.0 / self.num_timesteps
-        if not self.is_dynamic:
+        end = 1.0 / (n_steps if self.ends_by_count else self.num_timesteps)
+        if not (self.is_dynamic or self.ends_by_count):
             end = _shifted(end, self.drawing_shift)
         line = [1.0 + (end - 1.0) * i / max(1, n_steps - 1) for i in range(n_steps)]
         return [self.num_timesteps * _shifted(sigma, self.drawing_shift) for sigma in line]

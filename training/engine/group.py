@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
 
 PATIENCE = timedelta(days=7)
 
@@ -23,6 +24,8 @@ class Group:
 
     rank: int = 0
     size: int = 1
+    # Where the weights lie in shards: torch's mesh of all processes.
+    mesh: Any = None
 
     @property
     def is_main(self) -> bool:
@@ -49,6 +52,11 @@ class Group:
         said = [wish]
         distributed.broadcast_object_list(said, src=0)
         return bool(said[0])
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each process keeps a part of the weights, so that none can ask the network anything alone."""
+        return self.mesh is not None
 
     def any(self, wish: bool) -> bool:
         """Whether any process says so."""
@@ -79,10 +87,10 @@ class Group:
 
 
 @contextmanager
-def join_group(device: str) -> Iterator[Group]:
+def join_group(device: str, *, sharded: bool = False) -> Iterator[Group]:
     """The group that the launcher's environment names (WORLD_SIZE, RANK, LOCAL_RANK), or a process alone.
 
-    On GPUs each process takes the one of its local rank. `device` is as in run.json.
+    On GPUs each process takes the one of its local rank. `device` and `sharded` are as in run.json.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -94,6 +102,7 @@ def join_group(device: str) -> Iterator[Group]:
     # The others wait while the main process alone encodes a dataset, validates or draws: that may take hours.
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:
-        yield Group(distributed.get_rank(), size)
+        mesh = init_device_mesh("cuda" if on_gpu else "cpu", (size,)) if sharded else None
+        yield Group(distributed.get_rank(), size, mesh)
     finally:
         distributed.destroy_process_group()

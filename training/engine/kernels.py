@@ -40,6 +40,8 @@ def choose_kernels(run: Run) -> None:
     settings ask for a compiled step and it cannot be compiled.
     """
     setting = run.settings.kernels
+    if run.group.is_sharded:
+        return
     if setting in WAYS:
         _use_named(run, WAYS[setting])
         return

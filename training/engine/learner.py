@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel
 
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
+from training.engine.denoisers import Denoiser, denoiser_of, is_transformer
 from training.engine.draws import key_words
-from training.engine.objectives import Denoiser, denoiser_of
+from training.engine.group import Group
 from training.engine.optimizers import make_optimizer
 from training.engine.recipe import LORA_TARGETS, RunRefused, RunSettings
+from training.engine.sharding import local, shard_network, shared_out, whole
 from training.engine.transparency import DECODER_PARTS, decoder_weights
 
 
@@ -40,9 +41,9 @@ class Learner:
     reference: Denoiser | None = None
 
 
-def make_learner(network: Any, settings: RunSettings) -> Learner:
+def make_learner(network: Any, settings: RunSettings, mesh: Any = None) -> Learner:
     """Prepare a frozen float32 network of the parent's for training: its U-Net in full, with LoRA or with DoRA, by
-    `settings.method`, or its VAE's decoder."""
+    `settings.method`, or its VAE's decoder. With a mesh its weights are left in shards."""
     reference = _make_reference(network, settings) if settings.objective == "dpo" else None
     if settings.gradient_checkpointing:
         network.enable_gradient_checkpointing()
@@ -51,6 +52,8 @@ def make_learner(network: Any, settings: RunSettings) -> Learner:
     else:
         for name, each in network.named_parameters():
             each.requires_grad_(not settings.trains_decoder or name.startswith(DECODER_PARTS))
+    if mesh is not None:
+        shard_network(network, mesh)
     parameters = {name: each for name, each in network.named_parameters() if each.requires_grad}
     optimizer = make_optimizer(parameters.values(), settings)
     ema = None
@@ -66,10 +69,10 @@ def _make_reference(unet: Any, settings: RunSettings) -> Denoiser:
         return denoiser_of(copy.deepcopy(unet).requires_grad_(False).eval())
     inner = denoiser_of(unet)
 
-    def without_updates(noisy: torch.Tensor, timesteps: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    def without_updates(*inputs: torch.Tensor) -> torch.Tensor:
         unet.disable_adapters()
         try:
-            return inner(noisy, timesteps, text)
+            return inner(*inputs)
         finally:
             unet.enable_adapters()
 
@@ -122,7 +125,7 @@ def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
     settings = learner.settings
     for group in learner.optimizer.param_groups:
         group["lr"] = learning_rate_of(learner)
-    norm = float(torch.nn.utils.clip_grad_norm_(list(learner.parameters.values()), settings.max_grad_norm))
+    norm = float(whole(torch.nn.utils.clip_grad_norm_(list(learner.parameters.values()), settings.max_grad_norm)))
     updated = math.isfinite(loss) and math.isfinite(norm)
     if updated:
         learner.optimizer.step()
@@ -139,8 +142,8 @@ def _update_average(learner: Learner) -> None:
     if learner.ema is None or learner.settings.ema_decay is None:
         return
     decay = min(learner.settings.ema_decay, (1 + learner.step) / (10 + learner.step))
-    averages = [learner.ema[name] for name in learner.parameters]
-    torch._foreach_lerp_(averages, [each.detach() for each in learner.parameters.values()], 1 - decay)
+    averages = [local(learner.ema[name]) for name in learner.parameters]
+    torch._foreach_lerp_(averages, [local(each.detach()) for each in learner.parameters.values()], 1 - decay)
 
 
 @contextmanager
@@ -164,7 +167,25 @@ def weights_for_use(learner: Learner) -> Iterator[Any]:
 def _copy_into(learner: Learner, tensors: Tensors) -> None:
     with torch.no_grad():
         for name, parameter in learner.parameters.items():
-            parameter.copy_(tensors[name])
+            _fill(parameter, tensors[name])
+
+
+def _fill(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """Write a value into a tensor; a whole one also into shards."""
+    local(tensor).copy_(local(shared_out(value, tensor)))
+
+
+def gather_snapshot(learner: Learner, group: Group, **state: Any) -> Checkpoint | None:
+    """The learner as a checkpoint, whole, for the main process; None for the others. Exchanges shards, one tensor at a
+    time, so that no GPU ever holds all of it."""
+    if not group.is_sharded:
+        return snapshot(learner, **state) if group.is_main else None
+    checkpoint = snapshot(learner, **state)
+    for tensors in (checkpoint.weights, checkpoint.optimizer, checkpoint.ema or {}):
+        for name, tensor in tensors.items():
+            gathered = whole(tensor)
+            tensors[name] = gathered.cpu() if group.is_main else torch.empty(0)
+    return checkpoint if group.is_main else None
 
 
 def snapshot(learner: Learner, **state: Any) -> Checkpoint:
@@ -174,7 +195,7 @@ def snapshot(learner: Learner, **state: Any) -> Checkpoint:
         step=learner.step,
         weights={name: each.detach() for name, each in learner.parameters.items()},
         optimizer=optimizer_tensors(learner.optimizer, names),
-        ema=learner.ema,
+        ema=None if learner.ema is None else dict(learner.ema),
         state={
             "skipped_in_row": learner.skipped_in_row,
             "rollbacks": learner.rollbacks,
@@ -193,7 +214,7 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     restore_optimizer(learner.optimizer, learner.parameters, checkpoint.optimizer)
     if learner.ema is not None and checkpoint.ema is not None:
         for name, tensor in checkpoint.ema.items():
-            learner.ema[name].copy_(tensor)
+            _fill(learner.ema[name], tensor)
     learner.step = checkpoint.step
     learner.skipped_in_row = int(checkpoint.state["skipped_in_row"])
     # Older checkpoints know neither.
@@ -211,11 +232,10 @@ def low_rank_weights(learner: Learner) -> Tensors | None:
 
     with weights_for_use(learner) as unet:
         named = get_peft_model_state_dict(unet)
-        is_transformer = isinstance(unet, SD3Transformer2DModel)
-        if not is_transformer:
+        if not is_transformer(unet):
             # Transformers keep peft's own names, as diffusers' scripts for them do.
             named = convert_state_dict_to_diffusers(named)
-        part = "transformer" if is_transformer else "unet"
+        part = "transformer" if is_transformer(unet) else "unet"
         return {f"{part}.{name}": tensor.detach().cpu().clone() for name, tensor in named.items()}
 
 

@@ -1,20 +1,17 @@
 """What a run makes small: the error of each example, by the objective of its settings."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel
 from torch.nn import functional
 
 from training.engine.batches import Batch, Diffusion, Flow, make_batch
 from training.engine.cache import Encoded
+from training.engine.denoisers import Denoiser, denoiser_of
 from training.engine.draws import Draw
 from training.engine.transparency import DecoderInputs, decoding_errors
-
-# The network's answer to (noisy, timesteps, text), and the pooled text where it takes one: [B, C, H, W].
-Denoiser = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,20 +52,11 @@ def _batch_of(draws: Sequence[Draw], inputs: Inputs, *, sampled: bool, rejected:
     )
 
 
-def denoiser_of(unet: Any) -> Denoiser:
-    """A diffusers network as a function of its inputs."""
-    if isinstance(unet, SD3Transformer2DModel):
-        return lambda noisy, timesteps, text, pooled: (
-            unet(noisy, encoder_hidden_states=text, pooled_projections=pooled, timestep=timesteps).sample
-        )
-    return lambda noisy, timesteps, text: unet(noisy, timesteps, encoder_hidden_states=text).sample
-
-
 def denoising_errors(denoiser: Denoiser, batch: Batch) -> torch.Tensor:
     """The mean squared error of each example, [B] (Ho et al. 2020, arXiv 2006.11239, equation 14; of a flow's velocity
     Esser et al. 2024, arXiv 2403.03206, equation 12)."""
-    pooled = () if batch.pooled is None else (batch.pooled,)
-    predicted = denoiser(batch.noisy, batch.timesteps, batch.text, *pooled)
+    more = [each for each in (batch.pooled, batch.time_ids) if each is not None]
+    predicted = denoiser(batch.noisy, batch.timesteps, batch.text, *more)
     return (predicted.float() - batch.target).square().mean(dim=(1, 2, 3))
 
 

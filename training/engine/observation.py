@@ -25,11 +25,17 @@ THUMBNAIL = 32
 def _is_due(run: Run, kind: str, every: int) -> bool:
     """At step 0 (the parent), every so often, and at the end; once each, also across resumes."""
     step = run.learner.step
-    return every > 0 and (step % every == 0 or step == run.settings.steps) and not run.files.happened(kind, step)
+    due = every > 0 and (step % every == 0 or step == run.settings.steps)
+    return due and _agreed(run, not run.files.happened(kind, step))
+
+
+def _agreed(run: Run, wish: bool) -> bool:
+    """What the main process wishes, where all of them are asked: in shards, none can ask the network alone."""
+    return run.group.agree(wish) if run.group.is_sharded else wish
 
 
 def observe(run: Run) -> None:
-    """Validate and draw samples if this step is due for it."""
+    """Validate and draw samples if this step is due for it; in shards all processes do, and the main one writes."""
     settings, step = run.settings, run.learner.step
     if _is_due(run, "validation", settings.validate_every):
         run.files.progress(phase="validating", step=step)
@@ -43,7 +49,7 @@ def observe(run: Run) -> None:
         run.board.validation(step, losses)
         run.trackers.validation(step, losses)
         _warn_of_overfitting(run)
-    if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not run.stop():
+    if settings.sample_prompts and _is_due(run, "samples", settings.sample_every) and not _agreed(run, run.stop()):
         run.files.progress(phase="sampling", step=step)
         try:
             _draw_samples(run)
@@ -61,7 +67,9 @@ def _draw_samples(run: Run) -> None:
     images = []
     with weights_for_use(run.learner):
         for chunk in chunk_requests(requests):
-            images += draw(run.pipeline, chunk, lambda done, total: not run.stop())
+            images += draw(run.pipeline, chunk, lambda done, total: not _agreed(run, run.stop()))
+    if not run.group.is_main:
+        return
     folder = run.folder / "samples" / checkpoint_name(step)
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"{number:02d}.png" for number in range(len(images))]

@@ -32,12 +32,21 @@ from training.engine.flows import FLOW_DEFAULTS, SAMPLINGS, WEIGHTINGS
 SCHEMA = 1
 METHODS = ("full", "lora", "dora")
 # What LoRA adds to, by network: the attention projections, as usual in Stable Diffusion (Hu et al. 2021, arXiv
-# 2106.09685), and as in diffusers' own script for Stable Diffusion 3, where the text has projections of its own.
+# 2106.09685), and as in diffusers' own scripts for Stable Diffusion 3, where the text has projections of its own, and
+# for Flux.
+_JOINT_ATTENTION = tuple(
+    f"attn.{each}"
+    for each in ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "to_k", "to_out.0", "to_q", "to_v")
+)
 LORA_TARGETS = {
     "UNet2DConditionModel": ("to_q", "to_k", "to_v", "to_out.0"),
-    "SD3Transformer2DModel": tuple(
-        f"attn.{each}"
-        for each in ("add_k_proj", "add_q_proj", "add_v_proj", "to_add_out", "to_k", "to_out.0", "to_q", "to_v")
+    "SD3Transformer2DModel": _JOINT_ATTENTION,
+    "FluxTransformer2DModel": (
+        *_JOINT_ATTENTION,
+        "ff.net.0.proj",
+        "ff.net.2",
+        "ff_context.net.0.proj",
+        "ff_context.net.2",
     ),
 }
 OBJECTIVES = ("denoise", "dpo", "alpha")
@@ -159,6 +168,9 @@ class RunSettings:
     precision: str = "auto"
     # How a step is computed: "auto" tries on a GPU, "probe" everywhere; see `kernels`.
     kernels: str = "auto"
+    # Among several processes: each keeps a part of every weight, its gradient and its moments, for models that one GPU does
+    # not hold; see `sharding`. A process alone has nothing to share, and trains as without.
+    sharded: bool = False
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
     # 0 switches validation, or samples, off.
@@ -235,7 +247,7 @@ _NUMBERS = {
     "logit_std": (0.05, 10.0),
     "sample_guidance": (0.0, 50.0),
 }
-_SWITCHES = ("importance_weights", "gradient_checkpointing", "never_enlarge")
+_SWITCHES = ("importance_weights", "gradient_checkpointing", "never_enlarge", "sharded")
 _NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}
 
 
@@ -273,6 +285,8 @@ def parse_run(data: Any) -> RunSettings:
         raise RunRefused("AdamW in 8 bits lays weights out itself: it does not go with channels last.", field="kernels")
     if settings.trains_decoder:
         _check_decoder(settings)
+    if settings.sharded:
+        _check_sharding(settings)
     return settings
 
 
@@ -286,6 +300,23 @@ def _check_decoder(settings: RunSettings) -> None:
             raise RunRefused(f"{_label(name)} is of the loss of the noise; a decoder has none.", field=name)
     if any(source.band != FULL_BAND for source in settings.sources):
         raise RunRefused("A decoder learns at no noise level: its sources have no bands.", field="sources")
+
+
+def _check_sharding(settings: RunSettings) -> None:
+    """Refuse what needs whole weights, or has none to shard."""
+    if settings.objective == "dpo":
+        raise RunRefused(
+            "Preferences compare with the parent as a whole: they are not learned in shards.", field="objective"
+        )
+    if settings.trains_decoder:
+        raise RunRefused("A decoder is small: it is not trained in shards.", field="objective")
+    if settings.optimizer != "adamw":
+        raise RunRefused("In shards only AdamW is known to do what it does with whole weights.", field="optimizer")
+    if settings.kernels not in ("auto", "plain"):
+        raise RunRefused("In shards a step is computed in the plain way.", field="kernels")
+    if settings.shapes != "square":
+        # All processes pass through the network together, as often as each other.
+        raise RunRefused("In shards all images are squares.", field="shapes")
 
 
 def load_run(path: Path) -> RunSettings:

@@ -9,11 +9,11 @@ from training.engine.flows import FLOW_DEFAULTS, FlowSchedule
 from training.engine.noise import NoiseSchedule
 
 
-def read_schedule(config: Mapping[str, Any], image_tokens: int = 0) -> Schedule:
+def read_schedule(config: Mapping[str, Any], image_tokens: int = 0, pipeline: str = "") -> Schedule:
     """The schedule of a `scheduler_config.json`. `image_tokens` are the patches of the model's image, which a scheduler
-    that shifts by size needs. Raises `TableRefused` for one that cannot be trained on."""
+    that shifts by size needs, and `pipeline` is the class that draws. Raises `TableRefused` for one that cannot be trained on."""
     if config.get("_class_name") == FLOW_SCHEDULER:
-        return FlowSchedule.from_config(config, image_tokens)
+        return FlowSchedule.from_config(config, image_tokens, pipeline)
     return NoiseSchedule.from_config(config)
 
 

@@ -3,6 +3,7 @@
 import math
 import resource
 import sys
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from training.engine.draws import Draw, key_words
 from training.engine.learner import apply_gradients, learning_rate_of
 from training.engine.objectives import example_errors
+from training.engine.recipe import RunRefused
 from training.engine.run import Run
 from training.engine.shapes import group_by_shape
 from training.engine.transparency import LOSS_PARTS
@@ -25,6 +27,13 @@ def train_step(run: Run) -> dict[str, Any]:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            if run.group.is_sharded:
+                # The others wait for this one's part of the weights, and cannot begin again.
+                raise RunRefused(
+                    "There was not enough memory for a step. In shards it is not tried in smaller parts: choose a smaller "
+                    "batch size, with more of them in a step.",
+                    field="batch_size",
+                ) from error
         # Where one process lacks memory all of them try again, each in smaller parts, or end together.
         if run.group.any(passed is None):
             if run.learner.micro_batch == 1:
@@ -57,7 +66,8 @@ def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tenso
     settings, learner, group = run.settings, run.learner, run.group
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
-    mine = draws[group.rank :: group.size]
+    own = draws[group.rank :: group.size]
+    mine, scale = _even_share(own, run) if group.is_sharded else (own, 1.0)
     inputs = run.inputs
     order, errors, losses = [], [], []
     for positions in group_by_shape([inputs.encoded.shape_of(each) for each in mine], learner.micro_batch):
@@ -66,19 +76,30 @@ def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tenso
             error, weights = example_errors(learner.network, part, inputs)
         error = error.reshape(len(part), -1)
         loss = (error.sum(dim=1) * weights).sum() / settings.images_per_step
-        loss.backward()
+        (loss * scale).backward()
         order += positions
         errors.append(error.detach())
         losses.append(loss.detach())
     # Put in order without a look at the device, which would make a GPU wait.
     rows = sorted(zip(order, torch.cat(errors).unbind(), strict=True), key=lambda each: each[0])
-    return torch.stack([row for _, row in rows]), torch.stack(losses).sum()
+    return torch.stack([row for _, row in rows[: len(own)]]), torch.stack(losses).sum()
+
+
+def _even_share(own: list[Draw], run: Run) -> tuple[list[Draw], float]:
+    """(as many examples as every other process takes, what their loss is multiplied with).
+
+    In shards all processes pass through the network together, so that one with fewer examples repeats its first at no
+    weight; and gradients arrive as the mean over processes, where their sum is wanted.
+    """
+    missing = math.ceil(run.settings.images_per_step / run.group.size) - len(own)
+    return [*own, *[replace(own[0], weight=0.0)] * missing], float(run.group.size)
 
 
 def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tensor) -> dict[str, Any]:
     """The optimizer's step with the gradients of all processes, and the metrics of all examples."""
     settings, learner, group = run.settings, run.learner, run.group
-    group.sum_gradients(learner.parameters)
+    if not group.is_sharded:
+        group.sum_gradients(learner.parameters)
     # One transfer a step: each would make a GPU wait.
     parts = group.gather((errors.tolist(), float(loss)))
     example_parts: list[list[float]] = [[]] * settings.images_per_step

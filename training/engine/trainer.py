@@ -40,12 +40,12 @@ from training.engine.holdout import split_sources
 from training.engine.kernels import choose_kernels, use_way
 from training.engine.learner import (
     Learner,
+    gather_snapshot,
     learning_rate_of,
     low_rank_weights,
     make_learner,
     merged_weights,
     restore,
-    snapshot,
 )
 from training.engine.manifests import Item, read_manifest
 from training.engine.observation import observe
@@ -78,6 +78,7 @@ FREE_SETTINGS = {
     "sample_prompts",
     "sample_steps",
     "sample_guidance",
+    "sharded",
 }
 # What older runs did without, and the value that is the same as without: they may be continued.
 LATER_SETTINGS = {
@@ -109,7 +110,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
         return
     started = time.monotonic()
     settings = load_run(folder / "run.json")
-    with join_group(settings.device) as group:
+    with join_group(settings.device, sharded=settings.sharded) as group:
         if settings.images_per_step < group.size:
             raise RunRefused(f"{group.size} processes cannot share a step of {settings.images_per_step} images.")
         with group.main_first():
@@ -149,7 +150,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         for source in settings.sources
     ]
     splits = split_sources(sources, settings.holdout)
-    pipeline, parent_manifest = open_parent(folder, settings)
+    pipeline, parent_manifest = open_parent(folder, settings, group)
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
     schedule = schedule_of(pipeline, settings)
@@ -163,7 +164,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         caption_dropout=settings.caption_dropout,
     )
 
-    learner = make_learner(trained_network(pipeline, settings), settings)
+    learner = make_learner(trained_network(pipeline, settings), settings, group.mesh)
     check_disk(folder, settings, learner)
     if settings.trains_decoder:
         check_alpha(settings.sources, sources, lambda done, total: report(done, total, "checking"))
@@ -210,13 +211,13 @@ def read_source(folder: Path, source: Source, settings: RunSettings, report: Cal
     return read_manifest(folder / source.manifest, pairs=settings.objective == "dpo")
 
 
-def open_parent(folder: Path, settings: RunSettings) -> tuple[Pipeline, Manifest]:
+def open_parent(folder: Path, settings: RunSettings, group: Group) -> tuple[Pipeline, Manifest]:
     """The parent, loaded, and its files. Raises `RunRefused` where they are not those of its hash, or the device is missing."""
     parent_hash, manifest = hash_folder(folder / settings.parent)
     if parent_hash != settings.parent_hash:
         raise RunRefused("The parent's files are not those of its content hash.", field="parent_hash")
     try:
-        return load_parent(folder, settings), manifest
+        return load_parent(folder, settings, group), manifest
     except ValueError as error:
         raise RunRefused("The run asks for a GPU, but this machine has none.", field="device", retry=True) from error
 
@@ -224,7 +225,8 @@ def open_parent(folder: Path, settings: RunSettings) -> tuple[Pipeline, Manifest
 def schedule_of(pipeline: Pipeline, settings: RunSettings) -> Schedule:
     """The parent's noise levels, drawn as the run says. Raises `RunRefused` for settings that are not of its kind."""
     values = settings.as_json()
-    schedule = read_schedule(pipeline.report.scheduler_config, pipeline.report.image_tokens).sampled(values)
+    said = pipeline.report
+    schedule = read_schedule(said.scheduler_config, said.image_tokens, said.pipeline).sampled(values)
     field, sentence = misplaced_setting(values, schedule)
     if field:
         raise RunRefused(sentence, field=field)
@@ -237,9 +239,10 @@ def shape_rule_of(pipeline: Pipeline, settings: RunSettings) -> ShapeRule:
     return ShapeRule.of(settings.as_json(), report.resolution, report.shape_step, report.largest_side)
 
 
-def load_parent(folder: Path, settings: RunSettings) -> Pipeline:
-    """The parent in float32, with a fourth channel in its decoder where that is what the run trains."""
-    pipeline = load_pipeline(folder / settings.parent, settings.device, "float32")
+def load_parent(folder: Path, settings: RunSettings, group: Group) -> Pipeline:
+    """The parent in float32, with a fourth channel in its decoder where that is what the run trains. Where its weights
+    will lie in shards, the denoiser waits on the CPU: no GPU has to hold all of it."""
+    pipeline = load_pipeline(folder / settings.parent, settings.device, "float32", denoiser_on_cpu=group.is_sharded)
     if not settings.trains_decoder:
         return pipeline
     grow_alpha(pipeline.pipe.vae)
@@ -294,6 +297,7 @@ def _machine(run: Run) -> dict[str, Any]:
         "device": str(run.pipeline.device),
         "threads": torch.get_num_threads(),
         "processes": run.group.size,
+        **({"sharded": True} if run.group.is_sharded else {}),
     }
 
 
@@ -325,8 +329,8 @@ def _loop(run: Run) -> None:
     run.learner.network.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
-        if run.group.is_main:
-            # The others wait for it at the step's first exchange.
+        if run.group.is_main or run.group.is_sharded:
+            # Where it goes alone, the others wait for it at the step's first exchange.
             observe(run)
         if run.group.agree(run.stop()):
             _stop(run)
@@ -381,8 +385,8 @@ def _roll_back(run: Run) -> None:
         # room for them first.
         learner.optimizer.state.clear()
         run.pipeline.pipe.to("cpu")
-        run.pipeline = load_parent(run.folder, run.settings)
-        run.learner = make_learner(trained_network(run.pipeline, run.settings), run.settings)
+        run.pipeline = load_parent(run.folder, run.settings, run.group)
+        run.learner = make_learner(trained_network(run.pipeline, run.settings), run.settings, run.group.mesh)
         use_way(run, run.way)
         run.learner.network.train()
     else:
@@ -407,11 +411,12 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
 
 
 def save(run: Run) -> None:
-    if not run.group.is_main:
+    """Publish a checkpoint. In shards all processes give their part of it."""
+    state = gather_snapshot(run.learner, run.group, digest=run.digest, machine=_machine(run))
+    if state is None:
         return
     run.files.sync_lines()
     run.board.flush()
-    state = snapshot(run.learner, digest=run.digest, machine=_machine(run))
     path = save_checkpoint(run.folder, state, run.settings.keep_checkpoints)
     # After a rollback the same step is saved once more.
     if not run.files.happened("checkpoint", run.learner.step):
@@ -420,15 +425,26 @@ def save(run: Run) -> None:
 
 def _stop(run: Run) -> None:
     saved = {path.name for path in list_checkpoints(run.folder)}
-    if run.learner.step > 0 and checkpoint_name(run.learner.step) not in saved:
+    if run.group.agree(run.learner.step > 0 and checkpoint_name(run.learner.step) not in saved):
         save(run)
     run.files.event("stopped", run.learner.step)
     run.files.progress(phase="stopped", step=run.learner.step, now=True)
     raise Stopped
 
 
+def _whole_learner(run: Run) -> Learner:
+    """The learner of the last checkpoint on the CPU, where all of it has room: for one process alone."""
+    pipeline = load_pipeline(run.folder / run.settings.parent, "cpu", "float32")
+    learner = make_learner(trained_network(pipeline, run.settings), run.settings)
+    checkpoint, _ = load_newest(run.folder)
+    if checkpoint is None or checkpoint.step != run.learner.step:
+        raise RunRefused("The run's last checkpoint is not whole: start it again, and it goes on from the one before.")
+    restore(learner, checkpoint)
+    return learner
+
+
 def _finish(run: Run, started: float) -> None:
-    files, learner = run.files, run.learner
+    files, learner = run.files, _whole_learner(run) if run.group.is_sharded else run.learner
     files.progress(phase="publishing", step=learner.step, now=True)
     validations = files.events("validation")
     low_rank = low_rank_weights(learner)  # Merging takes them apart.

@@ -140,7 +140,8 @@ def validate(
     objective's error: of pairs it is no mean square.
     """
     started = time.monotonic()
-    with weights_for_use(learner) as unet, torch.inference_mode():
+    # Not inference mode: what is put together of shards in it could not be trained afterwards.
+    with weights_for_use(learner) as unet, torch.no_grad():
         errors = [_cell_error(unet, cell, inputs) for cell in grid]
     labels = [cell.label for cell in grid]
     by_source = {

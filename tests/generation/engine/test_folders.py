@@ -94,7 +94,7 @@ def name_badly(folder: Path) -> None:
         (remove("vae"), "lacks vae/config.json"),
         (remove("unet/diffusion_pytorch_model.safetensors"), "lacks unet/diffusion_pytorch_model.safetensors"),
         (remove("tokenizer/tokenizer.json"), "lacks tokenizer/tokenizer.json"),
-        (change("model_index.json", _class_name="FluxPipeline"), "FluxPipeline"),
+        (change("model_index.json", _class_name="KolorsPipeline"), "KolorsPipeline"),
         (change("model_index.json", unet=["my_module", "MyUNet"]), "my_module.MyUNet"),
         (change("model_index.json", scheduler=["diffusers", "MyScheduler"]), "diffusers.MyScheduler"),
         (change("model_index.json", extra=["os", "system"]), "os.system"),

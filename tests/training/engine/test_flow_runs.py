@@ -19,13 +19,13 @@ from tests.training.engine.test_trainer import Killed, kill_at, lines
 from tests.training.engine.test_transparency import decoder_runs
 from training.engine import trainer
 from training.engine.bands import split_at
-from training.engine.cache import encode_text_sd3
 from training.engine.draws import Draw
 from training.engine.flows import FlowSchedule
 from training.engine.group import Group
 from training.engine.objectives import example_errors
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Run
+from training.engine.texts import encode_text
 from training.engine.trainer import prepare, run_training
 
 WEIGHTS = Path("result/transformer/diffusion_pytorch_model.safetensors")
@@ -97,7 +97,8 @@ def test_cached_text_is_what_the_pipeline_draws_with(tmp_path: Path, make_flow_r
     parent = build_tiny_sd3(tmp_path / "t5", seed=5, with_t5=True)
     run = prepared(make_flow_run(parent=str(parent), parent_hash=hash_folder(parent)[0]))
     key = run.encoded.text_keys[0][1]
-    text, pooled = encode_text_sd3(run.pipeline, "a content cat 1")
+    text, pooled = encode_text(run.pipeline, "a content cat 1")
+    assert pooled is not None
     assert torch.equal(run.encoded.text(key), text)
     assert torch.equal(run.encoded.pooled(key), pooled)
     # 32 tokens of the CLIP encoders and 256 of T5, which says something here and is zero without it.
