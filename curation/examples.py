@@ -185,7 +185,9 @@ def _check(
 ) -> None:
     """What was kept as it was need not be what would be taken now."""
     if examples and not campaign.takes_examples:
-        raise ExamplesRefused("Two sets are many stickers, and an example shows one or two, so these guidelines have none.")
+        raise ExamplesRefused(
+            "Two sets are many stickers, and an example shows one or two, so these guidelines have none."
+        )
     if len(examples) > MOST_EXAMPLES:
         raise ExamplesRefused(
             f"Guidelines have at most {MOST_EXAMPLES} examples, so that raters can look at all; these are {len(examples)}."

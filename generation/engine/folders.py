@@ -26,6 +26,7 @@ from generation.engine.folder_checks import (
     FolderRefused,
     check_ids,
     check_resolution,
+    levels,
     whole,
 )
 from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
