@@ -90,6 +90,21 @@ def check_again(corpus: Corpus, *, by: "User") -> Job:
     return job
 
 
+def remove_unread(corpus: Corpus) -> bool:
+    """Forget a corpus whose shards were never read to the end, so that the folder can be registered anew; False where they
+    were, or where they are being read."""
+    with transaction.atomic():
+        job = Job.objects.select_for_update().get(pk=corpus.job_id)
+        if job.is_open or not Corpus.objects.filter(pk=corpus.pk, content_hash="").exists():
+            return False
+        index = index_of(corpus)
+        Job.objects.filter(pk=job.pk).update(url="")
+        Corpus.objects.filter(pk=corpus.pk).delete()
+    for path in (index, engine.partial_of(index)):
+        path.unlink(missing_ok=True)
+    return True
+
+
 def resolve_folder(folder: str) -> Path:
     """The folder of this name below CORPORA_ROOT, itself no link and reached by none. Raises CorpusRefused."""
     root = _root()

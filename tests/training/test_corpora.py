@@ -171,6 +171,29 @@ def test_stopping_keeps_what_was_read(root, client, sign_in):
     assert Corpus.objects.get().state == "ready"
 
 
+def test_a_folder_without_an_image_of_the_size_is_registered_otherwise(root, client, sign_in):
+    corpus = read_corpus(least_side=5000)
+    index = corpora.index_of(corpus)
+    sign_in("curator")
+    assert "its shorter side needs 5000" in client.get(corpus.get_absolute_url()).content.decode()
+    assert list(index.parent.glob(f".{index.name}*"))
+    response = client.post(reverse("corpus_remove", args=[corpus.slug]), follow=True)
+    said = response.content.decode()
+    assert ['value="web/stickers"' in said, 'value="5000"' in said, "is forgotten" in said] == [True, True, True]
+    assert not Corpus.objects.exists()
+    assert not list(index.parent.glob(f".{index.name}*"))
+    assert client.get(reverse("job", args=[corpus.job_id])).status_code == 200
+
+
+def test_what_was_read_is_never_removed(root, client, sign_in):
+    corpus = read_corpus()
+    sign_in("curator")
+    assert "so it stays" in client.post(reverse("corpus_remove", args=[corpus.slug]), follow=True).content.decode()
+    waiting = register_corpus(name="Later", folder="web/stickers", by=make_person(Role.CURATOR))
+    client.post(reverse("corpus_remove", args=[waiting.slug]))
+    assert Corpus.objects.count() == 2
+
+
 def test_what_changed_since_is_found_and_forgiven_when_it_is_put_back(root, client, sign_in):
     corpus = read_corpus()
     assert list(integrity.problems()) == []
@@ -226,7 +249,9 @@ def test_who_may_see_and_change(root, client, sign_in, roles, read, write):
     sign_in(*roles)
     pages = [reverse("corpora"), reverse("corpus_new"), corpus.get_absolute_url()]
     assert {client.get(url).status_code for url in pages} == {read}
-    posts = [reverse(name, args=[corpus.slug]) for name in ("corpus_stop", "corpus_resume", "corpus_verify")]
+    posts = [
+        reverse(name, args=[corpus.slug]) for name in ("corpus_stop", "corpus_resume", "corpus_remove", "corpus_verify")
+    ]
     assert {client.post(url).status_code for url in posts} == {write}
     if roles == ["auditor"]:
         assert "Verify again" not in client.get(corpus.get_absolute_url()).content.decode()

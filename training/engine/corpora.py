@@ -72,7 +72,7 @@ def write_index(
     """
     if index.exists():
         raise CorpusRefused(f"The index {index.name} exists already, and an index never changes.")
-    partial = _partial(index)
+    partial = partial_of(index)
     try:
         with closing(sqlite3.connect(partial, isolation_level=None, timeout=0)) as database:
             _begin(database, shards, least_side)
@@ -88,7 +88,8 @@ def write_index(
     return summary
 
 
-def _partial(index: Path) -> Path:
+def partial_of(index: Path) -> Path:
+    """Where a scan writes an index until it is whole."""
     return index.with_name(f".{index.name}.partial")
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.policies import policy
@@ -34,8 +35,8 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=TEAM)
 def corpus_new(request: HttpRequest) -> HttpResponse:
-    """The form of a new corpus."""
-    form = CorpusForm(request.POST or None)
+    """The form of a new corpus; `?folder=`, `?name=` and `?least_side=` fill it in."""
+    form = CorpusForm(request.POST or None, initial=request.GET.dict())
     if request.method == "POST" and form.is_valid():
         made = form.create(member(request))
         if made is not None:
@@ -97,6 +98,19 @@ def corpus_resume(request: HttpRequest, slug: str) -> HttpResponse:
     else:
         messages.warning(request, f"Reading {found} was neither stopped nor did it fail.")
     return redirect(found)
+
+
+@require_POST
+@policy(write=TEAM)
+def corpus_remove(request: HttpRequest, slug: str) -> HttpResponse:
+    """Forget a corpus that was never read to the end, and open the form with what it was registered with."""
+    found = _load(request, slug)
+    if not corpora.remove_unread(found):
+        messages.warning(request, f"{found} was read meanwhile, or is being read, so it stays.")
+        return redirect(found)
+    messages.success(request, f"{found} is forgotten. Its shards lie where they lay.")
+    filled = {"folder": found.folder or ".", "name": found.name, "least_side": found.least_side}
+    return redirect(reverse("corpus_new", query=filled))
 
 
 @require_POST
