@@ -12,7 +12,7 @@ from curation.rubrics import MAX_REASONS
 
 class QuestionsForm(forms.Form):
     """A new revision of the questions; which there are, and which choices, is not asked. `groups`: (question as it is now, its
-    fields)."""
+    fields in rows)."""
 
     change = forms.CharField(
         max_length=200,
@@ -30,11 +30,21 @@ class QuestionsForm(forms.Form):
         self.campaign = campaign
         self.specs = specs_of(campaign)
         self.has_keys = campaign.kind != CampaignKind.PICK
-        self.groups: list[tuple[str, list[forms.BoundField]]] = []
+        self.groups: list[tuple[str, list[list[forms.BoundField]]]] = []
         for spec in self.specs:
             before = set(self.fields)
             self._add_question(spec)
-            self.groups.append((spec["text"], [self[name] for name in self.fields if name not in before]))
+            self.groups.append((spec["text"], self._rows([name for name in self.fields if name not in before])))
+
+    def _rows(self, names: list[str]) -> list[list[forms.BoundField]]:
+        """The fields, a choice's key beside what it is called."""
+        rows: list[list[forms.BoundField]] = []
+        for name in names:
+            if name.startswith("key_"):
+                rows[-1].append(self[name])
+            else:
+                rows.append([self[name]])
+        return rows
 
     def _add_question(self, spec: dict[str, Any]) -> None:
         name = spec["name"]

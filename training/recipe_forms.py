@@ -324,10 +324,11 @@ class RecipeForm(ShapeFields):
     )
     mixture = forms.ChoiceField(
         choices=[
-            ("natural", "Noise first, then a source whose band holds it (the paper's)"),
-            ("shares", "Fixed shares of the sources, by weight"),
+            ("natural", "By noise level, as in the paper"),
+            ("shares", "Fixed shares, by weight"),
         ],
         label="How sources mix",
+        help_text="By noise level: a level is drawn first, then a source whose band holds it.",
     )
     importance_weights = forms.BooleanField(
         required=False,

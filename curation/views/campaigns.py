@@ -25,8 +25,6 @@ from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome, TallyKind
 from curation.order import order_of
 from curation.probes import consistency_by_rater
-from curation.questions import in_words as question_words
-from curation.questions import specs_of
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.scores import why_no_scores
@@ -170,7 +168,7 @@ def _shown(found: Campaign, user: User) -> dict[str, Any]:
         "guidelines": guidelines_html(found.guidelines),
         "examples": [(row, right_answers(row, questions)) for row in examples_of(found.revisions.first())],
         "by_revision": answers_by_revision(found),
-        "questions_now": question_words(specs_of(found)),
+        "questions": questions,
         "by_wording": answers_by_revision(found, TallyKind.WORDING),
         "events": _events(found),
         "is_blind": blind,
