@@ -6,7 +6,15 @@ from django import forms
 
 from accounts.models import User
 from curation.models import Campaign, CampaignKind, QuestionRevision
-from curation.questions import LONGEST_HELP, LONGEST_LABEL, LONGEST_TEXT, QuestionsRefused, revise_questions, specs_of
+from curation.questions import (
+    LONGEST_HELP,
+    LONGEST_LABEL,
+    LONGEST_TEXT,
+    QuestionsRefused,
+    revise_questions,
+    specs_of,
+    with_question,
+)
 from curation.rubrics import MAX_REASONS
 
 
@@ -30,11 +38,11 @@ class QuestionsForm(forms.Form):
         self.campaign = campaign
         self.specs = specs_of(campaign)
         self.has_keys = campaign.kind != CampaignKind.PICK
-        self.groups: list[tuple[str, list[list[forms.BoundField]]]] = []
+        self.groups: list[tuple[dict[str, Any], list[list[forms.BoundField]]]] = []
         for spec in self.specs:
             before = set(self.fields)
             self._add_question(spec)
-            self.groups.append((spec["text"], self._rows([name for name in self.fields if name not in before])))
+            self.groups.append((spec, self._rows([name for name in self.fields if name not in before])))
 
     def _rows(self, names: list[str]) -> list[list[forms.BoundField]]:
         """The fields, a choice's key beside what it is called."""
@@ -105,9 +113,7 @@ class QuestionsForm(forms.Form):
                 }
                 for choice in spec["choices"]
             ],
-            "reasons": spec["reasons"]
-            if reasons is None
-            else [" ".join(line.split()) for line in reasons.splitlines() if line.strip()],
+            "reasons": spec["reasons"] if reasons is None else _lines(reasons),
             "needs_reason": said.get(f"needs_{name}", spec["needs_reason"]),
             "required": said.get(f"required_{name}", spec["required"]),
         }
@@ -122,6 +128,69 @@ class QuestionsForm(forms.Form):
         except QuestionsRefused as refused:
             self.add_error(None, refused.args[0])
             return None
+
+
+class OtherQuestionForm(forms.Form):
+    """One more question of a campaign that was never opened, or one less. A comparison gives all its questions the same
+    choices."""
+
+    text = forms.CharField(max_length=LONGEST_TEXT, label="Question")
+    accepting = forms.CharField(
+        max_length=1000,
+        required=False,
+        label="Choices that count towards a pass",
+        initial="Pass",
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="One a line.",
+    )
+    others = forms.CharField(
+        max_length=1000,
+        required=False,
+        label="Choices that do not",
+        initial="Fail",
+        widget=forms.Textarea(attrs={"rows": 2}),
+        help_text="One a line. A sticker is accepted where every question is answered with one that counts.",
+    )
+    based_on = forms.IntegerField(
+        widget=forms.HiddenInput,
+        error_messages=dict.fromkeys(["required", "invalid"], "This form is incomplete. Open the page again."),
+    )
+
+    def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
+        kwargs.setdefault("prefix", "other")
+        super().__init__(*args, **kwargs)
+        self.campaign = campaign
+        if campaign.compares:
+            del self.fields["accepting"], self.fields["others"]
+
+    def save(self, by: User) -> QuestionRevision | None:
+        """The revision with the question; None with an error on the form where it was refused."""
+        said = self.cleaned_data
+        text = " ".join(said["text"].split())
+        accepting, others = (_lines(said.get(name, "")) for name in ("accepting", "others"))
+        try:
+            specs = with_question(self.campaign, specs_of(self.campaign), text, accepting, others)
+            change = f"Asks too: {text}"[:LONGEST_TEXT]
+            return revise_questions(self.campaign, specs, change=change, based_on=said["based_on"], by=by)
+        except QuestionsRefused as refused:
+            self.add_error(None, refused.args[0])
+            return None
+
+
+def leave_out(campaign: Campaign, name: str, *, based_on: int, by: User) -> QuestionRevision:
+    """The questions without one. Raises QuestionsRefused."""
+    specs = specs_of(campaign)
+    gone = next((spec["text"] for spec in specs if spec["name"] == name), None)
+    if gone is None:
+        raise QuestionsRefused("Somebody left this question out meanwhile.")
+    if len(specs) == 1:
+        raise QuestionsRefused("A campaign asks at least one question. Add another before you leave this one out.")
+    kept = [spec for spec in specs if spec["name"] != name]
+    return revise_questions(campaign, kept, change=f"Asks no more: {gone}"[:LONGEST_TEXT], based_on=based_on, by=by)
+
+
+def _lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
 def _key(text: str) -> str:

@@ -2,15 +2,18 @@
 choices mean, stays once a campaign was opened: verdicts would mix what raters said to one thing with what they said to another."""
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.models import Q
+from django.utils.text import slugify
 
 from accounts.models import User
 from curation.models import (
     Campaign,
     CampaignEvent,
+    CampaignKind,
     CampaignRater,
     CampaignState,
     Question,
@@ -19,6 +22,9 @@ from curation.models import (
 from curation.rubrics import QuestionSpec, RubricRefused, check_questions
 
 LONGEST_TEXT, LONGEST_HELP, LONGEST_LABEL = 200, 300, 40
+LONGEST_NAME = 40
+# Under the fingers of both hands first.
+LETTERS = "FJDKSLEICMRUVNGHWOXBTYQPAZ"
 NAMED_KEYS = frozenset({"ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"})
 OTHER_QUESTIONS = (
     "Which questions there are, and which choices, cannot change any more: verdicts would mix what raters said before and after. "
@@ -128,6 +134,41 @@ def revise_questions(
     _write(locked, specs, is_another=is_another)
     CampaignEvent.objects.create(campaign=locked, kind="questions", by=by, detail={"revision": revision.number})
     return revision
+
+
+def why_not_otherwise(campaign: Campaign) -> str:
+    """Why other questions and choices are no longer taken, as a sentence; empty where they are."""
+    if campaign.kind == CampaignKind.PICK:
+        return "A pick asks one question: which of its candidates are the best."
+    try:
+        _check_may_be_others(campaign)
+    except QuestionsRefused as refused:
+        return str(refused.args[0])
+    return ""
+
+
+def with_question(
+    campaign: Campaign, specs: Sequence[dict[str, Any]], text: str, accepting: Sequence[str], others: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The questions and one more, whose choices are called so; each gets a key that is free. In a comparison its choices are
+    those of the first question."""
+    name = _free_name(text, [spec["name"] for spec in specs])
+    if campaign.compares:
+        choices = [dict(choice) for choice in specs[0]["choices"]]
+    else:
+        taken = {choice["key"].casefold() for spec in specs for choice in spec["choices"]}
+        keys = (letter for letter in LETTERS if letter.casefold() not in taken)
+        values: list[str] = []
+        choices = []
+        for label, accepts in [(each, True) for each in accepting] + [(each, False) for each in others]:
+            values.append(_free_name(label, values))
+            choices.append({"value": values[-1], "label": label, "key": next(keys, ""), "accepts": accepts})
+    return [*specs, {"name": name, "text": text, "choices": choices}]
+
+
+def _free_name(text: str, taken: Sequence[str]) -> str:
+    base = slugify(text).replace("-", "_")[:LONGEST_NAME] or "question"
+    return next(name for number in count(1) if (name := base if number == 1 else f"{base}_{number}") not in taken)
 
 
 def in_words(specs: Sequence[dict[str, Any]]) -> str:

@@ -10,7 +10,7 @@ from django.db.utils import IntegrityError
 
 from accounts.models import Role
 from curation.assignments import lease_items
-from curation.campaigns import close_campaign, create_compare_campaign, create_pick_campaign
+from curation.campaigns import close_campaign, create_compare_campaign, create_pick_campaign, open_campaign
 from curation.datasets import freeze
 from curation.fails import reason_tables
 from curation.integrity import problems
@@ -374,3 +374,76 @@ def test_revising_while_others_lease_and_submit_loses_nothing_and_each_row_fits_
     for number, details in Judgment.objects.values_list("question_revision__number", "details"):
         assert details["alignment"]["reasons"][0] in offered[number]
     assert differences(campaign) == []
+
+
+def other(campaign, **fields):
+    return {"do": "add", "other-based_on": campaign.question_revisions.first().number} | {
+        f"other-{name}": value for name, value in fields.items()
+    }
+
+
+def test_a_draft_is_asked_other_questions_in_the_browser(rater, curator):
+    campaign = make_campaign(items=2, raters=[rater], open_now=False)
+    client = signed_in(curator)
+    sent = other(campaign, text="Would you  send it?", accepting="Yes\r\nPerhaps", others="No")
+    assert client.post(address(campaign), sent).status_code == 302
+    asked = specs_of(campaign)[1]
+    assert (asked["name"], asked["text"], asked["required"]) == ("would_you_send_it", "Would you send it?", True)
+    assert [(each["value"], each["label"], each["key"], each["accepts"]) for each in asked["choices"]] == [
+        ("yes", "Yes", "D", True),
+        ("perhaps", "Perhaps", "K", True),
+        ("no", "No", "S", False),
+    ]
+    content = client.get(address(campaign)).content.decode()
+    assert "Asks too: Would you send it?" in content
+    assert content.count("Leave this question out") == 2
+
+    left = {"do": "leave out alignment", "other-based_on": 2}
+    assert client.post(address(campaign), left).status_code == 302
+    assert [spec["name"] for spec in specs_of(campaign)] == ["would_you_send_it"]
+    open_campaign(campaign, by=curator)
+    (assignment, *_) = lease_items(campaign, rater, 2)
+    (result,) = record_judgments(rater, [make_row(assignment, {"would_you_send_it": "no"})])
+    assert result.status == "stored"
+    assert "Ask something else too" not in client.get(address(campaign)).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"text": " ", "accepting": "Yes", "others": "No"}, "This field is required"),
+        ({"text": "Sure?", "accepting": "Yes", "others": ""}, "at least two distinct choices"),
+        ({"text": "Sure?", "accepting": "", "others": "No\nNever"}, "nothing could ever pass"),
+        ({"text": "Sure?", "accepting": "Y" * 41, "others": "No"}, "between 1 and 40 characters"),
+        ({"text": "Sure?", "accepting": "Yes", "others": "No", "based_on": 7}, "saved revision 1 meanwhile"),
+        ({"text": "Sure?", "accepting": "Yes", "others": "No", "based_on": "x"}, "This form is incomplete"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_refused_with_what_was_typed(rater, curator, fields, said):
+    campaign = make_campaign(items=1, raters=[rater], open_now=False)
+    content = signed_in(curator).post(address(campaign), other(campaign, **fields)).content.decode()
+    assert said in content
+    assert fields["text"].strip() in content
+    assert len(specs_of(campaign)) == 1
+
+
+@pytest.mark.parametrize("name", ["alignment", "nothing", "", "x\0"])
+def test_the_last_question_and_one_that_is_not_there_stay(rater, curator, name):
+    campaign = make_campaign(items=1, raters=[rater], open_now=False)
+    content = signed_in(curator).post(address(campaign), {"do": f"leave out {name}", "other-based_on": 1}).content
+    assert (
+        "asks at least one question" if name == "alignment" else "left this question out meanwhile"
+    ).encode() in content
+    assert len(specs_of(campaign)) == 1
+
+
+def test_an_open_campaign_and_a_comparison_that_was_opened_are_asked_nothing_else(campaign, curator):
+    client = signed_in(curator)
+    sent = other(campaign, text="Sure?", accepting="Yes", others="No")
+    assert OTHER_QUESTIONS.encode() in client.post(address(campaign), sent).content
+    left = {"do": "leave out alignment", "other-based_on": 1}
+    assert OTHER_QUESTIONS.encode() in client.post(address(campaign), left).content
+    comparison = create_compare_campaign("Two", make_pairs(1), by=curator, open_now=False)
+    assert client.post(address(comparison), other(comparison, text="Which is funnier?")).status_code == 302
+    first, second = specs_of(comparison)
+    assert (second["name"], second["choices"]) == ("which_is_funnier", first["choices"])
