@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from curation.campaigns import CampaignRefused, create_compare_campaign, create_set_campaign
-from curation.models import Campaign, CampaignState, Item, Judgment
-from curation.rubrics import default_questions
+from curation.models import Campaign, CampaignKind, CampaignState, Item, Judgment
+from curation.questions import LONGEST_TEXT
+from curation.rubrics import QuestionSpec, default_questions
 from curation.verdicts import preferred
 from generation.models import Sample
 from jobs.context import JobFailed
@@ -19,6 +20,8 @@ from training.win_rates import Vote
 
 if TYPE_CHECKING:
     from accounts.models import User
+
+MOST_FURTHER = 3
 
 
 def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample]]) -> Campaign:
@@ -37,6 +40,7 @@ def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample
             different,
             raters=list(evaluation.raters.all()),
             overlap=evaluation.overlap,
+            questions=_questions(evaluation, CampaignKind.COMPARE),
             by=evaluation.created_by,
         )
     except CampaignRefused as refused:
@@ -61,18 +65,46 @@ def _open_sets(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample]]) -
             different,
             raters=list(evaluation.raters.all()),
             overlap=evaluation.overlap,
+            questions=_questions(evaluation, CampaignKind.SETS),
             by=evaluation.created_by,
         )
     except CampaignRefused as refused:
         raise JobFailed(str(refused.args[0]), retry=False) from refused
 
 
-def standing_votes(campaign: Campaign) -> list[Vote]:
-    """The votes that stand, by the question that decides: answers that were neither superseded nor undone.
+def why_not_asked(further: Sequence[str]) -> str:
+    """Why these cannot be asked after the question that decides, as a sentence; empty where they can."""
+    if len(further) > MOST_FURTHER:
+        return f"At most {MOST_FURTHER} more questions: each is a press for every pair. These are {len(further)}."
+    if any(not text.strip() or len(text) > LONGEST_TEXT for text in further):
+        return f"A question has between 1 and {LONGEST_TEXT} characters."
+    if len({text.casefold() for text in further}) < len(further):
+        return "One of the questions is there twice."
+    return ""
+
+
+def _questions(evaluation: Evaluation, kind: str) -> list[QuestionSpec]:
+    """The question that decides, and the further ones with the same choices."""
+    first = default_questions(kind)[0]
+    further: list[QuestionSpec] = [
+        {"name": further_name(place), "text": text, "choices": first["choices"]}
+        for place, text in enumerate(evaluation.further)
+    ]
+    return [first, *further]
+
+
+def further_name(place: int) -> str:
+    """What answers to the further question at this place are kept under."""
+    return f"further_{place + 1}"
+
+
+def standing_votes(campaign: Campaign, question: str | None = None) -> list[Vote]:
+    """The votes that stand, by the question of this name or else by the one that decides: answers that were neither superseded
+    nor undone.
 
     Of sets of many prompts a vote's prompt is the first of its group, which no other group has.
     """
-    question = default_questions(campaign.kind)[0]["name"]
+    question = question or default_questions(campaign.kind)[0]["name"]
     rows = (
         Judgment.objects.standing()
         .filter(item__campaign=campaign, item__is_gold=False)

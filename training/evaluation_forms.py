@@ -9,6 +9,7 @@ from accounts.models import Role, User
 from curation.campaign_forms import RaterField
 from curation.sets import SIZES, USUAL_SIZE
 from generation.models import ModelVersion, PromptSet
+from training.comparisons import MOST_FURTHER
 from training.evaluation_sets import MOST_SETS
 from training.models import Shown
 from training.run_forms import PromptSetField
@@ -68,6 +69,14 @@ class EvaluationForm(forms.Form):
         help_text="They see two stickers or sets side by side, without names, in an order drawn for each of them.",
     )
     overlap = forms.IntegerField(min_value=1, max_value=25, initial=1, label="Judgments of each pair")
+    further = forms.CharField(
+        max_length=1000,
+        required=False,
+        label="Asked after that",
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text=f"Up to {MOST_FURTHER} more questions about the same two, one a line, such as “Which one is closer to our style?”. The "
+        "verdict is that of the first.",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -93,6 +102,9 @@ class EvaluationForm(forms.Form):
             cleaned[name] = self.fields[name].initial
         if cleaned.get("baseline") and cleaned.get("baseline") == cleaned.get("candidate"):
             self.add_error("candidate", "Choose two different versions.")
+        cleaned["further"] = [
+            " ".join(line.split()) for line in cleaned.get("further", "").splitlines() if line.strip()
+        ]
         raters, overlap = cleaned.get("raters"), cleaned.get("overlap")
         if raters is not None and overlap and overlap > len(raters):
             self.add_error("overlap", f"{overlap} judgments of each pair need at least {overlap} raters.")

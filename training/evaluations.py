@@ -51,6 +51,7 @@ def start_evaluation(
     steps: int = 20,
     guidance: float = 4.0,
     overlap: int = 1,
+    further: Sequence[str] = (),
     name: str = "",
     request_key: str = "",
 ) -> Evaluation:
@@ -59,7 +60,7 @@ def start_evaluation(
     sentence.
 
     Where sets are `shown`, each prompt, or each group of `set_size` prompts, is judged by so many `sets`, and they say how
-    many images a prompt needs.
+    many images a prompt needs. `further` questions are asked after the one that decides.
     """
     if baseline == candidate:
         raise EvaluationRefused("Choose two different versions.", field="candidate")
@@ -69,11 +70,13 @@ def start_evaluation(
         raise EvaluationRefused(
             f"{overlap} judgments a pair need at least {overlap} raters; there are {len(raters)}.", field="overlap"
         )
+    if refusal := comparisons.why_not_asked(further):
+        raise EvaluationRefused(refusal, field="further")
     if shown == Shown.PAIRS:
         set_size = 0
     else:
-        if refusal := why_not(shown, set_size, sets, prompt_set):
-            raise EvaluationRefused(refusal[1], field=refusal[0])
+        if wrong := why_not(shown, set_size, sets, prompt_set):
+            raise EvaluationRefused(wrong[1], field=wrong[0])
         images_per_prompt = images_needed(shown, set_size, sets)
     drawing = {"images_per_prompt": images_per_prompt, "seed": seed, "steps": steps, "guidance": guidance}
     unique_key = f"{KIND}:{request_key}" if request_key else None
@@ -85,6 +88,7 @@ def start_evaluation(
         shown=shown,
         set_size=set_size,
         overlap=overlap,
+        further=list(further),
         created_by=by,
     )
     try:

@@ -370,6 +370,9 @@ class Evaluation(models.Model):
     set_size = models.PositiveSmallIntegerField(
         default=0, db_default=0, help_text="Images of a set; 0 where two images are compared."
     )
+    further = models.JSONField(
+        default=list, db_default=[], help_text="Questions that are asked after the one that decides."
+    )
     campaign = models.OneToOneField(
         Campaign, on_delete=models.PROTECT, null=True, blank=True, related_name="evaluation"
     )

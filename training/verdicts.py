@@ -25,7 +25,7 @@ OF_SETS = Words("set", "is more varied than", "has the more varied set", "cannot
 
 @dataclass(frozen=True)
 class Bucket:
-    """The votes of one class of prompts."""
+    """The votes on one class of prompts, or to one question."""
 
     name: str
     counts: dict[str, int]
@@ -58,6 +58,18 @@ class EvaluationVerdict:
             Bucket(name or "no bucket", win_rates.count_choices(votes), win_rates.win_rate(votes))
             for name, votes in win_rates.by_bucket(self.votes).items()
         ]
+
+    @cached_property
+    def further(self) -> list[Bucket]:
+        """What was said to each further question, named by its text."""
+        evaluation, campaign = self.evaluation, self.evaluation.campaign
+        if campaign is None or not evaluation.further:
+            return []
+        said = [
+            (text, comparisons.standing_votes(campaign, comparisons.further_name(place)))
+            for place, text in enumerate(evaluation.further)
+        ]
+        return [Bucket(text, win_rates.count_choices(votes), win_rates.win_rate(votes)) for text, votes in said]
 
     @cached_property
     def left(self) -> Estimate | None:
@@ -118,6 +130,10 @@ class EvaluationVerdict:
             "win_rate": _estimate_json(self.rate),
             "left_rate": _estimate_json(self.left),
             "counts": self.counts,
+            "further": [
+                {"question": each.name, "win_rate": _estimate_json(each.rate), "counts": each.counts}
+                for each in self.further
+            ],
             "shown": self.evaluation.shown,
             "set_size": self.evaluation.set_size or None,
             "clip": self.clip.as_json() if self.clip else None,

@@ -48,7 +48,15 @@ SPLIT_SHOWN = 60
 # What a dataset takes.
 SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
 # What is counted beside the rows and shown on a campaign's page.
-SHOWN = (*OF_PROGRESS, *OF_RATERS, TallyKind.SPLIT, TallyKind.FLAGGED, TallyKind.REASON, TallyKind.REVISION)
+SHOWN = (
+    *OF_PROGRESS,
+    *OF_RATERS,
+    TallyKind.SPLIT,
+    TallyKind.FLAGGED,
+    TallyKind.REASON,
+    TallyKind.REVISION,
+    TallyKind.WORDING,
+)
 
 
 def may_curate(user: User) -> bool:

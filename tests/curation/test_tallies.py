@@ -220,4 +220,7 @@ def test_migration_counts_what_was_there_before(worked):
     with connection.cursor() as cursor:
         for name in ("0008_tallies", "0017_tally_of_hour", "0024_tally_of_revision"):
             cursor.execute(import_module(f"curation.migrations.{name}").FILL)
-    assert tallies.read([campaign.pk], *TallyKind) == expected
+    # Revisions of questions came with their own count.
+    assert tallies.read([campaign.pk], *TallyKind) == {
+        key: value for key, value in expected.items() if key.what != TallyKind.WORDING
+    }

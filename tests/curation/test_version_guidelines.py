@@ -81,7 +81,7 @@ def test_versions_that_name_none_keep_their_hash(campaign, monkeypatch):
     judge(campaign, 1, 2, 2)
     dataset, by = make_dataset(campaign), make_curator()
     with monkeypatch.context() as before:
-        before.setattr("curation.datasets._revisions_behind", lambda entries: {})
+        before.setattr("curation.datasets._revisions_behind", lambda entries, of: {})
         old = freeze(dataset, by=by)
     assert hashlib.sha256(manifest_of(old)).hexdigest() == old.content_hash
     assert list(problems()) == []

@@ -2,11 +2,13 @@
 
 import pytest
 from django.urls import get_resolver, reverse
+from playwright.sync_api import expect
 
 from accounts.models import Role
 from curation.guidelines import revise_guidelines
 from tests.accounts.factories import make_person
 from tests.accounts.test_policies import all_patterns
+from tests.curation.factories import add_example
 from tests.static.accessibility import OF_COLOURS, WIDE, look_around, violations
 from tests.static.world import make_rating, make_world
 
@@ -16,20 +18,20 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 LISTS = {
     "home", "account", "people", "jobs", "prompt_sets", "batches", "models", "my_work", "campaigns", "samples", "datasets",
     "recipes", "runs", "runs_compare", "evaluations", "model_import", "prompt_set_new", "batch_new", "campaign_new",
-    "dataset_new", "recipe_new", "run_new", "evaluation_new",
+    "dataset_new", "recipe_new", "run_new", "evaluation_new", "corpora", "corpus_new",
 }  # fmt: skip
 # Pages of one thing; what `make_world` gives the address of.
 THINGS = {
     "person", "job", "prompt_set", "batch", "model", "sample", "campaign", "campaign_guidelines", "campaign_reliability",
     "campaign_adjudicate", "campaign_flagged", "campaign_gold", "gold_item", "rater_exclusion", "dataset", "dataset_version",
-    "recipe", "rehearsal", "run", "evaluation",
+    "recipe", "rehearsal", "run", "evaluation", "campaign_questions", "campaign_scores", "corpus",
 }  # fmt: skip
 STRANGERS = {"account_login", "account_signup", "account_reset_password", "account_reset_password_done", "invitation"}
 OF_ALLAUTH = {
     "account_logout", "account_change_password", "account_email", "account_reauthenticate", "mfa_index", "mfa_activate_totp",
 }  # fmt: skip
 FORMS = ["prompt_set_new", "batch_new", "campaign_new", "dataset_new", "recipe_new", "run_new", "evaluation_new"]
-KINDS = ["alignment", "style", "pick", "compare"]
+KINDS = ["alignment", "style", "pick", "compare", "sets"]
 # Everything else that has an address, and why it is no page of its own.
 NO_PAGES = {
     "for machines": {"healthz", "readyz", "metrics", "image", "thumbnail", "image_for_viewer", "campaign_curve", "run_curves",
@@ -42,7 +44,7 @@ NO_PAGES = {
         "model_decoder", "campaign_open", "campaign_pause", "campaign_close", "campaign_raters", "campaign_adjudicate_undo",
         "rater_let_in", "rater_round", "gold_copy", "gold_retire", "campaign_quality", "campaign_rule", "campaign_order",
         "campaign_recount", "dataset_freeze", "dataset_campaigns", "recipe_sweep", "rehearse", "run_cancel", "run_resume",
-        "evaluation_promote",
+        "evaluation_promote", "corpus_stop", "corpus_resume", "corpus_remove", "corpus_verify",
     },
     "of allauth, by our elements, which the pages of allauth that are looked at show": {
         "account_inactive", "account_email_verification_sent", "account_set_password", "account_confirm_login_code",
@@ -50,7 +52,7 @@ NO_PAGES = {
         "mfa_authenticate", "mfa_reauthenticate", "mfa_deactivate_totp", "mfa_view_recovery_codes",
         "mfa_generate_recovery_codes",
     },
-    "looked at screen by screen": {"rate"},
+    "looked at screen by screen": {"rate", "rate_examples"},
 }  # fmt: skip
 
 
@@ -177,7 +179,7 @@ def test_rating_screens(sign_in, person, kind):
     page.goto(address)
     page.wait_for_selector("#rate[data-state=ready]")
     # In the comparison both drew the very same picture.
-    assert page.locator("#rate-stage img").count() == {"compare": 2, "pick": 3}.get(kind, 1)
+    assert page.locator("#rate-stage img").count() == {"compare": 2, "pick": 3, "sets": 8}.get(kind, 1)
     found["ready"] = look_around(page)
     page.wait_for_selector("#rate[data-state=ready]")
     page.keyboard.press("?")
@@ -190,7 +192,8 @@ def test_rating_screens(sign_in, person, kind):
     page.keyboard.press("1")
     page.wait_for_selector(".strip__item")
     page.wait_for_selector("#rate[data-state=ready]")
-    for command in ("guidelines", "background", "edges", "zoom"):
+    of_kind = ("guidelines", "background") if kind == "sets" else ("guidelines", "background", "edges", "zoom")
+    for command in of_kind:
         page.locator(f"[data-command={command}]").first.click()
         found[command] = violations(page)
     if kind in ("alignment", "style"):
@@ -199,9 +202,28 @@ def test_rating_screens(sign_in, person, kind):
         page.keyboard.press("Space")
         found["grid"] = look_around(page)
     if kind == "alignment":
-        revise_guidelines(campaign, "Frames pass.", change="Frames pass now", based_on=1, by=person)
+        revise_guidelines(
+            campaign, "Frames pass.", change="Frames pass now", based_on=campaign.revisions.count(), by=person
+        )
         page.goto(address)
         page.wait_for_selector("#rate-news[open]")
         found["news"] = look_around(page)
         page.keyboard.press("Escape")
+    refuse(found)
+
+
+def test_examples_that_are_answered_first(sign_in, person):
+    campaign = make_rating(person, "style")
+    shown = campaign.items.exclude(is_gold=True).first().item_samples.get().sample
+    add_example(campaign, shown, why="A clean rim", asks_percent=100)
+    page = sign_in(person, viewport=WIDE).new_page()
+    open_page(page, reverse("rate_examples", args=[campaign.slug]))
+    found = {"before": look_around(page)}
+    page.keyboard.press("Enter")
+    expect(page.locator("#round")).to_be_visible()
+    found["asked"] = look_around(page)
+    for key in ("i", "d", "c"):
+        page.keyboard.press(key)
+    expect(page.locator("#round")).to_contain_text("A clean rim")
+    found["told"] = look_around(page)
     refuse(found)

@@ -127,7 +127,7 @@ def test_rating_by_keyboard_says_what_was_judged_and_what_comes(sign_in, person)
     expect(page.get_by_role("dialog", name="All keys")).to_be_visible()
     page.keyboard.press("Escape")
     expect(button).to_be_focused()
-    for _ in range(campaign.items.count()):
+    for _ in range(campaign.items.filter(is_gold=False).count()):
         page.wait_for_selector("#rate[data-state=ready]")
         fails.focus()
         page.keyboard.press("Enter")

@@ -7,7 +7,7 @@ from django.urls import reverse
 from accounts.invitations import invite
 from accounts.models import User
 from curation.assignments import lease_items
-from curation.campaigns import add_example, create_campaign, create_compare_campaign, create_pick_campaign
+from curation.campaigns import create_campaign, create_compare_campaign, create_pick_campaign
 from curation.datasets import freeze
 from curation.exclusions import set_excluded
 from curation.gold import mark_gold
@@ -15,9 +15,19 @@ from curation.guidelines import revise_guidelines
 from curation.judgments import record_judgments
 from curation.models import Campaign, CampaignRater
 from generation.models import GenerationBatch
-from tests.curation.factories import draw_again, judge_all, make_batch, make_dataset, make_model, make_rater, make_row
+from tests.curation.factories import (
+    add_example,
+    draw_again,
+    judge_all,
+    make_batch,
+    make_dataset,
+    make_model,
+    make_rater,
+    make_row,
+    make_set_campaign,
+)
 from tests.generation.factories import finish_job
-from tests.training.factories import make_evaluation, make_parent, make_recipe, make_run
+from tests.training.factories import make_corpus, make_evaluation, make_parent, make_recipe, make_run
 from training.rehearsals import request_rehearsal
 
 WORDS = ("a happy cat", "a dog in the rain", "three sad pizzas", "a fox", "a slow train", "a red door", "a cup of tea")
@@ -32,7 +42,7 @@ def make_world(person: User) -> dict[str, str]:
     sample = batch.samples.order_by("pk").first()
     assert sample is not None
     version = freeze(make_dataset(campaign, by=person), by=person)
-    gold = campaign.items.filter(is_gold=True).get()
+    gold = campaign.items.get(gold__isnull=False)
     place = CampaignRater.objects.get(campaign=campaign, rater=others[1])
     set_excluded(place, excluded=True, reason="Asked a program", by=person)
     _, token = invite(email="new@example.org", roles=["rater"], invited_by=person)
@@ -46,6 +56,7 @@ def make_world(person: User) -> dict[str, str]:
     assert evaluation.campaign is not None
     judge_all(evaluation.campaign, person, {"preference": "left"})
 
+    draft = create_campaign("style", name="Not open yet", by=person, batches=[batch])
     with_number: dict[str, tuple[Any, ...]] = {
         "person": (others[0].pk,),
         "invitation": (token,),
@@ -57,12 +68,15 @@ def make_world(person: User) -> dict[str, str]:
         "rate": (campaign.slug,),
         "campaign": (campaign.slug,),
         "campaign_guidelines": (campaign.slug,),
+        "campaign_questions": (draft.slug,),
+        "campaign_scores": (draft.slug,),
         "campaign_reliability": (campaign.slug,),
         "campaign_adjudicate": (campaign.slug,),
         "campaign_flagged": (campaign.slug,),
         "campaign_gold": (campaign.slug,),
         "gold_item": (campaign.slug, gold.pk),
         "rater_exclusion": (campaign.slug, others[1].pk),
+        "corpus": (make_corpus().slug,),
         "dataset": (version.dataset.slug,),
         "dataset_version": (version.dataset.slug, version.number),
         "recipe": (recipe.slug,),
@@ -81,6 +95,8 @@ def make_rating(person: User, kind: str) -> Campaign:
     model = make_model()
     batch = make_batch(WORDS, each=3, model=model)
     fields: dict[str, Any] = {"by": person, "raters": [person], "open_now": True}
+    if kind == "sets":
+        return make_set_campaign(WORDS[:4], raters=[person])
     if kind == "compare":
         samples = list(batch.samples.filter(index=0).order_by("prompt__position"))
         pairs = [(each.prompt, each, draw_again(each, each.prompt)) for each in samples]
@@ -90,8 +106,11 @@ def make_rating(person: User, kind: str) -> Campaign:
         campaign = create_pick_campaign("The best of three", batches=[batch], **fields)
     else:
         campaign = create_campaign(kind, name=f"Round one, {kind}", batches=[batch], **fields)
-    add_example(campaign, batch.samples.first(), is_good=True, note="A clean rim")
-    add_example(campaign, batch.samples.last(), is_good=False)
+    add_example(campaign, batch.samples.first(), why="A clean rim")
+    bad = (
+        {"is_good": False} if kind == "pick" else {"answers": {each.name: "fail" for each in campaign.questions.all()}}
+    )
+    add_example(campaign, batch.samples.last(), why="A frame", **bad)
     return campaign
 
 
@@ -109,8 +128,8 @@ def _judged_campaign(person: User, others: list[User], batch: GenerationBatch) -
     item = campaign.items.last()
     assert item is not None
     mark_gold(item, {"alignment": "pass"}, by=person)
-    add_example(campaign, batch.samples.first(), is_good=True, note="A clean rim")
-    revise_guidelines(campaign, "Frames pass.", change="Frames pass now", based_on=1, by=person)
+    add_example(campaign, batch.samples.first(), why="A clean rim")
+    revise_guidelines(campaign, "Frames pass.", change="Frames pass now", based_on=2, by=person)
     for rater, values in zip(others, ("pppfpp", "ppffpf"), strict=True):
         rows = [
             make_row(each, {"alignment": {"p": "pass", "f": "fail"}[value]})

@@ -19,12 +19,13 @@ from generation.engine.folders import hash_folder, inspect_folder
 from generation.images import store_with_thumbnail
 from generation.model_versions import describe, place_folder
 from generation.models import GenerationBatch, ModelVersion, Sample
+from jobs import queue
 from jobs.models import JobState
 from tests.accounts.factories import make_person
 from tests.generation.factories import finish_job, make_batch, make_model, make_png, make_prompt_set, make_samples
-from training import comparisons
+from training import comparisons, corpora
 from training.evaluations import paired_samples, start_evaluation
-from training.models import Evaluation, Preset, Recipe, TrainingRun
+from training.models import Corpus, Evaluation, Preset, Recipe, TrainingRun
 from training.recipes import create_recipe, schedule_of
 from training.runs import start_run
 
@@ -171,6 +172,32 @@ def make_evaluation(raters: Sequence[User] = (), *, opened: bool = True, **field
     evaluation.save(update_fields=["campaign", "metrics"])
     finish_job(evaluation.job, JobState.SUCCEEDED)
     return evaluation
+
+
+def make_corpus(name: str = "Photos", **fields: Any) -> Corpus:
+    """A corpus as its job would have left it, without shards."""
+    number = next(_numbers)
+    job = queue.enqueue(corpora.INDEX_KIND, {}, label=f"Index the corpus {name}")
+    finish_job(job)
+    png = make_png((number % 256, 40, 40, 255), (64, 48))
+    sample = {"name": "0001.png", "caption": "a boat", "width": 640, "height": 480}
+    found = {"sides": [[256, 384, 2], [384, 512, 1]], "sizes": [[640, 480, 1], [300, 260, 2]], "problem_count": 1}
+    return Corpus.objects.create(
+        **{
+            "slug": f"corpus-{number}",
+            "name": name,
+            "folder": "photos",
+            "job": job,
+            "content_hash": hashlib.sha256(png).hexdigest(),
+            "entry_count": 3,
+            "shard_count": 1,
+            "samples": [{**sample, "thumbnail": store_with_thumbnail(png).thumbnail}],
+            "problems": ["0003.png in a.tar has no caption beside it."],
+            "created_by": make_person(Role.CURATOR),
+            **found,
+            **fields,
+        }
+    )
 
 
 def make_equal_samples(batch: GenerationBatch) -> None:

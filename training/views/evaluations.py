@@ -34,6 +34,7 @@ ASKED = (
     "steps",
     "guidance",
     "overlap",
+    "further",
 )
 PAIRS_A_PAGE, SETS_A_PAGE = 24, 6
 OUTCOMES = [
