@@ -6,7 +6,15 @@ from django import forms
 
 from accounts.models import User
 from curation.models import Campaign, CampaignKind, QuestionRevision
-from curation.questions import LONGEST_HELP, LONGEST_LABEL, LONGEST_TEXT, QuestionsRefused, revise_questions, specs_of
+from curation.questions import (
+    LONGEST_HELP,
+    LONGEST_LABEL,
+    LONGEST_TEXT,
+    QuestionsRefused,
+    may_be_others,
+    revise_questions,
+    specs_of,
+)
 from curation.rubrics import MAX_REASONS
 
 
@@ -63,7 +71,7 @@ class QuestionsForm(forms.Form):
             self.fields[f"needs_{name}"] = forms.BooleanField(
                 required=False, label="Ask for a reason with every fail", initial=spec["needs_reason"]
             )
-        if len(self.specs) > 1:
+        if len(self.specs) > 1 and may_be_others(self.campaign):
             self.fields[f"required_{name}"] = forms.BooleanField(
                 required=False, label="Has to be answered", initial=spec["required"]
             )

@@ -1,0 +1,84 @@
+"""Where features of campaigns meet: questions and verdicts, examples and picks, sets and gold, scores at their ends."""
+
+import pytest
+
+from curation.assignments import lease_items
+from curation.campaigns import open_campaign
+from curation.examples import Example
+from curation.guidelines import revise_guidelines
+from curation.integrity import problems
+from curation.judgments import record_judgments
+from curation.models import Judgment
+from curation.questions import QuestionsRefused, revise_questions, specs_of
+from tests.curation.factories import (
+    judge_all,
+    make_batch,
+    make_campaign,
+    make_curator,
+    make_rater,
+    make_row,
+)
+from tests.curation.test_guidelines_shown import signed_in
+
+pytestmark = pytest.mark.django_db
+PASSED = {"visual_quality": "pass", "prompt_alignment": "pass", "style_alignment": "pass"}
+
+
+@pytest.fixture
+def rater():
+    return make_rater()
+
+
+@pytest.fixture
+def curator():
+    return make_curator()
+
+
+def revise(campaign, specs, by):
+    newest = campaign.question_revisions.first()
+    return revise_questions(campaign, specs, change="Other", based_on=newest.number, by=by)
+
+
+def test_what_decides_verdicts_stays_once_a_campaign_was_opened(rater, curator):
+    """A question that need not be answered any more would leave verdicts behind that no judgment adds up to."""
+    campaign = make_campaign("style", items=2, raters=[rater])
+    judge_all(campaign, rater, PASSED | {"style_alignment": "fail"})
+    specs = specs_of(campaign)
+    specs[2]["required"] = False
+    with pytest.raises(QuestionsRefused, match="has to be answered"):
+        revise(campaign, specs, curator)
+    assert list(problems()) == []
+    assert (
+        "required_style_alignment"
+        not in signed_in(curator).get(f"/campaigns/{campaign.slug}/questions/").context["form"].fields
+    )
+
+
+def test_a_judgment_cannot_name_questions_that_the_campaign_never_asked(rater, curator):
+    campaign = make_campaign(items=1, raters=[rater], open_now=False)
+    specs = specs_of(campaign)
+    specs[0]["choices"] = [each | {"value": f"other-{each['value']}"} for each in specs[0]["choices"]]
+    revise(campaign, specs, curator)
+    open_campaign(campaign, by=curator)
+    (held,) = lease_items(campaign, rater, 1)
+    rows = [
+        make_row(held, {"alignment": "pass"}, question_revision=1),
+        make_row(held, {"alignment": "other-pass"}, question_revision=2),
+    ]
+    results = record_judgments(rater, rows)
+    assert [result.status for result in results] == ["rejected", "stored"]
+    assert "never asked" in results[0].reason
+    assert Judgment.objects.get().answers == {"alignment": "other-pass"}
+    assert list(problems()) == []
+
+
+def test_questions_of_examples_stay_what_the_examples_answer(rater, curator):
+    """Also where the example shows no sticker of the campaign."""
+    campaign = make_campaign(items=1, open_now=False)
+    elsewhere = make_batch().samples.get()
+    example = Example((elsewhere.pk,), {"alignment": "pass"}, "It smiles.")
+    revise_guidelines(campaign, "", change="An example", based_on=1, by=curator, examples=[example])
+    specs = specs_of(campaign)
+    specs[0]["choices"] = [each | {"value": f"other-{each['value']}"} for each in specs[0]["choices"]]
+    with pytest.raises(QuestionsRefused, match="examples say what is right"):
+        revise(campaign, specs, curator)
