@@ -18,6 +18,7 @@ from tests.curation.factories import (
     make_rater,
     make_row,
 )
+from tests.curation.test_examples import form_of, page_of
 from tests.curation.test_guidelines_shown import signed_in
 
 pytestmark = pytest.mark.django_db
@@ -82,3 +83,12 @@ def test_questions_of_examples_stay_what_the_examples_answer(rater, curator):
     specs[0]["choices"] = [each | {"value": f"other-{each['value']}"} for each in specs[0]["choices"]]
     with pytest.raises(QuestionsRefused, match="examples say what is right"):
         revise(campaign, specs, curator)
+
+
+def test_an_example_that_was_sent_empty_is_asked_for_and_not_a_fault(curator):
+    campaign = make_campaign(items=1)
+    form = form_of(campaign) | {"examples-TOTAL_FORMS": 1, "text": "Another text"}
+    page = signed_in(curator).post(page_of(campaign), form)
+    assert page.status_code == 200
+    assert "This form is incomplete" in page.content.decode()
+    assert campaign.revisions.count() == 1
