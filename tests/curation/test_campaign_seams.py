@@ -3,12 +3,13 @@
 import pytest
 
 from curation.assignments import lease_items
-from curation.campaigns import open_campaign
+from curation.campaigns import create_pick_campaign, open_campaign
 from curation.examples import Example
 from curation.guidelines import revise_guidelines
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import Judgment
+from curation.models import ItemSample, Judgment
+from curation.picks import QUESTION
 from curation.questions import QuestionsRefused, revise_questions, specs_of
 from tests.curation.factories import (
     judge_all,
@@ -92,3 +93,15 @@ def test_an_example_that_was_sent_empty_is_asked_for_and_not_a_fault(curator):
     assert page.status_code == 200
     assert "This form is incomplete" in page.content.decode()
     assert campaign.revisions.count() == 1
+
+
+def test_candidates_of_a_pick_that_becomes_an_example_are_picked_no_more(rater, curator):
+    batch = make_batch(["a cat"], each=3)
+    campaign = create_pick_campaign("Pick", batches=[batch], by=curator, raters=[rater], open_now=True)
+    judge_all(campaign, rater, {QUESTION: "1"})
+    assert set(ItemSample.objects.values_list("picked", flat=True)) == {True, False}
+    shown = campaign.items.get().item_samples.first().sample
+    example = Example((shown.pk,), {}, "Bold.", is_good=True)
+    revise_guidelines(campaign, "", change="An example", based_on=1, by=curator, examples=[example])
+    assert set(ItemSample.objects.values_list("picked", flat=True)) == {None}
+    assert list(problems()) == []
