@@ -3,8 +3,9 @@
 import pytest
 
 from curation.assignments import lease_items
-from curation.campaigns import create_pick_campaign, open_campaign
+from curation.campaigns import close_campaign, create_pick_campaign, open_campaign
 from curation.examples import Example
+from curation.gold import GoldRefused, copy_gold, sources_for
 from curation.guidelines import revise_guidelines
 from curation.integrity import problems
 from curation.judgments import record_judgments
@@ -18,6 +19,7 @@ from tests.curation.factories import (
     make_curator,
     make_rater,
     make_row,
+    make_set_campaign,
 )
 from tests.curation.test_examples import form_of, page_of
 from tests.curation.test_guidelines_shown import signed_in
@@ -105,3 +107,17 @@ def test_candidates_of_a_pick_that_becomes_an_example_are_picked_no_more(rater, 
     revise_guidelines(campaign, "", change="An example", based_on=1, by=curator, examples=[example])
     assert set(ItemSample.objects.values_list("picked", flat=True)) == {None}
     assert list(problems()) == []
+
+
+def test_gold_of_sets_comes_from_sets_that_look_the_same(rater, curator):
+    """Another number of pictures would say which item is gold."""
+    others = [make_set_campaign(size=size, raters=[rater, make_rater()], overlap=2) for size in (4, 9)]
+    for other in others:
+        for membership in other.memberships.all():
+            judge_all(other, membership.rater, {"variety": "tie"})
+        close_campaign(other, by=curator)
+    campaign = make_set_campaign(["a dog"], size=9)
+    assert sources_for(campaign, curator) == [others[1]]
+    with pytest.raises(GoldRefused, match="sets of as many"):
+        copy_gold(campaign, others[0], 1, by=curator)
+    assert copy_gold(campaign, others[1], 1, by=curator) == 1
