@@ -9,9 +9,11 @@ from curation.gold import GoldRefused, copy_gold, sources_for
 from curation.guidelines import revise_guidelines
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import ItemSample, Judgment
+from curation.models import ItemOrder, ItemSample, Judgment
+from curation.order import Order, set_order
 from curation.picks import QUESTION
 from curation.questions import QuestionsRefused, revise_questions, specs_of
+from curation.scores import ScoresRefused, import_scores, read_scores
 from tests.curation.factories import (
     judge_all,
     make_batch,
@@ -121,3 +123,12 @@ def test_gold_of_sets_comes_from_sets_that_look_the_same(rater, curator):
     with pytest.raises(GoldRefused, match="sets of as many"):
         copy_gold(campaign, others[0], 1, by=curator)
     assert copy_gold(campaign, others[1], 1, by=curator) == 1
+
+
+def test_scores_at_the_ends_of_what_numbers_can_say_can_be_put_in_order(curator):
+    campaign = make_campaign(items=2, open_now=False)
+    first, second = (item.item_samples.get().sample_id for item in campaign.items.order_by("position"))
+    import_scores(campaign, read_scores(f"{first},-1e300\n{second},1e-300".encode()), name="far", by=curator)
+    set_order(campaign, Order(ItemOrder.UNCERTAIN, threshold=1e300), by=curator)
+    with pytest.raises(ScoresRefused, match="Line 1"):
+        read_scores(f"{first},1e308".encode())
