@@ -1,17 +1,22 @@
 """Where features of campaigns meet: questions and verdicts, examples and picks, sets and gold, scores at their ends."""
 
-import pytest
+from datetime import timedelta
 
-from curation.assignments import lease_items
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from curation.assignments import lease_items, left_for
 from curation.campaigns import close_campaign, create_pick_campaign, open_campaign
 from curation.examples import Example
-from curation.gold import GoldRefused, copy_gold, sources_for
+from curation.gold import GoldRefused, copy_gold, mark_gold, retire_gold, sources_for
 from curation.guidelines import revise_guidelines
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import ItemOrder, ItemSample, Judgment
+from curation.models import Assignment, ItemOrder, ItemSample, Judgment
 from curation.order import Order, set_order
 from curation.picks import QUESTION
+from curation.probes import make_probes, set_probe_percent
 from curation.questions import QuestionsRefused, revise_questions, specs_of
 from curation.scores import ScoresRefused, import_scores, read_scores
 from tests.curation.factories import (
@@ -132,3 +137,33 @@ def test_scores_at_the_ends_of_what_numbers_can_say_can_be_put_in_order(curator)
     set_order(campaign, Order(ItemOrder.UNCERTAIN, threshold=1e300), by=curator)
     with pytest.raises(ScoresRefused, match="Line 1"):
         read_scores(f"{first},1e308".encode())
+
+
+def test_gold_that_was_taken_out_and_became_an_example_is_called_one(curator):
+    campaign = make_campaign(items=1)
+    item = campaign.items.get()
+    retire_gold(mark_gold(item, {"alignment": "pass"}, by=curator), by=curator)
+    example = Example((item.item_samples.get().sample_id,), {"alignment": "pass"}, "It smiles.")
+    revise_guidelines(campaign, "", change="An example", based_on=1, by=curator, examples=[example])
+    page = signed_in(curator).get(item.item_samples.get().sample.get_absolute_url()).content.decode()
+    assert ("example of the guidelines" in page, '<span class="tag">gold</span>' in page) == (True, False)
+
+
+def test_what_became_an_example_is_asked_again_of_nobody(rater, curator, monkeypatch):
+    """A lease of a probe that ran out comes back, but not where the rater has been told its answer."""
+    monkeypatch.setattr("curation.probes.LEAST_BETWEEN", 0)
+    campaign = make_campaign(items=3, raters=[rater])
+    set_probe_percent(campaign, 10, by=curator)
+    campaign.refresh_from_db()
+    held = lease_items(campaign, rater, 1)
+    record_judgments(rater, [make_row(held[0])])
+    with transaction.atomic():
+        probe = make_probes(campaign, rater, [held[0].item])[held[0].item_id]
+    lapsed = Assignment.objects.create(
+        item=probe, rater=rater, order=[0], expires_at=timezone.now() - timedelta(hours=1)
+    )
+    assert left_for(campaign, rater) == 3
+    example = Example((probe.item_samples.get().sample_id,), {"alignment": "pass"}, "It smiles.")
+    revise_guidelines(campaign, "", change="An example", based_on=1, by=curator, examples=[example])
+    assert left_for(campaign, rater) == 2
+    assert lapsed.item_id not in {each.item_id for each in lease_items(campaign, rater, 10)}
