@@ -171,6 +171,7 @@ def test_each_process_keeps_a_part_of_everything(parent: Path, make_run: MakeRun
         ({"kernels": "compiled"}, "in the plain way"),
         ({"objective": "alpha"}, "A decoder is small"),
         ({"objective": "dpo"}, "not learned in shards"),
+        ({"shapes": "aspect"}, "all images are squares"),
     ],
 )
 def test_what_does_not_go_with_shards_is_refused(make_run: MakeRun, changes: dict[str, str], sentence: str) -> None:
