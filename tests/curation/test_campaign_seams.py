@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from curation.assignments import lease_items, left_for
 from curation.campaigns import close_campaign, create_pick_campaign, open_campaign
+from curation.example_rounds import answer_example, round_of
 from curation.examples import Example
 from curation.gold import GoldRefused, copy_gold, mark_gold, retire_gold, sources_for
 from curation.guidelines import revise_guidelines
@@ -167,3 +168,21 @@ def test_what_became_an_example_is_asked_again_of_nobody(rater, curator, monkeyp
     revise_guidelines(campaign, "", change="An example", based_on=1, by=curator, examples=[example])
     assert left_for(campaign, rater) == 2
     assert lapsed.item_id not in {each.item_id for each in lease_items(campaign, rater, 10)}
+
+
+def test_an_answer_that_may_be_left_out_is_not_wrong_where_an_example_is_answered_without(rater, curator):
+    campaign = make_campaign("style", items=1, raters=[rater], open_now=False)
+    specs = specs_of(campaign)
+    specs[2]["required"] = False
+    revise(campaign, specs, curator)
+    open_campaign(campaign, by=curator)
+    shown = [batch.samples.get().pk for batch in (make_batch(), make_batch(), make_batch())]
+    examples = [Example((pk,), PASSED, "It smiles.") for pk in shown]
+    revise_guidelines(campaign, "", change="Examples", based_on=1, by=curator, examples=examples, asks_percent=100)
+    required = dict.fromkeys(list(PASSED)[:2], "pass")
+    right = []
+    asked = round_of(campaign, rater)
+    for row, more in zip(asked.left, ({}, {"style_alignment": "pass"}, {"style_alignment": "fail"}), strict=True):
+        given, _, _ = answer_example(campaign, rater, example=row.pk, attempt=1, answers=required | more)
+        right.append(given.right)
+    assert right == [True, True, False]
