@@ -246,7 +246,8 @@ def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:
 
 
 def _probes_among(lapsed: list[int]) -> QuerySet[Item]:
-    return Item.objects.filter(pk__in=lapsed, probe__isnull=False)
+    # Not of what raters have been told the answer of since.
+    return Item.objects.filter(pk__in=lapsed, probe__of__is_gold=False)
 
 
 def _claim(

@@ -13,7 +13,7 @@ from curation.models import (
     CampaignKind,
     ItemOrder,
 )
-from curation.order import Order, set_order
+from curation.order import FURTHEST, Order, set_order
 from curation.recounts import set_rule
 from curation.rubrics import GUIDELINES, QuestionSpec, default_questions
 from curation.rules import THRESHOLDS, Rule, RuleKind, RuleRefused, make_rule, read_rule
@@ -303,6 +303,8 @@ class OrderForm(forms.Form):
     item_order = order_field(required=True)
     score_threshold = forms.FloatField(
         required=False,
+        min_value=-FURTHEST,
+        max_value=FURTHEST,
         label="The most uncertain score",
         help_text="Where the model is of two minds, often halfway between its lowest and highest. The other orders do without.",
     )

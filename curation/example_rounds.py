@@ -20,6 +20,7 @@ from curation.models import (
     ExampleRound,
     GuidelineExample,
     GuidelineRevision,
+    Question,
 )
 from curation.submissions import check_answers
 
@@ -87,7 +88,8 @@ def answer_example(
     row = next((row for row in now.left if row.pk == example), None)
     if now.is_over or row is None or attempt != now.attempt:
         raise RoundRefused("The examples have changed meanwhile. Load the page again to go on.")
-    check_answers(dict(answers), list(campaign.questions.all()), len(row.samples))
+    questions = list(campaign.questions.all())
+    check_answers(dict(answers), questions, len(row.samples))
     given = ExampleAnswer.objects.create(
         campaign=campaign,
         rater=rater,
@@ -95,10 +97,16 @@ def answer_example(
         attempt=attempt,
         example=row,
         answers=dict(answers),
-        right=all(answers.get(name) == value for name, value in row.answers.items()),
+        right=_is_right(row, answers, questions),
     )
     now.answered[samples_of(row)] = given.right
     return given, now, _end(now, campaign, rater)
+
+
+def _is_right(row: GuidelineExample, answers: Mapping[str, str], questions: Iterable[Question]) -> bool:
+    """What may be left out is not wrong where it was: the screen sends what has to be answered once all of that is there."""
+    known = [question.name for question in questions if question.required or question.name in answers]
+    return all(answers.get(name) == value for name, value in row.answers.items() if name in known)
 
 
 def rounds_by_revision(campaign: Campaign, numbers: Iterable[int]) -> dict[int, dict[int, list[ExampleRound]]]:

@@ -246,6 +246,7 @@ def _take_out(campaign: Campaign, shown: Sequence[tuple[int, ...]]) -> None:
     with tallies.kept(pks):
         Item.objects.filter(pk__in=pks).update(is_gold=True, is_open=False, judged=0)
         Verdict.objects.filter(item__in=pks).delete()
+    ItemSample.objects.filter(item__in=pks, picked__isnull=False).update(picked=None)
 
 
 def _showing(samples: tuple[int, ...]) -> Q:

@@ -112,9 +112,9 @@ def set_gold_percent(campaign: Campaign, percent: int, *, by: User) -> None:
 def sources_for(campaign: Campaign, user: User) -> list[Campaign]:
     """Closed campaigns of the same kind that ask the same, and that this person may see; the newest first."""
     visible = Campaign.objects.visible_to(user).filter(kind=campaign.kind, state=CampaignState.CLOSED)
-    rubric = _rubric(campaign)
+    rubric, looks = _rubric(campaign), _looks(campaign)
     rows = visible.exclude(pk=campaign.pk).prefetch_related("questions").order_by("-pk")[:100]
-    return [row for row in rows if _rubric(row) == rubric]
+    return [row for row in rows if _rubric(row) == rubric and _looks(row) == looks]
 
 
 @transaction.atomic
@@ -126,6 +126,8 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
     """
     if source.state != CampaignState.CLOSED or source.kind != campaign.kind or _rubric(source) != _rubric(campaign):
         raise GoldRefused("Gold can be taken from closed campaigns of the same kind that ask the same questions.")
+    if _looks(source) != _looks(campaign):
+        raise GoldRefused("Gold can be taken from sets of as many pictures, of one prompt or of several as here.")
     if not 1 <= count <= MOST_AT_ONCE:
         raise GoldRefused(f"Between 1 and {MOST_AT_ONCE} items can be taken at once.")
     Campaign.objects.select_for_update(no_key=True).get(pk=campaign.pk)
@@ -200,6 +202,14 @@ def _check_known(campaign: Campaign, answers: Mapping[str, str]) -> None:
 
 def _rubric(campaign: Campaign) -> list[tuple[str, list[str]]]:
     return [(question.name, sorted(question.values)) for question in campaign.questions.all()]
+
+
+def _looks(campaign: Campaign) -> tuple[bool, int]:
+    """What tells items of sets apart at a glance: whether they show several prompts, and how many pictures. Nothing elsewhere."""
+    if campaign.kind != CampaignKind.SETS:
+        return False, 0
+    first = campaign.items.order_by("position").first()
+    return campaign.many_prompts, first.item_samples.count() if first else 0
 
 
 def _unanimous(campaign: Campaign, source: Campaign, count: int) -> list[tuple[int, dict[str, str]]]:

@@ -95,6 +95,8 @@ class ExampleForm(forms.Form):
 
     def __init__(self, *args: Any, campaign: Campaign, questions: list[Question], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # What was sent without anything in it is not left out in silence: it would be an example that shows nothing.
+        self.empty_permitted = False
         self.shown: list[Sample] = []
         if campaign.kind == CampaignKind.PICK:
             self.questions: list[Question] = []

@@ -26,7 +26,7 @@ from curation.models import (
     QuestionRevision,
 )
 from curation.order import rerank
-from curation.questions import as_questions
+from curation.questions import as_questions, ask_the_same
 from curation.sets import are_whole
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
@@ -270,6 +270,12 @@ def _questions_shown(desk: _Desk, submission: Submission, assignment: Assignment
     found = desk.questions.named.get((assignment.item.campaign_id, number or 1))
     if found is None and number is not None:
         raise Malformed(f"The questions of this campaign have no revision {number}.")
+    leased = assignment.question_revision_id
+    if found is not None and leased is not None and found != leased:
+        # A draft may have had others, to which nothing can be an answer.
+        known = desk.questions.by_revision
+        if not ask_the_same(known[found], known[leased]):
+            raise Malformed(f"Revision {number} of the questions was never asked: the campaign opened with others.")
     return found
 
 

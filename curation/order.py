@@ -45,6 +45,8 @@ LAST_LEVEL = 31
 # Of closest votes: contradicted items by the lead of the strongest answer, then those not judged, then those of one mind by the
 # number of their judgments.
 CONTRADICTED, NOT_JUDGED = 20, 20
+# How far a score may be from 0: the distance of two such scores is still a number.
+FURTHEST = 1e300
 
 Counts = Mapping[str, Mapping[str, float]]
 

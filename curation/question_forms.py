@@ -11,6 +11,7 @@ from curation.questions import (
     LONGEST_LABEL,
     LONGEST_TEXT,
     QuestionsRefused,
+    may_be_others,
     revise_questions,
     specs_of,
     with_question,
@@ -81,7 +82,7 @@ class QuestionsForm(forms.Form):
             self.fields[f"needs_{name}"] = forms.BooleanField(
                 required=False, label="Ask for a reason with every fail", initial=spec["needs_reason"]
             )
-        if len(self.specs) > 1:
+        if len(self.specs) > 1 and may_be_others(self.campaign):
             self.fields[f"required_{name}"] = forms.BooleanField(
                 required=False, label="Has to be answered", initial=spec["required"]
             )

@@ -1,5 +1,6 @@
-"""Questions of a campaign: how they read, and the revisions in which that changed. Which questions there are, and what their
-choices mean, stays once a campaign was opened: verdicts would mix what raters said to one thing with what they said to another."""
+"""Questions of a campaign: how they read, and the revisions in which that changed. Which questions there are, which have to be
+answered, and what their choices mean, stays once a campaign was opened: verdicts would mix what raters said to one thing with
+what they said to another, and no judgment would add up to those of before."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -10,6 +11,7 @@ from django.db.models import Q
 from django.utils.text import slugify
 
 from accounts.models import User
+from curation.examples import examples_of
 from curation.models import (
     Campaign,
     CampaignEvent,
@@ -27,8 +29,8 @@ LONGEST_NAME = 40
 LETTERS = "FJDKSLEICMRUVNGHWOXBTYQPAZ"
 NAMED_KEYS = frozenset({"ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"})
 OTHER_QUESTIONS = (
-    "Which questions there are, and which choices, cannot change any more: verdicts would mix what raters said before and after. "
-    "Close this campaign, and begin a new one that asks anew."
+    "Which questions there are, which has to be answered, and which choices, cannot change any more: verdicts would mix what "
+    "raters said before and after. Close this campaign, and begin a new one that asks anew."
 )
 
 
@@ -65,6 +67,18 @@ def specs_of(campaign: Campaign) -> list[dict[str, Any]]:
 def as_questions(specs: Sequence[dict[str, Any]]) -> list[Question]:
     """The questions of a revision as rows that are not stored, to check answers by."""
     return [Question(position=position, **spec) for position, spec in enumerate(specs)]
+
+
+def ask_the_same(some: Sequence[Question], others: Sequence[Question]) -> bool:
+    """Whether answers to these mean what answers to the others do, however they read."""
+    return _meanings(some) == _meanings(others)
+
+
+def _meanings(questions: Sequence[Question]) -> list[Any]:
+    return [
+        (each.name, each.required, each.multiple, each.marks, [(one["value"], one["accepts"]) for one in each.choices])
+        for each in questions
+    ]
 
 
 def first_questions(campaign: Campaign) -> QuestionRevision:
@@ -106,7 +120,7 @@ def revise_questions(
 ) -> QuestionRevision:
     """Add a revision, which raters have with their next lease. Raises QuestionsRefused.
 
-    Other questions or choices are taken of a draft alone. `based_on` is the number of the revision that the writer had before
+    What gives verdicts their meaning (`may_be_others`) changes in a draft alone. `based_on` is the number of the revision that the writer had before
     them, so that nobody undoes unseen what somebody else saved.
     """
     change = " ".join(change.split())
@@ -124,7 +138,7 @@ def revise_questions(
     specs = [_in_one_form(spec) for spec in questions]
     if specs == newest.questions:
         raise QuestionsRefused("The questions read as they did before, so there is nothing to save.")
-    is_another = _structure(specs) != _structure(newest.questions)
+    is_another = not ask_the_same(as_questions(specs), as_questions(newest.questions))
     if is_another:
         _check_may_be_others(locked)
     _check(locked, specs)
@@ -208,14 +222,6 @@ def _in_one_form(spec: Any) -> dict[str, Any]:
     }
 
 
-def _structure(specs: Sequence[dict[str, Any]]) -> list[Any]:
-    """What of questions gives answers their meaning."""
-    return [
-        (spec["name"], spec["multiple"], spec["marks"], [(each["value"], each["accepts"]) for each in spec["choices"]])
-        for spec in specs
-    ]
-
-
 def _check(campaign: Campaign, specs: Any) -> None:
     try:
         check_questions(campaign.kind, specs)
@@ -246,10 +252,16 @@ def _check_keys(campaign: Campaign, spec: dict[str, Any]) -> None:
             raise QuestionsRefused(f"The digit {key} gives a reason, so it cannot answer “{spec['text']}”.")
 
 
+def may_be_others(campaign: Campaign) -> bool:
+    """Whether other questions can still be asked: nobody was asked these yet."""
+    return campaign.state == CampaignState.DRAFT and campaign.opened_at is None
+
+
 def _check_may_be_others(campaign: Campaign) -> None:
-    if campaign.state != CampaignState.DRAFT or campaign.opened_at is not None:
+    if not may_be_others(campaign):
         raise QuestionsRefused(OTHER_QUESTIONS)
-    if campaign.items.filter(is_gold=True).exists():
+    # An example may show a sticker that is no item of the campaign.
+    if campaign.items.filter(is_gold=True).exists() or examples_of(campaign.revisions.first()):
         raise QuestionsRefused(
             "Gold items and examples say what is right to these questions. Begin a new campaign that asks anew."
         )

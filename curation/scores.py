@@ -6,7 +6,6 @@ item before the campaign opens. Who rates never sees it before their answer: it 
 
 import csv
 import io
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from django.db.models import Count, Max, Min
 
 from accounts.models import User
 from curation.models import SCORE_ORDERS, Campaign, CampaignEvent, CampaignKind, CampaignState, SampleScore
-from curation.order import order_of, put_in_order
+from curation.order import FURTHEST, order_of, put_in_order
 from jobs.models import Job
 
 MOST_LINES = 200_000
@@ -148,8 +147,8 @@ def _read_line(cells: list[str], number: int) -> Line | None:
         if number == 1:
             return None  # Headings.
         raise ScoresRefused(f"Line {number}: “{value[:40]}” is no number.") from None
-    if not math.isfinite(score):
-        raise ScoresRefused(f"Line {number}: a score is a number with an end, not “{value[:40]}”.")
+    if not abs(score) <= FURTHEST:  # Nor what is no number.
+        raise ScoresRefused(f"Line {number}: a score lies between -1e300 and 1e300; this one is “{value[:40]}”.")
     if IMAGE.fullmatch(name):
         return Line(0, name, score)
     if name.isascii() and name.isdecimal() and 0 < int(name[:20]) <= MAX_ID:

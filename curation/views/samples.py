@@ -88,7 +88,7 @@ def sample(request: HttpRequest, pk: int) -> HttpResponse:
     found = get_object_or_404(visible, pk=pk)
     items = list(
         Item.objects.filter(item_samples__sample=found)
-        .select_related("campaign", "prompt", "probe")
+        .select_related("campaign", "prompt", "probe", "gold")
         .prefetch_related("verdicts", "item_samples")
         .order_by("campaign_id")
     )
@@ -126,6 +126,10 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
     tell_excluded(item.campaign, rows)
     decisions = item.adjudications.select_related("by", "superseded_by").order_by("at")
     sides = ("baseline", "candidate")
+    gold = getattr(item, "gold", None)
+    # What was gold once and was taken out of it may have become an example; a copy of another campaign's stays what it was.
+    was_gold = gold is not None and gold.retired_at is not None and gold.source_id is None
+    is_example = item.is_gold and not hasattr(item, "probe") and (gold is None or was_gold)
     return {
         "campaign": item.campaign,
         "side": sides[side_of(shown.slot, len(item.item_samples.all()))] if item.campaign.compares else "",
@@ -133,8 +137,11 @@ def _judged(item: Item, sample: Sample, user: User) -> dict[str, Any]:
         "picked": shown.picked,
         "score": None if is_hidden_from(item.campaign, user) else item.score,
         "is_probe": hasattr(item, "probe"),
-        "is_gold": item.is_gold and hasattr(item, "gold") and not is_hidden_from(item.campaign, user),
-        "is_example": item.is_gold and not hasattr(item, "gold") and not hasattr(item, "probe"),
+        "is_gold": item.is_gold
+        and hasattr(item, "gold")
+        and not is_example
+        and not is_hidden_from(item.campaign, user),
+        "is_example": is_example,
         "judgments": [(row, _words(row, shown), _details(item, row), hasattr(row, "superseded_by")) for row in rows],
         "decisions": [(row, _words(row, shown), hasattr(row, "superseded_by")) for row in decisions],
     }

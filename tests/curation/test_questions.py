@@ -170,7 +170,7 @@ def test_a_closed_campaign_keeps_its_questions(campaign, curator):
 
 
 def test_one_question_has_to_be_answered(curator):
-    campaign = make_campaign("style")
+    campaign = make_campaign("style", open_now=False)
     specs = [spec | {"required": False} for spec in specs_of(campaign)]
     with pytest.raises(QuestionsRefused, match="At least one question"):
         revise_questions(campaign, specs, change="x", based_on=1, by=curator)
@@ -203,16 +203,15 @@ def test_each_judgment_is_checked_by_the_questions_that_it_names_and_keeps_them(
     assert [(reason, shares[0].k) for reason, shares in table.rows] == [("Letters", 1), ("Wrong subject", 1)]
 
 
-def test_what_may_be_left_out_now_had_to_be_answered_then(rater):
-    campaign = make_campaign("style", items=3, raters=[rater])
-    held = lease_items(campaign, rater, 2)
-    specs = specs_of(campaign)
-    specs[2]["required"] = False
-    revise_questions(campaign, specs, change="Style may be left out", based_on=1, by=campaign.created_by)
+def test_what_may_be_left_out_is_decided_before_a_campaign_opens(rater, curator):
+    campaign = make_campaign("style", items=1, raters=[rater], open_now=False)
+    client, form = form_of(campaign)
+    del form["required_style_alignment"]
+    assert client.post(address(campaign), form).status_code == 302
+    open_campaign(campaign, by=curator)
     answers = {"visual_quality": "pass", "prompt_alignment": "pass"}
-    rows = [make_row(held[0], answers, question_revision=1), make_row(held[0], answers, question_revision=2)]
-    assert [result.status for result in record_judgments(rater, rows)] == ["rejected", "stored"]
-    assert list(problems()) == []
+    results = record_judgments(rater, [make_row(lease_items(campaign, rater, 1)[0], answers)])
+    assert ([result.status for result in results], list(problems())) == (["stored"], [])
 
 
 def test_leases_name_the_newest_and_those_of_before_the_first(campaign, rater):

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -193,10 +193,17 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start_together(folder: Path, processes: int, launcher: list[str] = TORCHRUN) -> subprocess.Popen[bytes]:
+def start_together(
+    folder: Path,
+    processes: int,
+    launcher: list[str] = TORCHRUN,
+    *,
+    program: str = "training.engine",
+    arguments: Sequence[str] = (),
+) -> subprocess.Popen[bytes]:
     command = [each.format(processes=processes, port=free_port()) for each in launcher]
     return subprocess.Popen(
-        [sys.executable, "-m", *command, "-m", "training.engine", str(folder)],
+        [sys.executable, "-m", *command, "-m", program, str(folder), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 
 from generation.engine.folders import hash_file, hash_folder
 from tests.rgb_models import without_alpha
+from tests.tiny_flux import build_tiny_flux
 from tests.tiny_sd3 import build_tiny_sd3
+from tests.tiny_sdxl import build_tiny_sdxl
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
 from training.engine import cache, kernels, objectives, steps, trainer
@@ -204,6 +207,41 @@ def test_flow_in_shapes_trains_and_resumes_to_the_same_bits(make_shape_run: Make
     weights = Path("result/transformer/diffusion_pytorch_model.safetensors")
     assert hash_file(torn / weights) == hash_file(whole / weights)
     assert len(set(shapes_in(prepared(whole)))) == 3
+
+
+def test_flux_packs_latents_of_every_shape(make_shape_run: MakeRun, tmp_path: Path) -> None:
+    parent = build_tiny_flux(tmp_path / "flux", seed=5)
+    changes = {"parent": str(parent), "parent_hash": hash_folder(parent)[0], "steps": 3, "greatest_aspect": 4.0}
+    folder = make_shape_run(**changes, sample_prompts=[{"prompt": "a cat", "seed": 1}])
+    run_training(folder)
+    run = prepared(folder)
+    assert len(set(shapes_in(run))) == 3
+    # Two latents a side make one token of the transformer.
+    assert {side % 2 for keys in run.encoded.latent_keys[0] for side in run.encoded.latents[keys].shape[2:]} == {0}
+    assert all(math.isfinite(line["loss"]) for line in lines(folder / "metrics.jsonl"))
+
+
+@pytest.mark.parametrize("objective", ["denoise", "dpo"])
+def test_stable_diffusion_xl_is_told_the_shape_of_each_pass(
+    make_shape_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    """As when it draws that size: height and width, no crop, height and width; of preferences both images alike."""
+    told: list[tuple[list[list[float]], torch.Size]] = []
+    original = objectives.make_batch
+
+    def watched(*rest: Any, **options: Any) -> Any:
+        batch = original(*rest, **options)
+        told.append((batch.time_ids.tolist(), batch.noisy.shape))
+        return batch
+
+    monkeypatch.setattr(objectives, "make_batch", watched)
+    parent = build_tiny_sdxl(tmp_path / "sdxl", seed=5)
+    changes = {"parent": str(parent), "parent_hash": hash_folder(parent)[0], "steps": 3, "batch_size": 6}
+    folder = make_shape_run(**changes, objective=objective, caption_dropout=0.0)
+    run_training(folder)
+    assert len({shape[2:] for _, shape in told}) > 1
+    for ids, (count, _, height, width) in told:
+        assert ids == [[2.0 * height, 2.0 * width, 0.0, 0.0, 2.0 * height, 2.0 * width]] * count
 
 
 def test_short_memory_halves_passes_of_every_shape(make_shape_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:

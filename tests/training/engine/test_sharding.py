@@ -18,11 +18,13 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from generation.engine.folders import hash_file, hash_folder
 from tests.tiny_flux import build_tiny_flux
 from tests.training.engine.conftest import MakeRun
+from tests.training.engine.faults import not_finite_from
 from tests.training.engine.test_process import start, start_together, trained, wait_until
 from tests.training.engine.test_trainer import UNET, lines
 from training.engine.learner import make_learner
 from training.engine.recipe import RunRefused, load_run
 from training.engine.sharding import local
+from training.engine.trainer import run_training
 
 
 @pytest.mark.processes
@@ -78,6 +80,49 @@ def test_group_that_is_killed_goes_on_in_shards_or_alone(make_run: MakeRun, tmp_
 
 
 @pytest.mark.processes
+@pytest.mark.parametrize("checkpoint_every", [2, 100], ids=["checkpoint", "parent"])
+def test_group_goes_back_in_shards_as_one_process_does(make_run: MakeRun, checkpoint_every: int) -> None:
+    """To the last checkpoint, or to the parent where there is none; and what is published is what was validated last."""
+    changes = {"steps": 10, "checkpoint_every": checkpoint_every, "ema_decay": 0.9, "sample_prompts": []}
+    alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
+    group = start_together(together, 2, program="tests.training.engine.faults", arguments=["3", "6"])
+    patch = not_finite_from(3, 6)
+    try:
+        run_training(alone)
+    finally:
+        patch.undo()
+    assert group.wait(300) == 0
+    seen = [lines(folder / "events.jsonl") for folder in (alone, together)]
+    back = [[(e["step"], e["to"], e["rate"]) for e in each if e["kind"] == "rolled_back"] for each in seen]
+    assert back[0] == back[1]
+    assert [to for _, to, _ in back[0]] == [8 if checkpoint_every == 2 else 0]
+    losses = [[line["loss"] for line in lines(folder / "metrics.jsonl")] for folder in (alone, together)]
+    finite = [[loss for loss in each if loss is not None] for each in losses]
+    assert [each is None for each in losses[0]] == [each is None for each in losses[1]]
+    assert finite[1] == pytest.approx(finite[0], rel=1e-5)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (alone, together)]
+    assert results[1]["final_loss"] == pytest.approx(results[0]["final_loss"], rel=1e-5)
+    assert results[1]["validation"]["loss"] == pytest.approx(results[0]["validation"]["loss"], rel=1e-5)
+
+
+@pytest.mark.processes
+def test_group_that_is_told_to_stop_saves_its_shards_and_goes_on(make_run: MakeRun) -> None:
+    changes: dict[str, Any] = {"steps": 30, "checkpoint_every": 100, "sample_every": 0, "validate_every": 0}
+    alone, torn = make_run("alone", **changes), make_run("torn", sharded=True, **changes)
+    group = start_together(torn, 2)
+    run_training(alone)
+    wait_until(trained(torn, 5), 300)
+    (torn / "cancel").touch()
+    assert group.wait(300) != 0
+    (torn / "cancel").unlink()
+    stopped = lines(torn / "events.jsonl")[-1]
+    assert (stopped["kind"], 5 <= stopped["step"] < 30) == ("stopped", True)
+    assert start_together(torn, 2).wait(300) == 0
+    losses = [[line["loss"] for line in lines(folder / "metrics.jsonl")] for folder in (alone, torn)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.processes
 def test_low_rank_updates_of_a_flux_are_those_of_one_process(make_run: MakeRun, tmp_path: Path) -> None:
     parent = build_tiny_flux(tmp_path / "flux", seed=5)
     changes = {
@@ -126,6 +171,7 @@ def test_each_process_keeps_a_part_of_everything(parent: Path, make_run: MakeRun
         ({"kernels": "compiled"}, "in the plain way"),
         ({"objective": "alpha"}, "A decoder is small"),
         ({"objective": "dpo"}, "not learned in shards"),
+        ({"shapes": "aspect"}, "all images are squares"),
     ],
 )
 def test_what_does_not_go_with_shards_is_refused(make_run: MakeRun, changes: dict[str, str], sentence: str) -> None:

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
+from tests.training.engine.faults import not_finite_from
 from training.engine import objectives, observation, steps, trainer
 from training.engine.draws import Draw, Mixture
 from training.engine.manifests import Item
@@ -333,31 +334,6 @@ def test_next_run_on_a_low_rank_result_carries_no_stale_file(make_run: MakeRun) 
     second = make_run("second", steps=1, sample_prompts=[], parent=str(parent), parent_hash=hash_folder(parent)[0])
     run_training(second)
     assert not (second / "result/lora").exists()
-
-
-def not_finite_from(step: int, times: int) -> Any:
-    """A trainer step whose loss is not finite from a step on, so many times."""
-    original, left = objectives.make_batch, [times]
-
-    def broken(draws: Any, *rest: Any, **options: Any) -> Any:
-        batch = original(draws, *rest, **options)
-        if options.get("sampled", True) and left[0] and current[0] >= step:
-            left[0] -= 1
-            return replace(batch, target=batch.target * float("nan"))
-        return batch
-
-    current = [0]
-    apply = steps.apply_gradients
-
-    def counted(learner: Any, loss: float) -> Any:
-        done = apply(learner, loss)
-        current[0] = learner.step
-        return done
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr(objectives, "make_batch", broken)
-    patch.setattr(steps, "apply_gradients", counted)
-    return patch
 
 
 def test_losses_that_stay_infinite_take_the_run_back_to_its_checkpoint_with_half_the_rate(make_run: MakeRun) -> None:
