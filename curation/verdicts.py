@@ -61,15 +61,21 @@ class Preference(NamedTuple):
 
 
 def refresh_verdicts(
-    campaign: Campaign, items: Collection[Item], posteriors: Mapping[int, Posteriors] | None = None
+    campaign: Campaign,
+    items: Collection[Item],
+    posteriors: Mapping[int, Posteriors] | None = None,
+    *,
+    read_under_locks: bool = False,
 ) -> None:
     """Recount these items, whose rows the caller has locked: `judged`, `is_open`, the verdict, and the rank.
 
     Under an estimated rule `posteriors` (item id -> question -> choice -> likelihood) are those of a new estimate; without
-    them the estimate of before stands, and what had none is pending.
+    them the estimate of before stands, and what had none is pending. `read_under_locks` says that the caller read the campaign
+    after it had the locks.
     """
-    # As they are under the locks: read before these, they may be those of before a change whose recount held the items.
-    campaign.refresh_from_db(fields=["rule", "state"])
+    if not read_under_locks:
+        # Read before, they may be those of before a change whose recount held the items.
+        campaign.refresh_from_db(fields=["rule", "state"])
     rule, questions = read_rule(campaign.rule), list(campaign.questions.all())
     standing = standing_answers(items)
     is_new, likely = posteriors is not None, posteriors or {}
