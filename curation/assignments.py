@@ -396,7 +396,7 @@ def _expiry(campaign: Campaign) -> Any:
 def _with_samples(pks: Collection[int], *, with_prompts: bool) -> list[Assignment]:
     shown = ItemSample.objects.select_related("sample__prompt" if with_prompts else "sample").order_by("slot")
     judged = Judgment.objects.filter(assignment=OuterRef("pk"))
-    rows = list(
+    rows: list[Any] = list(
         Assignment.objects.live()
         .filter(pk__in=pks)
         .annotate(was_judged=Exists(judged))

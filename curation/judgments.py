@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
 from django.db.models import BooleanField, Case, Q, Value, When, prefetch_related_objects
@@ -145,7 +145,7 @@ def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
     if any(submission.details for submission in submissions):
         prefetch_related_objects(list(items.values()), "prompt")
     in_time = Case(When(expires_at__gt=Now(), then=Value(True)), default=Value(False), output_field=BooleanField())
-    assignments = {row.pk: row for row in mine.annotate(in_time=in_time, now=Now())}
+    assignments: dict[int, Any] = {row.pk: row for row in mine.annotate(in_time=in_time, now=Now())}
     for row in assignments.values():
         row.item = items[row.item_id]
     known, latest = _read_chains(assignments, submissions)

@@ -8,7 +8,7 @@ that were superseded or undone, skips and flags do not count. What a curator dec
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -126,7 +126,7 @@ def _write_items(items: Collection[Item]) -> None:
 
 def _write_verdicts(verdicts: Collection[Verdict]) -> None:
     """Insert them, or put them in the place of those that the items have."""
-    columns = [
+    columns: list[list[Any]] = [
         [row.item_id for row in verdicts],
         [row.rule for row in verdicts],
         [str(row.outcome) for row in verdicts],

@@ -42,8 +42,7 @@ class ItemQuerySet(models.QuerySet["Item"]):
                     Case(
                         When(Q(rater=rater) & ~lapsed, then=MOST_PLACES),
                         When(
-                            ~Q(rater=rater)
-                            & Q(state=AssignmentState.LEASED, expires_at__gt=Now(), excluded=False),
+                            ~Q(rater=rater) & Q(state=AssignmentState.LEASED, expires_at__gt=Now(), excluded=False),
                             then=1,
                         ),
                         default=0,
