@@ -14,16 +14,17 @@ from pydantic import BaseModel
 
 from accounts.api import callers
 from accounts.models import Scope, User
-from curation.assignments import ExamplesFirst, LeaseRefused, done_by, lease_items, left_for
+from curation.assignments import ExamplesFirst, Lease, LeaseRefused, NotARater, done_by, left_for
+from curation.assignments import lease as lease_to
 from curation.details import prompt_words
 from curation.example_rounds import Round, RoundRefused, answer_example, round_of
 from curation.examples import example_specs, examples_of, right_answers
-from curation.guidelines import GuidelinesRefused, guidelines_html, mark_read, reading_of
+from curation.guidelines import GuidelinesRefused, guidelines_html, mark_read, read_by
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
 from curation.malformed import Malformed
 from curation.models import Assignment, Campaign, GuidelineRevision, QuestionRevision
-from curation.questions import QuestionsRefused, asked_now, mark_questions_read, question_news
+from curation.questions import Asked, QuestionsRefused, asked_now, mark_questions_read, question_news
 from curation.submissions import MAX_ID, MAX_PLACES, MAX_REVISION
 from generation.images import image_url
 
@@ -253,18 +254,17 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | 
     """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open, and where the caller
     has to answer examples first."""
     user = _caller(request)
-    campaign = Campaign.objects.with_rater(user).filter(slug=slug).first()
-    if campaign is None:
-        raise Http404
     try:
-        assignments = lease_items(campaign, user, wanted.count, together=wanted.together)
+        held = lease_to(slug, user, wanted.count, together=wanted.together)
+    except NotARater as refusal:
+        raise Http404 from refusal
     except ExamplesFirst as refusal:
         return Status(409, {"detail": str(refusal.args[0]), "examples_url": reverse("rate_examples", args=[slug])})
     except LeaseRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
     return {
-        "items": [_item(assignment, user, campaign) for assignment in assignments],
-        **_texts(campaign, user, wanted),
+        "items": [_item(assignment, user, held.campaign) for assignment in held.assignments],
+        **_texts(held, user, wanted),
     }
 
 
@@ -392,12 +392,15 @@ def round_specs(campaign: Campaign, user: User, asked: Round) -> dict[str, Any]:
     }
 
 
-def _texts(campaign: Campaign, user: User, wanted: LeaseIn) -> dict[str, Any]:
+def _texts(held: Lease, user: User, wanted: LeaseIn) -> dict[str, Any]:
     """How the questions read, the newest revision of the guidelines, and what of both the caller was not told."""
-    asked = asked_now(campaign)
+    campaign = held.campaign
+    found = campaign.newest_questions
+    asked = Asked(found["number"], found["questions"]) if found else asked_now(campaign)
     # A screen that shows older questions has not read the newer ones.
     shown = asked.number if wanted.question_revision is None else min(wanted.question_revision, asked.number or 0)
-    reading = reading_of(campaign, user, shown=wanted.guideline_revision, questions=shown, begins=True)
+    newest = campaign.newest_guidelines and campaign.newest_guidelines["number"]
+    reading = read_by(held.place, newest, shown=wanted.guideline_revision, questions=shown)
     html = None
     if reading.newer is not None:
         html = render_to_string("rate/_guidelines.html", guidelines_shown(campaign, user, reading.newer))

@@ -1,14 +1,15 @@
 """Assignments: which items a rater gets next. Many raters ask at once; no item goes out more often than it is wanted."""
 
+import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
-from django.db.models.functions import Greatest, Now
+from django.db.models.functions import Greatest, JSONObject, Now
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
@@ -42,6 +43,19 @@ from curation.standing import round_left, settle, why_refused
 MAX_COUNT = 100
 # What a rater's lease is still good for.
 WANTED = Q(item__is_open=True) | Q(item__is_gold=True)
+# One picture, which has one order.
+SINGLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
+# In the order in which the items are handed out, which is by number.
+ASSIGN = """
+INSERT INTO curation_assignment (item_id, rater_id, state, "order", leased_at, expires_at, excluded, guideline_revision_id,
+                                 question_revision_id)
+SELECT item, %(rater)s, 'leased', slots::jsonb, %(now)s, %(until)s, %(excluded)s, %(guidelines)s, %(questions)s
+FROM unnest(%(items)s::bigint[], %(orders)s::text[]) WITH ORDINALITY handed_out (item, slots, place) ORDER BY place
+ON CONFLICT (item_id, rater_id) DO UPDATE SET
+    state = excluded.state, leased_at = excluded.leased_at, expires_at = excluded.expires_at,
+    guideline_revision_id = excluded.guideline_revision_id, question_revision_id = excluded.question_revision_id
+RETURNING id
+"""
 
 
 class LeaseRefused(Exception):
@@ -52,7 +66,26 @@ class ExamplesFirst(LeaseRefused):
     """They can once they have passed the examples that the guidelines ask first (curation.example_rounds)."""
 
 
+class NotARater(LeaseRefused):
+    """To them there is no such campaign: they are none of its raters, or it was never opened."""
+
+
+class Lease(NamedTuple):
+    """What a rater holds, with the campaign and their place in it as they were when it was handed out. `campaign` has the newest
+    revision of the guidelines as `newest_guidelines` (pk, number, asks_up_to) and that of the questions as `newest_questions` (pk,
+    number, questions), each None where there is none."""
+
+    assignments: list[Assignment]
+    campaign: Any
+    place: CampaignRater
+
+
 def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool = False) -> list[Assignment]:
+    """The assignments of `lease`."""
+    return lease(campaign.slug, rater, count, together=together).assignments
+
+
+def lease(slug: str, rater: User, count: int, *, together: bool = False) -> Lease:
     """Up to `count` (1 to 100) assignments for this rater: those still held, renewed, and then new ones, in the campaign's order
     or, `together`, prompt by prompt with all free items of each, with gold items among them.
 
@@ -63,27 +96,28 @@ def lease_items(campaign: Campaign, rater: User, count: int, *, together: bool =
     count = min(max(count, 1), MAX_COUNT)
     with transaction.atomic():
         # One rater's requests queue up behind this row, so that two tabs are handed the same items.
-        places = CampaignRater.objects.filter(campaign=campaign, rater=rater, removed_at=None)
+        places = CampaignRater.objects.filter(campaign__slug=slug, rater=rater, removed_at=None)
         # An exclusion takes it as well, and so finds every assignment that was made before it.
-        place = places.select_for_update(no_key=True).first()
+        place = places.select_for_update(of=("self",), no_key=True).first()
         if place is None or not (rater.is_superuser or rater.has_role("rater")):
-            raise LeaseRefused("You are not one of the raters of this campaign.")
+            raise NotARater("You are not one of the raters of this campaign.")
         place.rater = rater
-        now = _as_it_is(campaign)
+        now = _as_it_is(place.campaign_id)
         if now.state != CampaignState.OPEN:
-            raise LeaseRefused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
+            refused = NotARater if now.state == CampaignState.DRAFT else LeaseRefused
+            raise refused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
         if place.state == RaterState.QUALIFYING:
             # A round may have ended without its end having been seen: another answer was taken in at the same time.
             settle(now, place)
         refusal = why_refused(place)
-        asks = is_asked(place, now.asks_up_to)
+        asks = is_asked(place, now.newest_guidelines and now.newest_guidelines["asks_up_to"])
         pks = [] if refusal else _lease(now, place, rater, count, together, only_held=asks)
     # What was settled stays, whatever it led to.
     if refusal:
         raise LeaseRefused(refusal)
     if asks and not pks:
         raise ExamplesFirst(ASKED)
-    return _with_samples(pks, with_prompts=campaign.many_prompts)
+    return Lease(_with_samples(pks, with_prompts=now.many_prompts), now, place)
 
 
 def _lease(
@@ -162,18 +196,18 @@ def _taken(campaign: Campaign, rater: User) -> int:
     return held.filter(others__gte=Greatest(campaign.overlap - F("item__judged"), 1)).count()
 
 
-def _as_it_is(campaign: Campaign) -> Any:
-    """The campaign as the database has it now, with `has_gold`, and of the guidelines' newest revision the id as
-    `newest_revision` and what it asks first as `asks_up_to`, and of the questions' the id as `newest_questions`."""
+def _as_it_is(campaign: int) -> Any:
+    """The campaign as the database has it `now`, with `has_gold`, and the newest revisions (see Lease)."""
     gold = Item.objects.filter(campaign=OuterRef("pk"), is_gold=True)
-    revisions = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
+    guidelines = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
     questions = QuestionRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
+    kept = {"pk": "pk", "number": "number"}
     return Campaign.objects.annotate(
+        now=Now(),
         has_gold=Exists(gold),
-        newest_revision=Subquery(revisions.values("pk")[:1]),
-        asks_up_to=Subquery(revisions.values("asks_up_to")[:1]),
-        newest_questions=Subquery(questions.values("pk")[:1]),
-    ).get(pk=campaign.pk)
+        newest_guidelines=Subquery(guidelines.values(row=JSONObject(**kept, asks_up_to="asks_up_to"))[:1]),
+        newest_questions=Subquery(questions.values(row=JSONObject(**kept, questions="questions"))[:1]),
+    ).get(pk=campaign)
 
 
 def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int) -> int:
@@ -285,42 +319,36 @@ def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]
     if not items:
         return []
     rater = place.rater
-    pks = [item.pk for item in items]
     # Leases of this rater that ran out are taken up again, with the sides that were shown before.
-    mine = Assignment.objects.filter(item__in=pks, rater=rater)
-    again = set(mine.values_list("item_id", flat=True))
-    if again:
-        mine.update(
-            state=AssignmentState.LEASED,
-            leased_at=Now(),
-            expires_at=_expiry(campaign),
-            guideline_revision=campaign.newest_revision,
-            question_revision=campaign.newest_questions,
-        )
+    again: set[int] = set()
+    if campaign.kind not in SINGLE:
+        mine = Assignment.objects.filter(item__in=[item.pk for item in items], rater=rater)
+        again = set(mine.values_list("item_id", flat=True))
     fresh = [item for item in items if item.pk not in again]
-    orders = _orders(campaign, rater, fresh)
-    Assignment.objects.bulk_create(
-        Assignment(
-            item=item,
-            rater=rater,
-            order=order,
-            expires_at=_expiry(campaign),
-            excluded=place.excluded,
-            guideline_revision_id=campaign.newest_revision,
-            question_revision_id=campaign.newest_questions,
-        )
-        for item, order in zip(fresh, orders, strict=True)
-    )
+    orders = {item.pk: order for item, order in zip(fresh, _orders(campaign, rater, fresh), strict=True)}
+    values = {
+        "items": [item.pk for item in items],
+        "orders": [json.dumps(orders.get(item.pk, [])) for item in items],
+        "rater": rater.pk,
+        "now": campaign.now,
+        "until": campaign.now + timedelta(seconds=campaign.lease_seconds),
+        "excluded": place.excluded,
+        "guidelines": campaign.newest_guidelines and campaign.newest_guidelines["pk"],
+        "questions": campaign.newest_questions and campaign.newest_questions["pk"],
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(ASSIGN, values)
+        pks = [pk for (pk,) in cursor.fetchall()]
     if campaign.item_order == ItemOrder.LEAST:
         # What is on its way counts, so that raters who are at work at once spread over the items.
         rerank(campaign, [item.pk for item in items if not item.is_gold])
-    return list(mine.values_list("pk", flat=True))
+    return pks
 
 
 def _orders(campaign: Campaign, rater: User, items: list[Item]) -> list[list[int]]:
     """The slots from left to right for each item. In a comparison each rater sees the baseline left as often as right:
     of two successive assignments, which one is swapped is drawn, and the other is not."""
-    if campaign.kind in (CampaignKind.ALIGNMENT, CampaignKind.STYLE):
+    if campaign.kind in SINGLE:
         return [[0] for _ in items]
     if campaign.compares:
         return _all_sides(campaign, rater, items)
@@ -368,17 +396,21 @@ def _expiry(campaign: Campaign) -> Any:
 
 def _with_samples(pks: Collection[int], *, with_prompts: bool) -> list[Assignment]:
     shown = ItemSample.objects.select_related("sample__prompt" if with_prompts else "sample").order_by("slot")
-    chain = Judgment.objects.filter(superseded_by__isnull=True)
-    rows = (
+    judged = Judgment.objects.filter(assignment=OuterRef("pk"))
+    rows: list[Any] = list(
         Assignment.objects.live()
         .filter(pk__in=pks)
+        .annotate(was_judged=Exists(judged))
         .select_related("item", "item__prompt")
-        .prefetch_related(
-            Prefetch("item__item_samples", queryset=shown), Prefetch("judgments", queryset=chain, to_attr="chain")
-        )
+        .prefetch_related(Prefetch("item__item_samples", queryset=shown))
         .order_by("pk")
     )
+    undone = [row.pk for row in rows if row.was_judged]
+    chains: defaultdict[int, list[Judgment]] = defaultdict(list)
+    for judgment in Judgment.objects.filter(assignment__in=undone, superseded_by__isnull=True):
+        chains[judgment.assignment_id].append(judgment)
     for row in rows:
         by_slot = {entry.slot: entry.sample for entry in row.item.item_samples.all()}
-        row.shown = [by_slot[slot] for slot in row.order]  # type: ignore[attr-defined]
-    return list(rows)
+        row.shown = [by_slot[slot] for slot in row.order]
+        row.chain = chains[row.pk]
+    return rows

@@ -65,47 +65,39 @@ class Reading(NamedTuple):
     questions_read: int | None
 
 
-def reading_of(
-    campaign: Campaign, rater: User, *, shown: int | None = None, questions: int | None = None, begins: bool = False
-) -> Reading:
-    """One query where nothing is new, as with most leases. Nothing is news to who has not begun; a rater who `begins` has the
-    guidelines as they are, or the revision that their screen says it shows, and that revision of the questions."""
+def reading_of(campaign: Campaign, rater: User) -> Reading:
+    """Where the rater stands with what their screen is about to show. Nothing is news to who has not begun."""
     newest = GuidelineRevision.objects.filter(campaign=OuterRef("campaign")).order_by("-number").values("number")
-    rows = _places(campaign, rater).annotate(newest=Subquery(newest[:1]))
-    read, questions_read, number = (
-        rows.values_list("guidelines_read", "questions_read", "newest").first() or (None,) * 3
-    )
-    if begins and ((read is None and number is not None) or (questions_read is None and questions is not None)):
-        read, questions_read = _begin(campaign, rater, read, questions_read, number, shown, questions)
+    place = _places(campaign, rater).annotate(newest=Subquery(newest[:1])).first()
+    return Reading(None, [], None, None) if place is None else _reading(place, place.newest, None)
+
+
+def read_by(place: CampaignRater, number: int | None, *, shown: int | None, questions: int | None) -> Reading:
+    """Where the rater stands who leases, and the guidelines' newest revision has that number; without a query where nothing is
+    new, as with most leases. Who has not begun has the guidelines from now on as they are, or the revision that their screen says
+    it shows, and that revision of the questions."""
+    places = CampaignRater.objects.filter(pk=place.pk)
+    if place.guidelines_read is None and number is not None:
+        place.guidelines_read = number if shown is None else min(shown, number)
+        places.filter(guidelines_read=None).update(guidelines_read=place.guidelines_read)
+    if place.questions_read is None and questions is not None:
+        place.questions_read = questions
+        places.filter(questions_read=None).update(questions_read=questions)
+    return _reading(place, number, shown)
+
+
+def _reading(place: CampaignRater, number: int | None, shown: int | None) -> Reading:
+    read = place.guidelines_read
     if number is None or read is None:
-        return Reading(number, [], None, questions_read)
+        return Reading(number, [], None, place.questions_read)
     since = min(read, number if shown is None else shown)
     if since >= number:
-        return Reading(number, [], None, questions_read)
-    unread = list(campaign.revisions.filter(number__gt=since, number__lte=number).order_by("number"))
+        return Reading(number, [], None, place.questions_read)
+    rows = GuidelineRevision.objects.filter(campaign=place.campaign_id, number__gt=since, number__lte=number)
+    unread = list(rows.order_by("number"))
     is_older = shown is not None and shown < number
-    return Reading(
-        number, [row for row in unread if row.number > read], unread[-1] if is_older else None, questions_read
-    )
-
-
-def _begin(
-    campaign: Campaign,
-    rater: User,
-    read: int | None,
-    questions_read: int | None,
-    number: int | None,
-    shown: int | None,
-    questions: int | None,
-) -> tuple[int | None, int | None]:
-    """What the rater has read from now on, of the guidelines and of the questions."""
-    if read is None and number is not None:
-        read = number if shown is None else min(shown, number)
-        _places(campaign, rater).filter(guidelines_read=None).update(guidelines_read=read)
-    if questions_read is None and questions is not None:
-        questions_read = questions
-        _places(campaign, rater).filter(questions_read=None).update(questions_read=questions)
-    return read, questions_read
+    news = [row for row in unread if row.number > read]
+    return Reading(number, news, unread[-1] if is_older else None, place.questions_read)
 
 
 def mark_read(campaign: Campaign, rater: User, number: int) -> None:

@@ -1,14 +1,15 @@
 """Judgments: taking them in, each on its own, once, and for good."""
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
-from django.db.models import BooleanField, Case, Q, Value, When
+from django.db.models import BooleanField, Case, Q, Value, When, prefetch_related_objects
 from django.db.models.functions import Now
+from django.utils import timezone
 
 from accounts.models import User
 from curation import tallies
@@ -92,7 +93,7 @@ def _take_all(
                     results = {index: _take(desk, each, echoes[index]) for index, each in submissions.items()}
                     for number, judgment in enumerate(desk.stored):
                         # Those of one batch come in at one moment, and stay in their order.
-                        judgment.received_at = Now() + timedelta(microseconds=number)
+                        judgment.received_at = desk.now + timedelta(microseconds=number)
                     Judgment.objects.bulk_create(desk.stored)
                 break
             except IntegrityError:
@@ -120,6 +121,7 @@ class _Desk:
     """What one batch needs, read after its items were locked, and what it has changed so far."""
 
     rater: User
+    now: datetime  # By the database, once the items were locked.
     assignments: dict[int, Assignment]
     known: dict[uuid.UUID, Judgment]
     latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
@@ -133,29 +135,42 @@ def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
     wanted = {submission.assignment for submission in submissions}
     mine = Assignment.objects.filter(pk__in=wanted, rater=rater)
     # The items are the lock, always taken in the same order; everything else is read under it.
-    items = {
-        item.pk: item
-        for item in Item.objects.select_for_update(of=("self",), no_key=True)
-        .filter(pk__in=mine.values_list("item_id", flat=True))
-        .select_related("campaign", "prompt")
-        .order_by("pk")
-    }
+    locks = Item.objects.select_for_update(no_key=True).filter(pk__in=mine.values("item"))
+    items = {item.pk: item for item in locks.order_by("pk")}
+    # One for the items of a campaign, and not one for each.
+    campaigns = Campaign.objects.in_bulk({item.campaign_id for item in items.values()})
     for item in items.values():
+        item.campaign = campaigns[item.campaign_id]
         item.wanted = item.places(item.campaign)
+    if any(submission.details for submission in submissions):
+        prefetch_related_objects(list(items.values()), "prompt")
     in_time = Case(When(expires_at__gt=Now(), then=Value(True)), default=Value(False), output_field=BooleanField())
-    assignments = {row.pk: row for row in mine.annotate(in_time=in_time)}
+    assignments: dict[int, Any] = {row.pk: row for row in mine.annotate(in_time=in_time, now=Now())}
     for row in assignments.values():
         row.item = items[row.item_id]
-    chains = Judgment.objects.filter(assignment__in=assignments, superseded_by__isnull=True)
-    campaigns = {item.campaign_id for item in items.values()}
+    known, latest = _read_chains(assignments, submissions)
     return _Desk(
         rater=rater,
+        now=max((row.now for row in assignments.values()), default=timezone.now()),
         assignments=assignments,
-        known=Judgment.objects.in_bulk([submission.id for submission in submissions]),
-        latest={row.assignment_id: row for row in chains},
-        questions=_read_questions(campaigns, assignments.values(), submissions),
-        revisions=_named_revisions(campaigns, submissions),
+        known=known,
+        latest=latest,
+        questions=_read_questions(set(campaigns), assignments.values(), submissions),
+        revisions=_named_revisions(set(campaigns), submissions),
     )
+
+
+def _read_chains(
+    assignments: Collection[int], submissions: Sequence[Submission]
+) -> tuple[dict[uuid.UUID, Judgment], dict[int, Judgment]]:
+    """All judgments of these assignments and all that have one of the ids that were sent, by their ids; and the end of each
+    assignment's chain."""
+    ids = [submission.id for submission in submissions]
+    rows = Judgment.objects.filter(Q(pk__in=ids) | Q(assignment__in=assignments)).order_by()
+    known = {row.pk: row for row in rows}
+    superseded = {row.supersedes_id for row in known.values()}
+    ends = (row for row in known.values() if row.assignment_id in assignments and row.pk not in superseded)
+    return known, {row.assignment_id: row for row in ends}
 
 
 def _read_questions(
@@ -222,7 +237,8 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
     if submission.action == JudgmentAction.ANSWER:
         questions = _questions_of(desk, asked, assignment.item.campaign_id)
         check_answers(submission.answers, questions, len(order))
-        check_details(submission.details, submission.answers, questions, words=prompt_words(assignment.item.prompt))
+        words = prompt_words(assignment.item.prompt) if submission.details else []
+        check_details(submission.details, submission.answers, questions, words=words)
     revision = _revision_shown(desk, submission, assignment)
     if submission.action == JudgmentAction.UNDO:
         _check_undo(submission, latest)
@@ -346,7 +362,7 @@ def _settle(desk: _Desk) -> None:
         by_campaign.setdefault(row.item.campaign_id, {})[row.item_id] = row.item
     for items in by_campaign.values():
         rows = list(items.values())
-        refresh_verdicts(rows[0].campaign, rows)
+        refresh_verdicts(rows[0].campaign, rows, read_under_locks=True)
     for row in touched:
         if row.state == AssignmentState.LEASED:
             _lease_again(row)

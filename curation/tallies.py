@@ -55,45 +55,50 @@ class Key(NamedTuple):
 
 COUNTS = """
 WITH chosen AS MATERIALIZED (
-    SELECT id, campaign_id, prompt_id, bucket, judged, is_open, is_gold, adjudicated FROM curation_item WHERE {which}
+    SELECT i.id, i.campaign_id, i.prompt_id, i.bucket, i.judged, i.is_open, i.is_gold, i.adjudicated,
+           v.outcome, v.contested, v.tallies
+    FROM curation_item i LEFT JOIN curation_verdict v ON v.item_id = i.id WHERE {which}
 ), given AS MATERIALIZED (
     SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.details, j.late,
-           j.received_at, j.guideline_revision_id, j.question_revision_id, later.id IS NULL AS stands, barred.id IS NULL AS counts,
+           j.received_at, guidelines.number AS revision, questions.number AS wording,
+           later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says, barred.id IS NULL AS counts,
            j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
     LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
     LEFT JOIN curation_assignment barred ON barred.id = j.assignment_id AND barred.excluded
+    LEFT JOIN curation_guidelinerevision guidelines ON guidelines.id = j.guideline_revision_id
+    LEFT JOIN curation_questionrevision questions ON questions.id = j.question_revision_id
 ), answered AS (
-    SELECT given.*, answer.key AS question, answer.value FROM given, LATERAL jsonb_each_text(answers) answer
-    WHERE stands AND action = 'answer'
+    SELECT given.*, answer.key AS question, answer.value FROM given, LATERAL jsonb_each_text(answers) answer WHERE says
 ), detailed AS (
     SELECT campaign_id, prompt_id, bucket, detail.key AS question, detail.value AS detail
     FROM given, LATERAL jsonb_each(details) detail
-    WHERE stands AND counts AND action = 'answer' AND NOT is_gold
+    WHERE says AND counts AND NOT is_gold
 ), compared AS (
-    SELECT a.campaign_id, a.rater_id, sum((tally.value -> a.value)::int - 1) AS agreed,
-           sum((SELECT sum(value::int) FROM jsonb_each_text(tally.value)) - 1) AS others
+    SELECT a.campaign_id, a.rater_id, sum((i.tallies -> a.question ->> a.value)::int - 1) AS agreed,
+           sum((SELECT sum(value::int) FROM jsonb_each_text(i.tallies -> a.question)) - 1) AS others
     FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind NOT IN ('compare', 'sets')
-    JOIN curation_verdict v ON v.item_id = a.item_id
-    JOIN LATERAL jsonb_each(v.tallies) tally ON tally.key = a.question
-    WHERE a.counts
+    JOIN chosen i ON i.id = a.item_id
+    WHERE a.counts AND i.tallies -> a.question IS NOT NULL
     GROUP BY 1, 2
 ), counts (campaign_id, rater_id, what, bucket, question, key, n, at) AS (
-    SELECT campaign_id, 0::bigint, CASE WHEN is_open THEN 'open' ELSE 'done' END, bucket, '', judged::text, count(*),
+    -- Few branches, since each costs the planner time for every batch of judgments: what is counted by the same row is one of
+    -- them, and `key` is null where the row does not count.
+    SELECT campaign_id, 0::bigint, what, CASE WHEN what IN ('split', 'flagged') THEN '' ELSE bucket END, '', key, count(*),
            NULL::timestamptz
-    FROM chosen WHERE NOT is_gold GROUP BY 1, 3, 4, 6
-    UNION ALL
-    SELECT i.campaign_id, 0, 'outcome', i.bucket, '', v.outcome, count(*), NULL
-    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id GROUP BY 1, 4, 6
-    UNION ALL
-    SELECT i.campaign_id, 0, CASE WHEN v.contested THEN 'split' ELSE 'flagged' END, '', '', '', count(*), NULL
-    FROM chosen i LEFT JOIN curation_verdict v ON v.item_id = i.id
-    WHERE i.adjudicated = '' AND NOT i.is_gold AND (v.contested OR i.id IN (SELECT item_id FROM given WHERE stands AND action = 'flag'))
-    GROUP BY 1, 3
+    FROM (
+        SELECT i.campaign_id, i.bucket, CASE kind WHEN 'places' THEN CASE WHEN i.is_open THEN 'open' ELSE 'done' END
+               WHEN 'outcome' THEN 'outcome' ELSE CASE WHEN i.contested THEN 'split' ELSE 'flagged' END END AS what,
+               CASE kind WHEN 'places' THEN CASE WHEN NOT i.is_gold THEN i.judged::text END
+               WHEN 'outcome' THEN i.outcome
+               ELSE CASE WHEN i.adjudicated = '' AND NOT i.is_gold AND (i.contested OR i.id IN
+                   (SELECT item_id FROM given WHERE stands AND action = 'flag')) THEN '' END END AS key
+        FROM chosen i CROSS JOIN (VALUES ('places'), ('outcome'), ('curator')) kinds (kind)
+    ) item WHERE key IS NOT NULL GROUP BY 1, 3, 4, 6
     UNION ALL
     SELECT i.campaign_id, 0, 'pattern', i.bucket, asked.key, asked.value::text, count(*), NULL
-    FROM chosen i JOIN curation_verdict v ON v.item_id = i.id, LATERAL jsonb_each(v.tallies) asked
+    FROM chosen i, LATERAL jsonb_each(i.tallies) asked
     WHERE asked.value <> '{{}}' GROUP BY 1, 4, 5, 6
     UNION ALL
     SELECT campaign_id, 0, 'reason', bucket, question, reason.value, count(*), NULL
@@ -106,33 +111,27 @@ WITH chosen AS MATERIALIZED (
          LATERAL jsonb_array_elements_text(coalesce(detail -> 'words', '[]')) place
     WHERE words[place.value::int + 1] IS NOT NULL GROUP BY 1, 6
     UNION ALL
-    SELECT campaign_id, 0, 'minute', '', '', floor(extract(epoch FROM received_at) / 60)::bigint::text, count(*), NULL
-    FROM given WHERE action = 'answer' AND NOT is_gold GROUP BY 1, 6
-    UNION ALL
-    SELECT g.campaign_id, 0, 'revision', '', '', coalesce(r.number::text, ''), count(*), NULL
-    FROM given g LEFT JOIN curation_guidelinerevision r ON r.id = g.guideline_revision_id
-    WHERE g.stands AND g.action = 'answer' AND NOT g.is_gold GROUP BY 1, 6
-    UNION ALL
-    SELECT g.campaign_id, 0, 'wording', '', '', coalesce(r.number::text, ''), count(*), NULL
-    FROM given g LEFT JOIN curation_questionrevision r ON r.id = g.question_revision_id
-    WHERE g.stands AND g.action = 'answer' AND NOT g.is_gold GROUP BY 1, 6
-    UNION ALL
-    SELECT campaign_id, rater_id, 'seen', '', '', '', count(*), max(received_at) FROM given GROUP BY 1, 2
-    UNION ALL
-    SELECT campaign_id, rater_id, 'ended', '', '', action, count(*), NULL FROM given WHERE stands GROUP BY 1, 2, 6
-    UNION ALL
-    SELECT campaign_id, rater_id, 'late', '', '', '', count(*), NULL FROM given WHERE stands AND late GROUP BY 1, 2
-    UNION ALL
-    SELECT campaign_id, rater_id, 'hour', '', '', floor(extract(epoch FROM received_at) / 3600)::bigint::text, count(*), NULL
-    FROM given WHERE stands AND action = 'answer' GROUP BY 1, 2, 6
-    UNION ALL
-    SELECT campaign_id, rater_id, 'paged', '', '', '', count(*), NULL FROM given WHERE stands AND action = 'answer' AND is_paged GROUP BY 1, 2
+    SELECT campaign_id, CASE WHEN what IN ('minute', 'revision', 'wording') THEN 0 ELSE rater_id END, what, '', '', key,
+           count(*), CASE WHEN what = 'seen' THEN max(received_at) END
+    FROM (
+        SELECT g.campaign_id, g.rater_id, g.received_at, what, CASE what
+               WHEN 'minute' THEN CASE WHEN g.action = 'answer' AND NOT g.is_gold THEN
+                   floor(extract(epoch FROM g.received_at) / 60)::bigint::text END
+               WHEN 'revision' THEN CASE WHEN g.says AND NOT g.is_gold THEN coalesce(g.revision::text, '') END
+               WHEN 'wording' THEN CASE WHEN g.says AND NOT g.is_gold THEN coalesce(g.wording::text, '') END
+               WHEN 'seen' THEN ''
+               WHEN 'ended' THEN CASE WHEN g.stands THEN g.action END
+               WHEN 'late' THEN CASE WHEN g.stands AND g.late THEN '' END
+               WHEN 'hour' THEN CASE WHEN g.says THEN floor(extract(epoch FROM g.received_at) / 3600)::bigint::text END
+               WHEN 'paged' THEN CASE WHEN g.says AND g.is_paged THEN '' END
+               ELSE CASE WHEN g.says AND g.seconds BETWEEN 0 AND {longest} THEN
+                   round(g.seconds, CASE WHEN g.seconds < 10 THEN 1 WHEN g.seconds < 100 THEN 0 ELSE -1 END)::text END
+               END AS key
+        FROM given g CROSS JOIN (VALUES ('minute'), ('revision'), ('wording'), ('seen'), ('ended'), ('late'), ('hour'),
+                                        ('paged'), ('seconds')) kinds (what)
+    ) judgment WHERE key IS NOT NULL GROUP BY 1, 2, 3, 6
     UNION ALL
     SELECT campaign_id, rater_id, 'said', '', question, value, count(*), NULL FROM answered GROUP BY 1, 2, 5, 6
-    UNION ALL
-    SELECT campaign_id, rater_id, 'seconds', '', '',
-           round(seconds, CASE WHEN seconds < 10 THEN 1 WHEN seconds < 100 THEN 0 ELSE -1 END)::text, count(*), NULL
-    FROM given WHERE stands AND action = 'answer' AND seconds BETWEEN 0 AND {longest} GROUP BY 1, 2, 6
     UNION ALL
     SELECT campaign_id, rater_id, what, '', '', '', n, NULL
     FROM compared, LATERAL (VALUES ('agreed', agreed), ('compared', others)) each (what, n) WHERE n <> 0
@@ -142,8 +141,8 @@ WITH chosen AS MATERIALIZED (
     WHERE i.is_open AND a.state IN ('judged', 'released') GROUP BY 1, 2
 )
 """
-OF_ITEMS = COUNTS.format(which="id = ANY(%s)", longest=LONGEST_DECISION_SECONDS)
-OF_CAMPAIGN = COUNTS.format(which="campaign_id = %s", longest=LONGEST_DECISION_SECONDS)
+OF_ITEMS = COUNTS.format(which="i.id = ANY(%s)", longest=LONGEST_DECISION_SECONDS)
+OF_CAMPAIGN = COUNTS.format(which="i.campaign_id = %s", longest=LONGEST_DECISION_SECONDS)
 COLUMNS = "campaign_id, rater_id, what, bucket, question, key"
 
 

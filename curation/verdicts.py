@@ -5,11 +5,12 @@ open again while the judgments that may still come could change its verdict, or 
 that were superseded or undone, skips and flags do not count. What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from django.db.models.functions import Now
+from django.db import connection
 
 from curation.models import (
     COMPARISONS,
@@ -60,15 +61,21 @@ class Preference(NamedTuple):
 
 
 def refresh_verdicts(
-    campaign: Campaign, items: Collection[Item], posteriors: Mapping[int, Posteriors] | None = None
+    campaign: Campaign,
+    items: Collection[Item],
+    posteriors: Mapping[int, Posteriors] | None = None,
+    *,
+    read_under_locks: bool = False,
 ) -> None:
     """Recount these items, whose rows the caller has locked: `judged`, `is_open`, the verdict, and the rank.
 
     Under an estimated rule `posteriors` (item id -> question -> choice -> likelihood) are those of a new estimate; without
-    them the estimate of before stands, and what had none is pending.
+    them the estimate of before stands, and what had none is pending. `read_under_locks` says that the caller read the campaign
+    after it had the locks.
     """
-    # As they are under the locks: read before these, they may be those of before a change whose recount held the items.
-    campaign.refresh_from_db(fields=["rule", "state"])
+    if not read_under_locks:
+        # Read before, they may be those of before a change whose recount held the items.
+        campaign.refresh_from_db(fields=["rule", "state"])
     rule, questions = read_rule(campaign.rule), list(campaign.questions.all())
     standing = standing_answers(items)
     is_new, likely = posteriors is not None, posteriors or {}
@@ -93,32 +100,57 @@ def refresh_verdicts(
                 tallies=tallies,
                 posteriors=own,
                 judgments=len(answers),
-                updated_at=Now(),
             )
         )
-    Item.objects.bulk_update(items, ["judged", "is_open"])
+    _write_items(items)
     if campaign.kind == CampaignKind.PICK:
         counted, outcomes = (
             {row.item_id: row.tallies for row in verdicts},
             {row.item_id: row.outcome for row in verdicts},
         )
         mark_candidates(items, counted, outcomes)
-    Verdict.objects.bulk_create(
-        verdicts,
-        update_conflicts=True,
-        unique_fields=["item"],
-        update_fields=[
-            "rule",
-            "outcome",
-            "by_rule",
-            "contested",
-            "tallies",
-            "posteriors",
-            "judgments",
-            "updated_at",
-        ],
-    )
+    _write_verdicts(verdicts)
     rerank(campaign, [item.pk for item in items])
+
+
+# Statements of our own: Django's for many rows take longer to put together than the database takes to carry them out, for each
+# batch of judgments.
+def _write_items(items: Collection[Item]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE curation_item i SET judged = v.judged, is_open = v.is_open "
+            "FROM unnest(%s::bigint[], %s::int[], %s::bool[]) v (item, judged, is_open) WHERE i.id = v.item",
+            [[item.pk for item in items], [item.judged for item in items], [item.is_open for item in items]],
+        )
+
+
+def _write_verdicts(verdicts: Collection[Verdict]) -> None:
+    """Insert them, or put them in the place of those that the items have."""
+    columns: list[list[Any]] = [
+        [row.item_id for row in verdicts],
+        [row.rule for row in verdicts],
+        [str(row.outcome) for row in verdicts],
+        [str(row.by_rule) for row in verdicts],
+        [row.contested for row in verdicts],
+        [json.dumps(row.tallies) for row in verdicts],
+        [None if row.posteriors is None else json.dumps(row.posteriors) for row in verdicts],
+        [row.judgments for row in verdicts],
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO curation_verdict
+                (item_id, rule, outcome, by_rule, contested, tallies, posteriors, judgments, updated_at)
+            SELECT item, rule, outcome, by_rule, contested, tallies::jsonb, posteriors::jsonb, judgments, statement_timestamp()
+            FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bool[], %s::text[], %s::text[], %s::int[])
+                v (item, rule, outcome, by_rule, contested, tallies, posteriors, judgments)
+            ON CONFLICT (item_id) DO UPDATE SET
+                rule = excluded.rule, outcome = excluded.outcome, by_rule = excluded.by_rule, contested = excluded.contested,
+                tallies = excluded.tallies, posteriors = excluded.posteriors, judgments = excluded.judgments,
+                updated_at = excluded.updated_at
+            """,
+            columns,
+        )
 
 
 def _estimated_before(items: Collection[Item]) -> dict[int, Posteriors]:

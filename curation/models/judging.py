@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
-from django.db.models.functions import Coalesce, Now
+from django.db.models import Case, Exists, F, OuterRef, Q, Sum, When
+from django.db.models.functions import Coalesce, Greatest, Now
 
 from curation.models.campaigns import Campaign, QuestionRevision
 from curation.models.guidelines import GuidelineRevision
@@ -14,6 +14,10 @@ from generation.models import Prompt, Sample
 
 if TYPE_CHECKING:
     from accounts.models import User
+
+
+# More than any item has: what a rater has seen has no place for them.
+MOST_PLACES = 1000
 
 
 class ItemQuerySet(models.QuerySet["Item"]):
@@ -26,23 +30,31 @@ class ItemQuerySet(models.QuerySet["Item"]):
 
         One that has the judgments of the overlap and is open still wants another, and is leased to one rater at a time.
         """
-        seen = Assignment.objects.filter(item=OuterRef("pk"), rater=rater).exclude(
-            state=AssignmentState.LEASED, expires_at__lte=Now()
-        )
-        others = (
-            Assignment.objects.live()
-            .that_count()
-            .filter(item=OuterRef("pk"))
-            .exclude(rater=rater)
+        lapsed = Q(state=AssignmentState.LEASED, expires_at__lte=Now())
+        # One look at each item's assignments, through the index of items: by `live` the planner, who expects few leases, would go
+        # through all that there are on the server, for each item anew.
+        taken = (
+            Assignment.objects.filter(item=OuterRef("pk"))
             .order_by()
             .values("item")
-            .annotate(count=models.Count("pk"))
-            .values("count")
+            .annotate(
+                taken=Sum(
+                    Case(
+                        When(Q(rater=rater) & ~lapsed, then=MOST_PLACES),
+                        When(
+                            ~Q(rater=rater) & Q(state=AssignmentState.LEASED, expires_at__gt=Now(), excluded=False),
+                            then=1,
+                        ),
+                        default=0,
+                    )
+                )
+            )
+            .values("taken")
         )
         return (
-            self.filter(~Exists(seen), is_open=True)
-            .alias(leased=Coalesce(models.Subquery(others), 0))
-            .filter(Q(leased=0) | Q(judged__lt=overlap - F("leased")))
+            self.filter(is_open=True)
+            .alias(taken=Coalesce(models.Subquery(taken), 0))
+            .filter(taken__lt=Greatest(overlap - F("judged"), 1))
         )
 
 

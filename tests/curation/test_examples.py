@@ -261,7 +261,7 @@ def test_a_lease_asks_once_where_the_rater_stands_with_the_guidelines(rater, cam
     client = signed_in(rater)
     lease(client, campaign, guideline_revision=1)
     # One row of these is the campaign's, which names the newest revision for new leases, and one what the rater knows.
-    with django_assert_num_queries(14):
+    with django_assert_num_queries(10):
         lease(client, campaign, guideline_revision=1)
 
 

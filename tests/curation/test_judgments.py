@@ -258,3 +258,13 @@ def test_unstorable_characters_of_a_reason_are_replaced(rater, held):
     record_judgments(rater, [make_row(held, {}, action="flag", reason="bro\x00ken \ud800" + "x" * 1000)])
     assert Judgment.objects.get().reason.startswith("bro\ufffdken \ufffdxxx")
     assert len(Judgment.objects.get().reason) == 300
+
+
+def test_a_batch_costs_as_many_queries_for_twenty_as_for_two(django_assert_num_queries):
+    rater = make_rater()
+    campaign = make_campaign(items=22, raters=[rater], overlap=2)
+    leased = lease_items(campaign, rater, 22)
+    for rows in (leased[:2], leased[2:]):
+        with django_assert_num_queries(18):
+            results = record_judgments(rater, [make_row(row) for row in rows])
+        assert {result.status for result in results} == {"stored"}

@@ -250,7 +250,7 @@ def test_a_lease_costs_no_query_more_with_questions_that_changed(campaign, rater
     lease(client, campaign)
     reword(campaign)
     post(client, f"/api/campaigns/{campaign.slug}/guidelines-read", {"question_revision": 2})
-    with django_assert_num_queries(14):
+    with django_assert_num_queries(10):
         lease(client, campaign, question_revision=2, guideline_revision=1)
 
 
