@@ -87,7 +87,7 @@ class Encoded:
 
     latents: ShardStore
     texts: ShardStore
-    shapes: tuple[tuple[Shape, ...], ...]
+    shapes: tuple[Sequence[Shape], ...]
     latent_keys: tuple[tuple[str, ...], ...]
     text_keys: tuple[tuple[str, ...], ...]
     empty_text_key: str
@@ -158,7 +158,7 @@ def encode_sources(
     return Encoded(
         latents=latents,
         texts=texts,
-        shapes=tuple(map(tuple, shapes)),
+        shapes=tuple(shapes),
         latent_keys=latent_keys,
         rejected_keys=rejected_keys,
         text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,9 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     )
 
 
-def read_source(folder: Path, source: Source, settings: RunSettings, report: Callable[[int, int], None]) -> list[Item]:
+def read_source(
+    folder: Path, source: Source, settings: RunSettings, report: Callable[[int, int], None]
+) -> Sequence[Item]:
     """The images of a row, from its manifest or, of a corpus, from its index."""
     if source.corpus:
         return read_corpus(folder / source.manifest, folder / source.corpus, source.corpus_hash, report)
@@ -271,7 +273,7 @@ def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
         )
 
 
-def digest_of(settings: RunSettings, sources: list[list[Item]]) -> str:
+def digest_of(settings: RunSettings, sources: Sequence[Sequence[Item]]) -> str:
     """A hash of all that decides the weights: a checkpoint of other settings is never continued."""
     deciding = {
         key: value

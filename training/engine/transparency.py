@@ -36,7 +36,7 @@ class DecoderInputs:
     """
 
     encoded: Encoded
-    items: tuple[tuple[Item, ...], ...]
+    items: tuple[Sequence[Item], ...]
     device: torch.device
     colour_weight: float = 1.0
     alpha_weight: float = 1.0
