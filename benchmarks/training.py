@@ -138,7 +138,7 @@ def _compare_first_loss(run: Any) -> dict[str, Any]:
     schedule = DDPMScheduler.from_config(pipe.scheduler.config)
     latents, noise = [], []
     for draw in draws:
-        mean, std = run.encoded.latents[run.encoded.latent_keys[draw.source][draw.image]]
+        mean, std = run.encoded.latent(draw)
         generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
         posterior, eps = torch.randn((2, *mean.shape), generator=generator)
         latents.append((mean + std * posterior) * pipe.vae.config.scaling_factor)

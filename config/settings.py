@@ -125,6 +125,8 @@ CLIP_DIR = Path(env_str("CLIP_DIR", str(DEMO_DIR / "clip")))
 IMPORT_ROOTS = env_list("IMPORT_ROOTS", [str(DATA_DIR / "imports"), str(DEMO_DIR)])
 # Corpora are read below this folder, which web and workers see under the same path; empty: there are none.
 CORPORA_ROOT = env_str("CORPORA_ROOT", "")
+# Corpora whose latents and captions would take more are not cached.
+CORPUS_CACHE_GIB = env_int("CORPUS_CACHE_GIB", 50, least=0, most=1_000_000)
 CORPORA_DIR = DATA_DIR / "corpora"
 
 STATIC_URL = "/static/"

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django.db.models import Q
+from django.conf import settings
+from django.db.models import Q, Sum
 
 from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
 from generation.models import ModelVersion
@@ -18,7 +19,7 @@ from jobs.models import Job, JobState
 from jobs.workers import live_workers
 from training import rehearsals
 from training.engine.optimizers import moment_bytes
-from training.engine.recipe import LORA_TARGETS, RunSettings
+from training.engine.recipe import CACHED_FIRST, LORA_TARGETS, RunSettings
 from training.models import Recipe, RunMetric, TrainingRun
 from training.recipes import chain_of, hyperparameters_of
 from training.runs import RECENT_RUNS, images_per_step
@@ -71,11 +72,19 @@ class Estimate:
     memory: Memory
     rehearsed: rehearsals.Rehearsed | None
     largest_device: int
+    # The images of the corpora of one run, and the GiB that their latents and captions may take.
+    corpus_images: int
+    corpus_cache_gib: int
 
     @property
     def memory_bytes(self) -> int | None:
         """The most that is held: measured by a rehearsal, or reckoned."""
         return self.rehearsed.memory_bytes if self.rehearsed else self.memory.total
+
+    @property
+    def is_on_demand(self) -> bool:
+        """Whether the corpora have so many images that none is encoded before it is drawn, whatever a latent takes."""
+        return self.corpus_images > CACHED_FIRST or (self.corpus_images > 0 and not self.corpus_cache_gib)
 
     @property
     def is_too_large(self) -> bool:
@@ -109,7 +118,13 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
         memory=memory,
         rehearsed=rehearsed,
         largest_device=_largest_device(),
+        corpus_images=max(_corpus_images(each) for each in chain),
+        corpus_cache_gib=settings.CORPUS_CACHE_GIB,
     )
+
+
+def _corpus_images(recipe: Recipe) -> int:
+    return int(recipe.sources.aggregate(images=Sum("corpus__entry_count"))["images"] or 0)
 
 
 def measured_rates(parent: ModelVersion, values: Mapping[str, Any]) -> list[float]:

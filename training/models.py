@@ -285,6 +285,10 @@ class RunEvent(models.Model):
                 f"Too many steps up to {self.step} had no finite loss: back to step {self.detail.get('to')}, "
                 "with half the learning rate."
             ),
+            "on_demand": (
+                f"Latents and texts of {', '.join(self.detail.get('sources', []))} are made as they are drawn: those of all "
+                f"{int(self.detail.get('images') or 0):,} images would take too long, or too much room, to make first."
+            ),
             "smaller_batch": (
                 f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
                 "and a step more passes."

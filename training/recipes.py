@@ -62,7 +62,9 @@ ONLY_OF = {"dpo_beta": "dpo", "colour_weight": "alpha", "alpha_weight": "alpha",
 NOT_OF_A_DECODER = (
     "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", *FLOW_DEFAULTS,
 )  # fmt: skip
-NOT_OF_A_RECIPE = {"schema", "parent", "parent_hash", "sources", "cache_dir", "sample_prompts", "device", "num_threads"}
+NOT_OF_A_RECIPE = {
+    "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "device", "num_threads",
+}  # fmt: skip
 
 
 # What a row learns from.

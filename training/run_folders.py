@@ -68,6 +68,7 @@ def _settings(parent: ModelVersion, spec: Mapping[str, Any], sources: list[dict[
         "parent": str(parent.folder),
         "parent_hash": parent.content_hash,
         "cache_dir": str(Path(settings.CACHE_DIR) / "encodings"),
+        "corpus_cache_gib": settings.CORPUS_CACHE_GIB,
         "sources": sources,
     }
     try:

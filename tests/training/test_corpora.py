@@ -397,3 +397,21 @@ def test_a_run_trains_on_a_corpus_and_its_version_says_so(root, settings, tmp_pa
     run_due_jobs()
     other.job.refresh_from_db()
     assert (other.job.state, "00000.tar changed since" in other.job.error) == (JobState.FAILED, True)
+
+
+def test_the_estimate_says_when_latents_are_made_as_they_are_drawn(root, client, sign_in, settings):
+    recipe, parent = make_domain_recipe(read_corpus()), make_parent()
+    sign_in("operator")
+
+    def said() -> str:
+        page = client.get(reverse("run_new"), {"recipe": recipe.pk, "parent": parent.pk})
+        return " ".join(page.content.decode().split())
+
+    assert "take more than 50 GiB, they are made as they are drawn" in said()
+    settings.CORPUS_CACHE_GIB = 0
+    assert "Its latents are made as they are drawn, not before the first step. The time of that comes on top" in said()
+    settings.CORPUS_CACHE_GIB = 50
+    Corpus.objects.update(entry_count=100_001)
+    assert "Its latents are made as they are drawn" in said()
+    Corpus.objects.update(entry_count=100_000)
+    assert "Its latents are made as they are drawn" not in said()

@@ -144,3 +144,7 @@ def test_what_happened_in_words():
         kind="kernels", detail={"way": ["channels_last"], "seconds": {"plain": 0.2, "channels_last": 0.1}}
     )
     assert kernels.in_words == "Steps are computed channels last; tried: plain 0.200 s, channels last 0.100 s."
+    on_demand = RunEvent(kind="on_demand", detail={"sources": ["content", "domain"], "images": 2_000_000})
+    assert on_demand.in_words.startswith(
+        "Latents and texts of content, domain are made as they are drawn: those of all 2,000,000"
+    )

@@ -139,11 +139,10 @@ def make_batch(
     """The tensors of some draws. Noise is made on the CPU from each draw's own seed: the same on every device and in
     every grouping. `sampled=False` takes the mean of each latent posterior, for a validation that never changes.
     `rejected` takes the other image of each pair, with the same noise. A latent becomes (latent - shift) x scale."""
-    keys = encoded.rejected_keys if rejected else encoded.latent_keys
     device = diffusion.device
     clean, noise, text, pooled = [], [], [], []
     for draw in draws:
-        mean, std = encoded.latents[keys[draw.source][draw.image]]
+        mean, std = encoded.latent(draw, rejected=rejected)
         generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
         eps_posterior, eps = torch.randn((2, *mean.shape), generator=generator)
         latent = mean + std * eps_posterior if sampled else mean
@@ -152,10 +151,10 @@ def make_batch(
         if diffusion.noise_offset and sampled:
             eps = eps + diffusion.noise_offset * torch.randn((len(mean), 1, 1), generator=generator)
         noise.append(eps)
-        key = encoded.empty_text_key if draw.drop_caption else encoded.text_keys[draw.source][draw.image]
-        text.append(encoded.text(key))
-        if encoded.has_pooled:
-            pooled.append(encoded.pooled(key))
+        sequence, vector = encoded.caption(draw)
+        text.append(sequence)
+        if vector is not None:
+            pooled.append(vector)
     timesteps = _send(torch.tensor([draw.timestep for draw in draws]), device)
     x0, eps_t = _send(torch.stack(clean), device), _send(torch.stack(noise), device)
     weights = _send(torch.tensor([draw.weight for draw in draws]), device)

@@ -1,99 +1,56 @@
-"""The cache of latents and text embeddings, shared by all runs, addressed by content.
+"""The inputs of a run: latents and text embeddings, from the cache that all runs share or made as they are drawn.
 
-A latent's key is a hash of the image's bytes, the preprocessing and the VAE's weights; a caption's of the text and the
-text encoder's weights: a stale hit is impossible. What is kept is the posterior's mean and standard deviation, not one
-frozen sample, so that training still draws a fresh latent each time. Entries lie in safetensors shards that are named
-by their own hash. Every image is encoded alone: its values do not depend on which others were missing from the cache.
+Those of dataset versions and of small corpora are made before the first step and kept in files, by their keys (see
+`encodings`). Of larger corpora that would take days and fill the disk: theirs are made on demand, and kept in no file.
 """
 
-import hashlib
-import io
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch.nn import functional
 
 from generation.engine.families import STABLE_DIFFUSION_XL
-from generation.engine.folders import Manifest, hash_file, hash_manifest
-from generation.engine.images import on_white
+from generation.engine.folders import Manifest
 from generation.engine.pipeline import Pipeline
 from training.engine.draws import Draw
+from training.engine.encodings import Encoder, Entries, pooled_key
+from training.engine.lazy import LazySequence
 from training.engine.manifests import Item
-from training.engine.recipe import RunRefused
-from training.engine.run_files import write_bytes
-from training.engine.shapes import Shape, enlargement
-from training.engine.texts import TEXT_PARTS, encode_text, text_length, text_way
+from training.engine.on_demand import OnDemand
+from training.engine.pixels import read_pixels
+from training.engine.recipe import CACHED_FIRST
+from training.engine.shapes import Shape
+from training.engine.stores import ShardStore
+from training.engine.texts import Text, text_length
 
-# Part of every latent's key: change it whenever `read_pixels` changes.
-PREPROCESSING = "white lanczos center 1"
 SHARD_ENTRIES = 256
 
 Report = Callable[[int, int], None]
 
 
-class ShardStore:
-    """Tensors by key in a folder of safetensors files, each named by the SHA-256 of its bytes."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._where: dict[str, Any] = {}
-        for path in sorted(folder.glob("*.safetensors")):
-            self._open(path)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._where
-
-    def __getitem__(self, key: str) -> torch.Tensor:
-        """The tensor, read through the page cache: a large set costs no process memory."""
-        return self._where[key].get_tensor(key)
-
-    def add(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write one shard, atomically; the same tensors are the same file."""
-        content = save({key: tensors[key].contiguous() for key in sorted(tensors)})
-        path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
-        write_bytes(path, content)
-        self._open(path)
-
-    def _open(self, path: Path) -> None:
-        try:
-            if hash_file(path) != path.stem:
-                raise ValueError(path.name)
-            shard = safe_open(path, framework="pt")
-            self._where.update((key, shard) for key in shard.keys())  # noqa: SIM118 - a shard is no mapping.
-        except (OSError, ValueError, SafetensorError):
-            # Damaged: what it held is computed again.
-            path.unlink(missing_ok=True)
-
-
 @dataclass(frozen=True)
 class Encoded:
-    """The cached inputs of a run: `latents[key]` is [2, C, H, W] (mean, std), `text(key)` is [L, D], both float32, and
-    `pooled(key)` is [P] where the model takes the text as one vector too.
+    """The inputs of a run: `latent(draw)` is [2, C, H, W] (mean, std) and `caption(draw)` the sequence [L, D] and, where the
+    model takes the text as one vector too, [P], all float32. The stores have them by key, but for what is made on demand.
 
     `shapes` are those of the images, and of both images of a pair: a latent's H and W are the shape's, divided by the VAE's
     factor. `rejected_keys` are the latents of the rejected images where the sources are pairs. `text_length` is L where the
     store leaves out what is zero at the end. `latent_factor` is how many pixels a side of a latent stands for, where the
-    denoiser is told the image's size.
+    denoiser is told the image's size. `on_demand` is None where all was cached first.
     """
 
     latents: ShardStore
     texts: ShardStore
-    shapes: tuple[tuple[Shape, ...], ...]
-    latent_keys: tuple[tuple[str, ...], ...]
-    text_keys: tuple[tuple[str, ...], ...]
+    shapes: tuple[Sequence[Shape], ...]
+    latent_keys: tuple[Sequence[str], ...]
+    text_keys: tuple[Sequence[str], ...]
     empty_text_key: str
-    rejected_keys: tuple[tuple[str, ...], ...] = ()
+    rejected_keys: tuple[Sequence[str], ...] = ()
     text_length: int = 0
     latent_factor: int = 0
+    on_demand: OnDemand | None = None
 
     @property
     def has_pooled(self) -> bool:
@@ -102,12 +59,37 @@ class Encoded:
     def shape_of(self, draw: Draw) -> Shape:
         return self.shapes[draw.source][draw.image]
 
+    def latent(self, draw: Draw, *, rejected: bool = False) -> torch.Tensor:
+        """Mean and standard deviation of the image's, or of the other image's of a pair."""
+        self._provide(draw)
+        return self.latents[(self.rejected_keys if rejected else self.latent_keys)[draw.source][draw.image]]
+
+    def caption(self, draw: Draw) -> Text:
+        """The draw's caption, or the empty one where that is drawn."""
+        self._provide(draw)
+        key = self.empty_text_key if draw.drop_caption else self.text_keys[draw.source][draw.image]
+        return self.text(key), self.pooled(key) if self.has_pooled else None
+
     def text(self, key: str) -> torch.Tensor:
         stored = self.texts[key]
         return functional.pad(stored, (0, 0, 0, self.text_length - len(stored))) if self.text_length else stored
 
     def pooled(self, key: str) -> torch.Tensor:
-        return self.texts[_pooled_key(key)]
+        return self.texts[pooled_key(key)]
+
+    def use(self, pipeline: Pipeline) -> None:
+        """Make what is made on demand with the same parent, loaded again."""
+        if self.on_demand is not None:
+            self.on_demand.encoder.pipeline = pipeline
+
+    def close(self) -> None:
+        """Read nothing ahead any more."""
+        if self.on_demand is not None:
+            self.on_demand.close()
+
+    def _provide(self, draw: Draw) -> None:
+        if self.on_demand is not None:
+            self.on_demand.provide([draw])
 
 
 def encode_sources(
@@ -119,146 +101,89 @@ def encode_sources(
     *,
     with_captions: bool = True,
     shapes: Sequence[Sequence[Shape]] | None = None,
+    corpus_bytes: float = float("inf"),
 ) -> Encoded:
-    """Make sure that every image and caption is in the cache; a decoder needs no captions. Without `shapes`, one for each
-    item, all images are squares of the model's own side. `report(done, total)` is called after each new entry and may
-    raise to stop. Raises `RunRefused` for an image that is missing, unreadable or not the one of its sha256."""
-    vae_hash = _part_hash(parent_manifest, "vae/")
-    text_hash = _part_hash(parent_manifest, *TEXT_PARTS)
-    if way := text_way(pipeline):
-        text_hash = _key(text_hash, *way)
-    latents = ShardStore(cache_dir / "latents")
-    texts = ShardStore(cache_dir / "texts")
-    shapes = shapes or [[Shape(pipeline.resolution, pipeline.resolution)] * len(items) for items in sources]
-    losers = [[item.loser for item in items if item.rejected is not None] for items in sources]
+    """Make sure that every image and caption is in the cache; a decoder needs no captions. Where those of all corpora would
+    take more than `corpus_bytes`, or are very many, theirs are left to be made on demand; not for a decoder, which may lie in
+    memory in another way by then. Without `shapes`, one for each item, all images are squares of the model's own side.
+    `report(done, total)` is called after each new entry and may raise to stop. Raises `RunRefused` for an image that is
+    missing, unreadable or not the one of its sha256."""
+    encoder = Encoder.of(pipeline, parent_manifest)
+    latents, texts = ShardStore(cache_dir / "latents"), ShardStore(cache_dir / "texts")
+    square = Shape(pipeline.resolution, pipeline.resolution)
+    shapes = shapes or [LazySequence(len(items), lambda number: square) for items in sources]
+    drawn = _left_for_later(encoder, sources, corpus_bytes) if with_captions else []
+    first = [number for number in range(len(sources)) if number not in drawn]
+
     images: dict[str, tuple[Item, Shape]] = {}
-
-    def keys_of(items: Sequence[Item], fits: Sequence[Shape]) -> tuple[str, ...]:
-        keys = tuple(_latent_key(item.sha256, shape, vae_hash) for item, shape in zip(items, fits, strict=True))
-        images.update(zip(keys, zip(items, fits, strict=True), strict=True))
-        return keys
-
-    latent_keys = tuple(map(keys_of, sources, shapes))
-    # All of a source's items are pairs, or none is.
-    rejected_keys = tuple(keys_of(items, fits[: len(items)]) for items, fits in zip(losers, shapes, strict=True))
-    texts_wanted = ["", *_captions(sources)] if with_captions else []
-    captions = {_text_key(caption, text_hash): caption for caption in texts_wanted}
+    captions = {"": encoder.text_key("")} if with_captions else {}
+    for number in first:
+        for item, shape in zip(sources[number], shapes[number], strict=True):
+            for each in (item, *([item.loser] if item.rejected is not None else [])):
+                images[encoder.latent_key(each.sha256, shape)] = each, shape
+            if with_captions:
+                captions[item.caption] = encoder.text_key(item.caption)
     missing_images = [key for key in images if key not in latents]
-    missing_captions = [key for key in captions if key not in texts]
+    missing_captions = [caption for caption, key in captions.items() if key not in texts]
     total = len(missing_images) + len(missing_captions)
-    done = _fill(texts, missing_captions, lambda key: _text_entries(pipeline, key, captions[key]), report, 0, total)
+    done = _fill(texts, missing_captions, encoder.encode_caption, report, 0, total)
     _fill(
-        latents,
-        missing_images,
-        lambda key: {key: encode_image(pipeline, read_pixels(*images[key]))},
-        report,
-        done,
-        total,
+        latents, missing_images, lambda key: {key: encoder.encode_image(read_pixels(*images[key]))}, report, done, total
     )
     return Encoded(
         latents=latents,
         texts=texts,
-        shapes=tuple(map(tuple, shapes)),
-        latent_keys=latent_keys,
-        rejected_keys=rejected_keys,
-        text_keys=tuple(tuple(_text_key(item.caption, text_hash) for item in items) for items in sources),
-        empty_text_key=_text_key("", text_hash),
+        shapes=tuple(shapes),
+        latent_keys=tuple(_latent_keys(encoder, *each) for each in zip(sources, shapes, strict=True)),
+        rejected_keys=tuple(_rejected_keys(encoder, *each) for each in zip(sources, shapes, strict=True)),
+        text_keys=tuple(_text_keys(encoder, items) for items in sources),
+        empty_text_key=encoder.text_key(""),
         text_length=text_length(pipeline),
         latent_factor=pipeline.pipe.vae_scale_factor if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline else 0,
+        on_demand=OnDemand(encoder, sources, shapes, drawn, latents, texts) if drawn else None,
     )
 
 
-def read_pixels(item: Item, shape: Shape) -> torch.Tensor:
-    """[3, height, width] in -1..1: composited on white, resized to cover the shape, centre cut out."""
-    return _fit(_open(item, on_white), shape) / 127.5 - 1.0
+def _left_for_later(encoder: Encoder, sources: Sequence[Sequence[Item]], most: float) -> list[int]:
+    """The numbers of the corpora among the sources where they are not cached first, all of them or none."""
+    corpora = [number for number, items in enumerate(sources) if items[0].member]
+    if not corpora:
+        return []
+    images = sum(len(sources[number]) for number in corpora)
+    # A grey image takes as much as any, and an empty caption too.
+    side = encoder.pipeline.resolution
+    entries = [encoder.encode_image(torch.zeros(3, side, side)), *encoder.encode_caption("").values()]
+    takes = images * sum(each.nbytes for each in entries)
+    return corpora if images > CACHED_FIRST or takes > most else []
 
 
-def read_rgba(item: Item, shape: Shape) -> torch.Tensor:
-    """[4, height, width] in 0..1: the same part of the image with its alpha, which is 1 where the file has none.
-
-    Resizing multiplies colours with alpha first, so hidden colours do not bleed into the edge.
-    """
-    return _fit(_open(item, lambda image: image.convert("RGBA")), shape) / 255.0
+def _latent_keys(encoder: Encoder, items: Sequence[Item], shapes: Sequence[Shape]) -> Sequence[str]:
+    return LazySequence(len(items), lambda number: encoder.latent_key(items[number].sha256, shapes[number]))
 
 
-def is_opaque(item: Item) -> bool:
-    """Whether the image is transparent nowhere."""
-    return _open(item, lambda image: image.convert("RGBA")).getchannel("A").getextrema() == (255, 255)
+def _rejected_keys(encoder: Encoder, items: Sequence[Item], shapes: Sequence[Shape]) -> Sequence[str]:
+    """Of no item, but where the items are pairs: all of a source's are, or none."""
+    count = len(items) if items[0].rejected is not None else 0
+    return LazySequence(count, lambda number: encoder.latent_key(items[number].rejected_sha256, shapes[number]))
 
 
-def _open(item: Item, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    try:
-        content = item.read()
-        if hashlib.sha256(content).hexdigest() != item.sha256:
-            raise RunRefused(f"The image {item.name} is not the one that was frozen: its hash differs.")
-        return convert(Image.open(io.BytesIO(content)))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise RunRefused(f"The image {item.name} cannot be read.") from None
-
-
-def _fit(image: Image.Image, shape: Shape) -> torch.Tensor:
-    """[channels, height, width] float32 in 0..255: resized until it just covers the shape, the centre cut out."""
-    if image.size != (shape.width, shape.height):
-        scale = enlargement(image.size, shape)
-        width = max(shape.width, round(image.width * scale))
-        height = max(shape.height, round(image.height * scale))
-        left, top = (width - shape.width) // 2, (height - shape.height) // 2
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-        image = image.crop((left, top, left + shape.width, top + shape.height))
-    return torch.from_numpy(np.array(image, dtype=np.float32)).permute(2, 0, 1)
-
-
-def encode_image(pipeline: Pipeline, pixels: torch.Tensor) -> torch.Tensor:
-    """[2, C, H, W] float32 on the CPU: mean and standard deviation of the latent posterior, not yet scaled."""
-    with torch.inference_mode():
-        posterior = pipeline.pipe.vae.encode(pixels[None].to(pipeline.device, pipeline.dtype)).latent_dist
-        return torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
-
-
-def _text_entries(pipeline: Pipeline, key: str, caption: str) -> dict[str, torch.Tensor]:
-    text, pooled = encode_text(pipeline, caption)
-    return {key: text} if pooled is None else {key: text, _pooled_key(key): pooled}
+def _text_keys(encoder: Encoder, items: Sequence[Item]) -> Sequence[str]:
+    return LazySequence(len(items), lambda number: encoder.text_key(items[number].caption))
 
 
 def _fill(
     store: ShardStore,
-    keys: Sequence[str],
-    encode: Callable[[str], Mapping[str, torch.Tensor]],
+    names: Sequence[str],
+    encode: Callable[[str], Entries],
     report: Report,
     done: int,
     total: int,
 ) -> int:
-    for start in range(0, len(keys), SHARD_ENTRIES):
-        shard: dict[str, torch.Tensor] = {}
-        for key in keys[start : start + SHARD_ENTRIES]:
-            shard.update(encode(key))
+    for start in range(0, len(names), SHARD_ENTRIES):
+        shard: Entries = {}
+        for name in names[start : start + SHARD_ENTRIES]:
+            shard.update(encode(name))
             done += 1
             report(done, total)
         store.add(shard)
     return done
-
-
-def _captions(sources: Iterable[Iterable[Item]]) -> list[str]:
-    return [item.caption for items in sources for item in items]
-
-
-def _part_hash(manifest: Manifest, *prefixes: str) -> str:
-    return hash_manifest({name: entry for name, entry in manifest.items() if name.startswith(prefixes)})
-
-
-def _latent_key(image_sha256: str, shape: Shape, vae_hash: str) -> str:
-    # A square is named by one number, as it was when there was nothing else.
-    size = shape.width if shape.width == shape.height else f"{shape.width}x{shape.height}"
-    return _key(image_sha256, PREPROCESSING, size, vae_hash)
-
-
-def _text_key(caption: str, text_hash: str) -> str:
-    return _key(caption, text_hash)
-
-
-def _pooled_key(text_key: str) -> str:
-    return _key(text_key, "pooled")
-
-
-def _key(*parts: str | int) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

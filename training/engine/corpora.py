@@ -21,12 +21,10 @@ from training.engine.corpus_index import (
     check_index,
     check_shards,
     hash_content,
-    images_of,
-    open_index,
     read_problems,
     shards_of,
 )
-from training.engine.manifests import Item
+from training.engine.corpus_items import CorpusItems
 from training.engine.run_files import sync_folder
 from training.engine.shards import CorpusRefused, Entry, Problem, open_shard, read_samples, seal
 
@@ -179,19 +177,15 @@ def _seal_index(database: sqlite3.Connection, shards: int) -> Summary:
     return summary
 
 
-def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = lambda done, total: None) -> list[Item]:
-    """The images of a corpus in the order of its index. `report(done, total)` counts bytes of shards and may raise to stop.
+def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = lambda done, total: None) -> CorpusItems:
+    """The images of a corpus in the order of its index, read as they are asked for. `report(done, total)` counts bytes of
+    shards and may raise to stop.
 
     Raises CorpusRefused where the index is not that of `content_hash`, or a shard in `folder` is missing or changed.
     """
     check_index(index, content_hash)
     check_shards(index, folder, report)
-    with open_index(index) as database:
-        paths = [folder / name for _, name, *_ in shards_of(database)]
-        return [
-            Item(paths[shard], caption, sha256, member=member, offset=start, size=size, width=width, height=height)
-            for shard, member, start, size, sha256, caption, width, height in images_of(database)
-        ]
+    return CorpusItems(index, folder)
 
 
 def main(arguments: list[str] | None = None) -> int:

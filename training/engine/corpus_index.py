@@ -113,15 +113,20 @@ def _counter(before: int, total: int, report: Report) -> Callable[[int], None]:
 def open_index(index: Path) -> Iterator[sqlite3.Connection]:
     """A connection to read from. Raises CorpusRefused where the file is no index, also from within the block."""
     try:
-        # Nobody writes to it: no locks, no journal.
-        address = f"file:{quote(str(index.resolve()))}?mode=ro&immutable=1"
-        with closing(sqlite3.connect(address, uri=True)) as database:
+        with closing(connect(index)) as database:
             schema = database.execute("SELECT value FROM facts WHERE name = 'schema'").fetchone()
             if schema != (str(SCHEMA),):
                 raise CorpusRefused(f"The corpus index {index.name} is of another schema.")
             yield database
     except sqlite3.Error:
         raise CorpusRefused(f"The corpus index {index.name} cannot be read.") from None
+
+
+def connect(index: Path, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """An unchecked connection to read from, to be closed. Raises sqlite3.Error."""
+    # Nobody writes to it: no locks, no journal.
+    address = f"file:{quote(str(index.resolve()))}?mode=ro&immutable=1"
+    return sqlite3.connect(address, uri=True, check_same_thread=check_same_thread)
 
 
 def shards_of(database: sqlite3.Connection) -> Iterator[Any]:

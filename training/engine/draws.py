@@ -96,8 +96,17 @@ class Mixture:
 
 def key_words(*parts: float | str) -> tuple[int, ...]:
     """Eight independent, uniform 64-bit numbers from a key."""
-    digest = hashlib.blake2b(":".join(str(part) for part in parts).encode(), digest_size=64).digest()
+    digest = _digest(parts)
     return tuple(int.from_bytes(digest[i : i + 8], "big") for i in range(0, 64, 8))
+
+
+def first_word(*parts: float | str) -> int:
+    """The first of them."""
+    return int.from_bytes(_digest(parts)[:8], "big")
+
+
+def _digest(parts: Sequence[float | str]) -> bytes:
+    return hashlib.blake2b(":".join(str(part) for part in parts).encode(), digest_size=64).digest()
 
 
 def _words(seed: int, step: int, slot: int) -> tuple[int, int, int, int, int]:

@@ -18,7 +18,7 @@ from training.engine.learner import Learner
 from training.engine.recipe import LAYS_OUT_ITSELF, RunRefused
 from training.engine.run import Run
 from training.engine.run_files import write_json
-from training.engine.steps import is_out_of_memory, pass_through
+from training.engine.steps import draws_of, is_out_of_memory, pass_through
 
 # The options that a step is computed with: none is the plain way.
 Way = tuple[str, ...]
@@ -145,7 +145,7 @@ def _wins(seconds: dict[str, float], way: Way, best: Way) -> bool:
 
 def _time_passes(run: Run, way: Way) -> float:
     """The median seconds of forward and backward over the run's first step. Nothing is learned."""
-    draws = [run.mixture.draw(0, slot) for slot in range(run.settings.images_per_step)]
+    draws = draws_of(run, 0)
     times = []
     use_way(run, way)
     run.learner.network.train()

@@ -59,6 +59,9 @@ MIXTURES = ("natural", "shares")
 KERNELS = ("auto", "probe", "plain", "channels_last", "compiled")
 DEVICES = ("auto", "cpu", "cuda")
 SHAPES = ("square", "aspect")
+# Of so many images of corpora at most are latents made before the first step, however small they are: more would let a run
+# wait for hours.
+CACHED_FIRST = 100_000
 # All images as squares; the other two say something of shapes by aspect ratio alone.
 SHAPE_DEFAULTS: dict[str, Any] = {"shapes": "square", "greatest_aspect": 2.0, "never_enlarge": False}
 
@@ -164,6 +167,9 @@ class RunSettings:
     mixture: str = "natural"
     # Only with "shares": weigh each draw by its natural probability, so that the expected loss is the natural one.
     importance_weights: bool = False
+    # Where the latents and captions of all corpora would take more GiB than this, they are made as they are drawn, and not
+    # kept; see `cache`.
+    corpus_cache_gib: float = 50.0
     seed: int = 0
     precision: str = "auto"
     # How a step is computed: "auto" tries on a GPU, "probe" everywhere; see `kernels`.
@@ -246,6 +252,7 @@ _NUMBERS = {
     "logit_mean": (-10.0, 10.0),
     "logit_std": (0.05, 10.0),
     "sample_guidance": (0.0, 50.0),
+    "corpus_cache_gib": (0.0, 1e6),
 }
 _SWITCHES = ("importance_weights", "gradient_checkpointing", "never_enlarge", "sharded")
 _NULLABLE = {"ema_decay", "min_snr_gamma", "num_threads"}

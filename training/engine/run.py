@@ -1,6 +1,6 @@
 """One run at work: what it was asked, what it reads, what it learns, and where it writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class Run:
     pipeline: Pipeline
     schedule: Schedule
     encoded: Encoded
-    items: tuple[tuple[Item, ...], ...]
+    items: tuple[Sequence[Item], ...]
     mixture: Mixture
     diffusion: Diffusion | Flow
     regions: list[Region]

@@ -8,11 +8,12 @@ more often, or left out, because its shape is common or rare. This module import
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from PIL import Image
 
+from training.engine.lazy import LazySequence
 from training.engine.manifests import Item
 from training.engine.recipe import SHAPE_DEFAULTS, RunRefused
 
@@ -132,23 +133,37 @@ def cropped_share(size: Size, shape: Shape) -> float:
 
 def shapes_of(
     sources: Sequence[Sequence[Item]], rule: ShapeRule, report: Callable[[int, int], None]
-) -> tuple[tuple[Shape, ...], ...]:
-    """The shape of every item, by source. `report(done, total)` is called after each item whose files are looked at, and may
-    raise to stop. Raises `RunRefused` for an image that cannot be read."""
+) -> tuple[Sequence[Shape], ...]:
+    """The shape of every item, by source; of a corpus, which knows the sizes of its images, when it is asked for.
+    `report(done, total)` is called after each item whose files are looked at, and may raise to stop. Raises `RunRefused`
+    for an image that cannot be read."""
     if rule.is_square:
-        return tuple((rule.square,) * len(items) for items in sources)
-    total, done = sum(len(items) for items in sources), 0
-    chosen = []
+        square = rule.square
+        return tuple(LazySequence(len(items), lambda number: square) for items in sources)
+    total, done = sum(len(items) for items in sources if not _is_sized(items)), 0
+    chosen: list[Sequence[Shape]] = []
     for items in sources:
+        if _is_sized(items):
+            chosen.append(LazySequence(len(items), partial(_shape_of, rule, items)))
+            continue
         shapes = []
-        for item in items:
-            sizes = [_size(item), *([_size(item.loser)] if item.rejected is not None else [])]
+        for number in range(len(items)):
             # One object for each shape, however many images there are.
-            shapes.append(rule.shape_of(*sizes))
+            shapes.append(_shape_of(rule, items, number))
             done += 1
             report(done, total)
         chosen.append(tuple(shapes))
     return tuple(chosen)
+
+
+def _is_sized(items: Sequence[Item]) -> bool:
+    """Whether the items know their sizes: all of a source's do, or none."""
+    return bool(items[0].width)
+
+
+def _shape_of(rule: ShapeRule, items: Sequence[Item], number: int) -> Shape:
+    item = items[number]
+    return rule.shape_of(_size(item), *([_size(item.loser)] if item.rejected is not None else []))
 
 
 def _size(item: Item) -> Size:

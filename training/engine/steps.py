@@ -16,10 +16,44 @@ from training.engine.run import Run
 from training.engine.shapes import group_by_shape
 from training.engine.transparency import LOSS_PARTS
 
+# Whose images are read beside the steps before them.
+STEPS_AHEAD = 8
+
+
+def provide_step(run: Run) -> None:
+    """Make the latents and captions of the step that are made on demand, and begin to read the images of the next ones.
+
+    Raises `RunRefused`, in all processes, where one of them cannot read an image.
+    """
+    on_demand, learner = run.encoded.on_demand, run.learner
+    if on_demand is None:
+        return
+    steps = range(learner.step, min(learner.step + STEPS_AHEAD, run.settings.steps))
+    on_demand.expect(draw for step in steps for draw in own_draws(run, draws_of(run, step)))
+    refused: RunRefused | None = None
+    try:
+        on_demand.provide(own_draws(run, draws_of(run, learner.step)))
+    except RunRefused as error:
+        refused = error
+    # The others would wait for its gradients.
+    said = [each for each in run.group.gather((refused.sentence, refused.field) if refused else None) if each]
+    if said:
+        raise RunRefused(said[0][0], field=said[0][1])
+
+
+def draws_of(run: Run, step: int) -> list[Draw]:
+    """The examples of a step (from 0)."""
+    return [run.mixture.draw(step, slot) for slot in range(run.settings.images_per_step)]
+
+
+def own_draws(run: Run, draws: list[Draw]) -> list[Draw]:
+    """This process's share of them."""
+    return draws[run.group.rank :: run.group.size]
+
 
 def train_step(run: Run) -> dict[str, Any]:
     """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
-    draws = [run.mixture.draw(run.learner.step, slot) for slot in range(run.settings.images_per_step)]
+    draws = draws_of(run, run.learner.step)
     while True:
         passed: tuple[torch.Tensor, torch.Tensor] | None = None
         try:
@@ -66,7 +100,7 @@ def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tenso
     settings, learner, group = run.settings, run.learner, run.group
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)
-    own = draws[group.rank :: group.size]
+    own = own_draws(run, draws)
     mine, scale = _even_share(own, run) if group.is_sharded else (own, 1.0)
     inputs = run.inputs
     order, errors, losses = [], [], []

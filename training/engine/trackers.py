@@ -34,7 +34,7 @@ PATIENCE = 20.0
 BACKLOG = 20_000
 AT_ONCE = 200
 # What belongs to a machine, or is long.
-NOT_TOLD = {"schema", "parent", "cache_dir", "sources", "sample_prompts", "device", "num_threads"}
+NOT_TOLD = {"schema", "parent", "cache_dir", "corpus_cache_gib", "sources", "sample_prompts", "device", "num_threads"}
 
 FINISHED, STOPPED, FAILED = "FINISHED", "KILLED", "FAILED"
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.engine.shapes import ShapeRule, shapes_of
-from training.engine.steps import peak_memory, train_step
+from training.engine.steps import peak_memory, provide_step, train_step
 from training.engine.trackers import Trackers
 from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
 from training.engine.validation import make_decoder_grid, make_grid
@@ -69,6 +69,7 @@ RATE_WINDOW = 20
 FREE_SETTINGS = {
     "parent",
     "cache_dir",
+    "corpus_cache_gib",
     "device",
     "num_threads",
     "checkpoint_every",
@@ -118,6 +119,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
                 clear_leftovers(folder)
             run = prepare(folder, settings, stop, group)
             resume(run)
+        _say_what_is_on_demand(run)
         choose_kernels(run)
         if group.is_main:
             run.board.begin(run.learner.step)
@@ -132,6 +134,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
             raise
         finally:
             run.board.close()
+            run.encoded.close()
 
 
 def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group: Group) -> Run:
@@ -181,6 +184,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         report,
         with_captions=not settings.trains_decoder,
         shapes=shapes,
+        corpus_bytes=settings.corpus_cache_gib * 2**30,
     )
     make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
@@ -204,7 +208,9 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     )
 
 
-def read_source(folder: Path, source: Source, settings: RunSettings, report: Callable[[int, int], None]) -> list[Item]:
+def read_source(
+    folder: Path, source: Source, settings: RunSettings, report: Callable[[int, int], None]
+) -> Sequence[Item]:
     """The images of a row, from its manifest or, of a corpus, from its index."""
     if source.corpus:
         return read_corpus(folder / source.manifest, folder / source.corpus, source.corpus_hash, report)
@@ -271,7 +277,7 @@ def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
         )
 
 
-def digest_of(settings: RunSettings, sources: list[list[Item]]) -> str:
+def digest_of(settings: RunSettings, sources: Sequence[Sequence[Item]]) -> str:
     """A hash of all that decides the weights: a checkpoint of other settings is never continued."""
     deciding = {
         key: value
@@ -324,6 +330,15 @@ def resume(run: Run) -> None:
         files.event("checkpoint", checkpoint.step, checkpoint=checkpoint_name(checkpoint.step))
 
 
+def _say_what_is_on_demand(run: Run) -> None:
+    on_demand = run.encoded.on_demand
+    if on_demand is None or run.files.events("on_demand"):
+        return
+    names = [run.settings.sources[number].name for number in sorted(on_demand.sources)]
+    images = sum(len(run.items[number]) for number in on_demand.sources)
+    run.files.event("on_demand", run.learner.step, sources=names, images=images)
+
+
 def _loop(run: Run) -> None:
     settings = run.settings
     run.learner.network.train()
@@ -337,6 +352,12 @@ def _loop(run: Run) -> None:
         if run.learner.step >= settings.steps:
             return
         started = time.monotonic()
+        try:
+            provide_step(run)
+        except RunRefused:
+            # What was learned until an image was found damaged is not lost.
+            _save_if_new(run)
+            raise
         line = train_step(run)
         learner = run.learner
         seconds.append(time.monotonic() - started)
@@ -386,6 +407,7 @@ def _roll_back(run: Run) -> None:
         learner.optimizer.state.clear()
         run.pipeline.pipe.to("cpu")
         run.pipeline = load_parent(run.folder, run.settings, run.group)
+        run.encoded.use(run.pipeline)
         run.learner = make_learner(trained_network(run.pipeline, run.settings), run.settings, run.group.mesh)
         use_way(run, run.way)
         run.learner.network.train()
@@ -423,10 +445,14 @@ def save(run: Run) -> None:
         run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
 
 
-def _stop(run: Run) -> None:
+def _save_if_new(run: Run) -> None:
     saved = {path.name for path in list_checkpoints(run.folder)}
     if run.group.agree(run.learner.step > 0 and checkpoint_name(run.learner.step) not in saved):
         save(run)
+
+
+def _stop(run: Run) -> None:
+    _save_if_new(run)
     run.files.event("stopped", run.learner.step)
     run.files.progress(phase="stopped", step=run.learner.step, now=True)
     raise Stopped

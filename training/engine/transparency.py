@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from training.engine.cache import Encoded, is_opaque, read_rgba
+from training.engine.cache import Encoded
 from training.engine.draws import Draw
 from training.engine.manifests import Item
+from training.engine.pixels import is_opaque, read_rgba
 from training.engine.recipe import RunRefused, Source
 
 # The parts of an AutoencoderKL that are trained, and those that are not, as prefixes of the names of its weights.
@@ -36,7 +37,7 @@ class DecoderInputs:
     """
 
     encoded: Encoded
-    items: tuple[tuple[Item, ...], ...]
+    items: tuple[Sequence[Item], ...]
     device: torch.device
     colour_weight: float = 1.0
     alpha_weight: float = 1.0
@@ -109,7 +110,7 @@ def decode_draws(
     """
     latents, grounds = [], []
     for draw in draws:
-        mean, std = inputs.encoded.latents[inputs.encoded.latent_keys[draw.source][draw.image]]
+        mean, std = inputs.encoded.latent(draw)
         generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
         noise = torch.randn(mean.shape, generator=generator)
         latents.append(mean + std * noise if sampled else mean)

@@ -5,6 +5,7 @@ content is learned) is never averaged away. Its images are those that the run ho
 out they are training images, which show fit and forgetting, not generalisation.
 """
 
+import heapq
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from training.engine.bands import Region, Schedule, cell_shares, report_regions
-from training.engine.draws import Draw, key_words
+from training.engine.draws import Draw, first_word, key_words
 from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
 from training.engine.objectives import Inputs, example_errors
@@ -49,14 +50,13 @@ class Cell:
 def make_grid(schedule: Schedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
     """Every source in every region, also where its band says nothing: what is forgotten there shows here."""
     cells = []
+    chosen = [_chosen(split) for split in sources]
     for region in report_regions(schedule, rows):
         shares = cell_shares(schedule, rows, region)
         for source, split in enumerate(sources):
             draws = tuple(
-                Draw(
-                    timestep, source, image, False, key_words("validation", split.items[image].sha256, timestep)[0] >> 1
-                )
-                for image in _chosen(split)
+                Draw(timestep, source, image, False, first_word("validation", sha256, timestep) >> 1)
+                for image, sha256 in chosen[source]
                 for timestep in schedule.spread(region, POINTS)
             )
             cells.append(Cell(source, region, schedule.label(region), shares[source], draws, split.held > 0))
@@ -73,8 +73,8 @@ def make_decoder_grid(schedule: Schedule, rows: Sequence[Source], sources: Seque
             schedule.label(schedule.axis),
             row.weight / total,
             tuple(
-                Draw(0, source, image, True, key_words("validation", split.items[image].sha256, 0)[0] >> 1)
-                for image in _chosen(split, DECODER_IMAGES)
+                Draw(0, source, image, True, first_word("validation", sha256, 0) >> 1)
+                for image, sha256 in _chosen(split, DECODER_IMAGES)
             ),
             split.held > 0,
         )
@@ -185,13 +185,12 @@ def _passes(cell: Cell, inputs: Inputs | DecoderInputs) -> list[list[Draw]]:
     return [[cell.draws[position] for position in positions] for positions in group_by_shape(shapes, BATCH)]
 
 
-def _chosen(split: Split, most: int = IMAGES) -> list[int]:
-    """Up to `most` indices, by a hash of each image: the same whatever the order of the manifest."""
-    items = split.items
-    ranked = sorted(
-        split.for_validation, key=lambda i: key_words("validation image", items[i].sha256, items[i].caption)
+def _chosen(split: Split, most: int = IMAGES) -> list[tuple[int, str]]:
+    """Up to `most` indices with their images' hashes, by a hash of each image: the same whatever the order of the manifest."""
+    found = heapq.nsmallest(
+        most, split.candidates(), key=lambda each: key_words("validation image", each[1].sha256, each[1].caption)
     )
-    return ranked[:most]
+    return [(index, item.sha256) for index, item in found]
 
 
 def _mean(values: Sequence[tuple[float, float]]) -> float:

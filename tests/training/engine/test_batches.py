@@ -13,10 +13,11 @@ from generation.engine.pipeline import load_pipeline
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_bands import STABLE_DIFFUSION
 from training.engine.batches import Diffusion, make_batch
-from training.engine.cache import encode_sources, read_pixels
+from training.engine.cache import encode_sources
 from training.engine.draws import Draw
 from training.engine.manifests import read_manifest
 from training.engine.noise import NoiseSchedule
+from training.engine.pixels import read_pixels
 from training.engine.shapes import Shape
 
 

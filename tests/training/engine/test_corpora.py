@@ -15,9 +15,9 @@ from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
 from tests.training.shards import picture, write_shard
 from training.engine import corpora
-from training.engine.cache import read_pixels
 from training.engine.corpora import find_shards, main, read_corpus, write_index
 from training.engine.corpus_index import read_problems
+from training.engine.pixels import read_pixels
 from training.engine.recipe import RunRefused
 from training.engine.shapes import Shape
 from training.engine.shards import CorpusRefused, read_samples

@@ -20,11 +20,11 @@ from tests.tiny_sd3 import build_tiny_sd3
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
-from training.engine import cache, kernels, objectives, steps, trainer
-from training.engine.cache import read_pixels
+from training.engine import encodings, kernels, objectives, steps, trainer
 from training.engine.draws import Draw
 from training.engine.group import Group
 from training.engine.manifests import Item
+from training.engine.pixels import read_pixels
 from training.engine.recipe import RunRefused, load_run, parse_run
 from training.engine.run import Run
 from training.engine.shapes import Shape
@@ -284,9 +284,11 @@ def test_image_covers_its_shape_and_loses_the_same_on_both_sides(tmp_path: Path)
     assert pixels.shape == (3, 24, 40)
     assert ((pixels[0, 0] + 1) * 127.5).round().tolist() == list(range(10, 50))
     # A shape of another aspect is another entry of the cache, a square the one that it always was.
-    keys = {cache._latent_key(item.sha256, shape, "ef" * 32) for shape in (Shape(40, 24), Shape(24, 40), Shape(32, 32))}
+    keys = {
+        encodings.latent_key(item.sha256, shape, "ef" * 32) for shape in (Shape(40, 24), Shape(24, 40), Shape(32, 32))
+    }
     assert len(keys) == 3
-    assert cache._latent_key("ab" * 32, Shape(32, 32), "ef" * 32) == (
+    assert encodings.latent_key("ab" * 32, Shape(32, 32), "ef" * 32) == (
         "41088e0b8d6fe19cc7548d3c9b31467de9445e3afee2900136c94802b67e9cf9"
     )
 
