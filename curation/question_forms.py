@@ -186,7 +186,7 @@ def leave_out(campaign: Campaign, name: str, *, based_on: int, by: User) -> Ques
         raise QuestionsRefused("Somebody left this question out meanwhile.")
     if len(specs) == 1:
         raise QuestionsRefused("A campaign asks at least one question. Add another before you leave this one out.")
-    kept = [spec for spec in specs if spec["name"] != name]
+    kept: list[Any] = [spec for spec in specs if spec["name"] != name]
     return revise_questions(campaign, kept, change=f"Asks no more: {gone}"[:LONGEST_TEXT], based_on=based_on, by=by)
 
 

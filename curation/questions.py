@@ -163,7 +163,7 @@ def why_not_otherwise(campaign: Campaign) -> str:
 
 def with_question(
     campaign: Campaign, specs: Sequence[dict[str, Any]], text: str, accepting: Sequence[str], others: Sequence[str]
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """The questions and one more, whose choices are called so; each gets a key that is free. In a comparison its choices are
     those of the first question."""
     name = _free_name(text, [spec["name"] for spec in specs])
