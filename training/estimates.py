@@ -87,6 +87,12 @@ class Estimate:
         return self.corpus_images > CACHED_FIRST or (self.corpus_images > 0 and not self.corpus_cache_gib)
 
     @property
+    def copy_bytes(self) -> int | None:
+        """What a copy of a checkpoint takes of the machine's memory while it is written, beside all else. Where that is
+        not free a run does without, so that it makes none too large."""
+        return None if self.checkpoint_bytes is None else self.checkpoint_bytes // 2
+
+    @property
     def is_too_large(self) -> bool:
         """Whether no worker at hand has so much memory."""
         return 0 < self.largest_device < (self.memory_bytes or self.memory.counted)

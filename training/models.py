@@ -289,6 +289,10 @@ class RunEvent(models.Model):
                 f"Latents and texts of {', '.join(self.detail.get('sources', []))} are made as they are drawn: those of all "
                 f"{int(self.detail.get('images') or 0):,} images would take too long, or too much room, to make first."
             ),
+            "no_room": (
+                f"The machine's memory has no room for a copy of a checkpoint ({self._gigabytes('needed')} with what a step "
+                f"takes, {self._gigabytes('free')} free): the training waits while checkpoints are written."
+            ),
             "smaller_batch": (
                 f"Memory was short at step {self.step}: a pass takes {self.detail.get('images')} images from here on, "
                 "and a step more passes."
@@ -312,6 +316,9 @@ class RunEvent(models.Model):
             "failed": "The trainer gave up.",
         }
         return words.get(self.kind, f"{self.kind} at step {self.step}")
+
+    def _gigabytes(self, key: str) -> str:
+        return f"{int(self.detail.get(key) or 0) / 1e9:.1f} GB"
 
     @property
     def _kernels(self) -> str:

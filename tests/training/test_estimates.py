@@ -37,7 +37,7 @@ def test_weights_gradients_moments_and_average_are_counted():
         4 * UNET,
     )
     assert (memory.counted, memory.total, found.memory_bytes) == (20 * UNET, None, None)
-    assert found.checkpoint_bytes == 2 * 16 * UNET
+    assert (found.checkpoint_bytes, found.copy_bytes) == (2 * 16 * UNET, 16 * UNET)
     assert estimate(make_recipe(hyperparameters={"steps": 2}), parent).checkpoint_bytes == 2 * 12 * UNET
 
 
@@ -79,6 +79,7 @@ def test_low_rank_weights_of_a_parent_that_is_elsewhere_are_unknown():
     recipe, parent = made(method="lora")
     found = estimate(recipe, parent)
     assert (found.memory.gradients, found.checkpoint_bytes, found.memory.counted) == (None, None, 4 * UNET)
+    assert found.copy_bytes is None
     assert estimate(make_recipe(hyperparameters={"optimizer": "adafactor"}), parent).memory.moments is None
 
 

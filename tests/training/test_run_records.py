@@ -143,6 +143,8 @@ def test_what_happened_in_words():
     kernels = RunEvent(
         kind="kernels", detail={"way": ["channels_last"], "seconds": {"plain": 0.2, "channels_last": 0.1}}
     )
+    short = RunEvent(kind="no_room", step=50, detail={"needed": 15_200_000_000, "free": 9_000_000_000})
+    assert "(15.2 GB with what a step takes, 9.0 GB free): the training waits" in short.in_words
     assert kernels.in_words == "Steps are computed channels last; tried: plain 0.200 s, channels last 0.100 s."
     on_demand = RunEvent(kind="on_demand", detail={"sources": ["content", "domain"], "images": 2_000_000})
     assert on_demand.in_words.startswith(

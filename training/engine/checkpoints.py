@@ -11,6 +11,7 @@ quarantine/                                     checkpoints whose files did not 
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,15 +56,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     if checkpoint.ema is not None:
         parts["ema"] = checkpoint.ema
     for name, tensors in parts.items():
-        save_file(
-            {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
-            temporary / f"{name}.safetensors",
-        )
+        _write_tensors(tensors, temporary / f"{name}.safetensors")
     write_json(temporary / "state.json", {**checkpoint.state, "step": checkpoint.step})
     publish_folder(temporary, final)
     for old in list_checkpoints(folder)[:-keep]:
         discard_folder(old)
     return final
+
+
+def _write_tensors(tensors: Tensors, path: Path) -> None:
+    """Raises `OSError` as any writing does: safetensors says what the system said only in words."""
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        if not (said := re.search(r"\(os error (\d+)\)", str(error))):
+            raise
+        raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
 
 
 def publish_folder(temporary: Path, final: Path) -> None:

@@ -177,14 +177,15 @@ def _fill(tensor: torch.Tensor, value: torch.Tensor) -> None:
 
 def gather_snapshot(learner: Learner, group: Group, **state: Any) -> Checkpoint | None:
     """The learner as a checkpoint, whole, for the main process; None for the others. Exchanges shards, one tensor at a
-    time, so that no GPU ever holds all of it."""
+    time, so that no GPU ever holds all of it; what comes of them lies in memory of its own, else in the learner's."""
     if not group.is_sharded:
         return snapshot(learner, **state) if group.is_main else None
     checkpoint = snapshot(learner, **state)
     for tensors in (checkpoint.weights, checkpoint.optimizer, checkpoint.ema or {}):
         for name, tensor in tensors.items():
             gathered = whole(tensor)
-            tensors[name] = gathered.cpu() if group.is_main else torch.empty(0)
+            # What is in no shards would still be the learner's own.
+            tensors[name] = gathered.to("cpu", copy=gathered is tensor) if group.is_main else torch.empty(0)
     return checkpoint if group.is_main else None
 
 

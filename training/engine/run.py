@@ -19,6 +19,7 @@ from training.engine.run_files import RunFiles
 from training.engine.trackers import Trackers
 from training.engine.transparency import DecoderInputs
 from training.engine.validation import Cell
+from training.engine.writer import Writer
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Run:
     board: Board
     trackers: Trackers
     group: Group
+    writer: Writer
     # See `kernels`.
     way: tuple[str, ...] = ()
 

@@ -23,7 +23,9 @@ from typing import Any
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
 # whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
 # learning "rate". kernels: the "way" that the steps are computed, the "seconds" of each that was tried, and which "failed".
-# on_demand: the latents and captions of so many "images" of these "sources" are made as they are drawn. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
+# on_demand: the latents and captions of so many "images" of these "sources" are made as they are drawn. no_room: the
+# machine's memory does not hold a copy of a checkpoint, "needed" of "free" bytes, so that training waits while one is
+# written. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
 # SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. collapse: drawings of different
 # prompts differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
 # tracker_failed: it no longer does, and "why". finished: the result is there.
@@ -39,6 +41,7 @@ KINDS = (
     "rolled_back",
     "kernels",
     "on_demand",
+    "no_room",
     "smaller_batch",
     "overfitting",
     "collapse",

@@ -1,8 +1,6 @@
 """One update of a run: its draws, their losses, and the gradients' step."""
 
 import math
-import resource
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -185,11 +183,3 @@ def _means(labels: list[str], values: list[float]) -> dict[str, float]:
         if math.isfinite(value):
             groups.setdefault(label, []).append(value)
     return {label: sum(group) / len(group) for label, group in groups.items()}
-
-
-def peak_memory(device: torch.device) -> int:
-    """The most memory in bytes that the run has held so far: of the GPU, or of the whole process on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    # Kilobytes, but bytes on a Mac.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

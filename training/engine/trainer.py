@@ -48,6 +48,7 @@ from training.engine.learner import (
     restore,
 )
 from training.engine.manifests import Item, read_manifest
+from training.engine.memory import peak_memory
 from training.engine.observation import observe
 from training.engine.optimizers import moment_bytes
 from training.engine.recipe import SHAPE_DEFAULTS, RunRefused, RunSettings, Source, load_run
@@ -56,10 +57,11 @@ from training.engine.run import Run
 from training.engine.run_files import RunFiles, write_json
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.engine.shapes import ShapeRule, shapes_of
-from training.engine.steps import peak_memory, provide_step, train_step
+from training.engine.steps import provide_step, train_step
 from training.engine.trackers import Trackers
 from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
 from training.engine.validation import make_decoder_grid, make_grid
+from training.engine.writer import NoRoom, Writer
 
 # Steps in a row without a finite loss, and times of going back to a checkpoint, before a run counts as diverged.
 MAX_SKIPPED = 5
@@ -133,6 +135,8 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
             run.trackers.close(trackers.STOPPED if isinstance(ended, Stopped) else trackers.FAILED)
             raise
         finally:
+            # However a run ends, what it had begun to save is saved.
+            run.writer.close()
             run.board.close()
             run.encoded.close()
 
@@ -205,6 +209,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         board=Board(folder),
         trackers=Trackers(files, trackers.configured(folder) if group.is_main else [], settings),
         group=group,
+        writer=Writer(),
     )
 
 
@@ -344,12 +349,14 @@ def _loop(run: Run) -> None:
     run.learner.network.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
     while True:
+        run.writer.check()
         if run.group.is_main or run.group.is_sharded:
             # Where it goes alone, the others wait for it at the step's first exchange.
             observe(run)
         if run.group.agree(run.stop()):
             _stop(run)
         if run.learner.step >= settings.steps:
+            run.writer.wait()
             return
         started = time.monotonic()
         try:
@@ -393,6 +400,7 @@ def _roll_back(run: Run) -> None:
             f"{MAX_ROLLBACKS} times with half the learning rate."
         )
     failed, rollbacks = learner.step, learner.rollbacks + 1
+    run.writer.wait()
     with run.group.main_first():
         checkpoint, damaged = load_newest(run.folder)
     # Before the main process writes the same checkpoint again, all have read it.
@@ -421,6 +429,7 @@ def _roll_back(run: Run) -> None:
     # What a killed run goes on from must know of it.
     if run.learner.step:
         save(run)
+        run.writer.wait()
 
 
 def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
@@ -433,22 +442,37 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
 
 
 def save(run: Run) -> None:
-    """Publish a checkpoint. In shards all processes give their part of it."""
+    """Have a checkpoint published while the next steps train; where memory has no room for a copy of it, at once. In
+    shards all processes give their part of it. Raises what went wrong with the one before."""
+    run.writer.wait()
     state = gather_snapshot(run.learner, run.group, digest=run.digest, machine=_machine(run))
     if state is None:
         return
-    run.files.sync_lines()
     run.board.flush()
+    try:
+        copy = state if run.group.is_sharded else run.writer.copy(state)
+    except NoRoom as short:
+        if not run.files.events("no_room"):
+            run.files.event("no_room", state.step, needed=short.needed, free=short.free)
+        _publish(run, state)
+        return
+    run.writer.begin(lambda: _publish(run, copy))
+
+
+def _publish(run: Run, state: Checkpoint) -> None:
+    run.files.sync_lines()
     path = save_checkpoint(run.folder, state, run.settings.keep_checkpoints)
     # After a rollback the same step is saved once more.
-    if not run.files.happened("checkpoint", run.learner.step):
-        run.files.event("checkpoint", run.learner.step, checkpoint=path.name)
+    if not run.files.happened("checkpoint", state.step):
+        run.files.event("checkpoint", state.step, checkpoint=path.name)
 
 
 def _save_if_new(run: Run) -> None:
+    run.writer.wait()
     saved = {path.name for path in list_checkpoints(run.folder)}
     if run.group.agree(run.learner.step > 0 and checkpoint_name(run.learner.step) not in saved):
         save(run)
+        run.writer.wait()
 
 
 def _stop(run: Run) -> None:

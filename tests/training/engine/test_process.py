@@ -38,9 +38,13 @@ def start(folder: Path, stderr: int = subprocess.DEVNULL, **environment: str) ->
 
 def start_warm(folder: Path) -> multiprocessing.process.BaseProcess:
     """The same program in a process of its own, forked from a server that has imported torch already: no seconds of that."""
+    return in_warm_process(run_program, folder)
+
+
+def in_warm_process(program: Callable[[str], None], folder: Path) -> multiprocessing.process.BaseProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.engine.trainer", "training.engine.__main__"])
-    child = context.Process(target=run_program, args=(str(folder),))
+    child = context.Process(target=program, args=(str(folder),))
     child.start()
     return child
 

@@ -61,19 +61,18 @@ def test_run_writes_result_metrics_events_and_samples(make_run: MakeRun, parent:
     assert set(metrics[0]["loss_by_band"]) <= {"0-900", "901-999"}
     assert all(line["loss"] > 0 and line["grad_norm"] > 0 and line["images_per_second"] > 0 for line in metrics)
     events = [(line["kind"], line["step"]) for line in lines(folder / "events.jsonl")]
-    assert events == [
+    # A checkpoint is published while the run goes on: when, among what else happens, is left to the machine.
+    assert [each for each in events if each[0] != "checkpoint"] == [
         ("started", 0),
         ("validation", 0),
         ("samples", 0),
-        ("checkpoint", 2),
         ("validation", 3),
         ("samples", 3),
-        ("checkpoint", 4),
-        ("checkpoint", 6),
         ("validation", 6),
         ("samples", 6),
         ("finished", 6),
     ]
+    assert [each for each in events[:-1] if each[0] == "checkpoint"] == [("checkpoint", step) for step in (2, 4, 6)]
     result = json.loads((folder / "result.json").read_text())
     assert result["content_hash"] == hash_folder(folder / "result")[0]
     assert result["steps"] == 6
@@ -522,14 +521,14 @@ def test_run_needs_no_tensorboard(make_run: MakeRun, monkeypatch: pytest.MonkeyP
 def test_run_that_cannot_go_back_to_a_whole_checkpoint_is_refused(make_run: MakeRun) -> None:
     folder = make_run(steps=12, checkpoint_every=3, keep_checkpoints=1, sample_prompts=[], validate_every=0)
     patch = not_finite_from(3, 6)
-    original = steps.apply_gradients
+    original = trainer.load_newest
 
-    def damaging(learner: Any, loss: float) -> Any:
+    def damaged(folder: Path) -> Any:
         for path in folder.glob("checkpoints/step-*/weights.safetensors"):
             path.write_bytes(b"damaged")
-        return original(learner, loss)
+        return original(folder)
 
-    patch.setattr(steps, "apply_gradients", damaging)
+    patch.setattr(trainer, "load_newest", damaged)
     try:
         with pytest.raises(RunRefused, match="none of its checkpoints is whole"):
             run_training(folder)
