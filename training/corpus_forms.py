@@ -26,6 +26,13 @@ class CorpusForm(forms.Form):
         help_text="In pixels. Smaller images are left out. 1 takes all.",
     )
 
+    def clean_name(self) -> str:
+        """Recipes and comparisons of runs call a corpus by its name alone."""
+        name = str(self.cleaned_data["name"])
+        if Corpus.objects.filter(name__iexact=name).exists():
+            raise forms.ValidationError("Another corpus is called so. Choose another name.")
+        return name
+
     def create(self, by: User) -> Corpus | None:
         """The registered corpus, or None with the refusal on the form."""
         cleaned = self.cleaned_data

@@ -12,7 +12,8 @@ from generation.engine.families import FLUX, STABLE_DIFFUSION_3
 from generation.engine.folders import LOW_RANK_FILE, hash_file
 from generation.models import ModelVersion
 from training.models import Evaluation, RunEvent, TrainingRun
-from training.recipes import RecipeRefused, describe, schedule_of
+from training.recipe_words import describe
+from training.recipes import RecipeRefused, schedule_of
 from training.verdicts import EvaluationVerdict
 
 DECODER_FIGURES = {

@@ -23,7 +23,8 @@ from training.engine.shards import CorpusRefused
 from training.evaluations import corpora_behind
 from training.model_cards import card
 from training.models import Corpus, Preset, Recipe, RecipeSource
-from training.recipes import RecipeRefused, create_recipe, describe, rows_of, schedule_of, work_out
+from training.recipe_words import describe
+from training.recipes import RecipeRefused, create_recipe, rows_of, schedule_of, work_out
 from training.rehearsals import request_rehearsal
 from training.runs import start_run
 
@@ -43,6 +44,15 @@ def read_corpus(name: str = "Stickers", folder: str = "web/stickers", **fields) 
     run_due_jobs(kinds=[corpora.INDEX_KIND])
     corpus.refresh_from_db()
     return corpus
+
+
+def test_two_corpora_do_not_share_a_name(root, client, sign_in):
+    """Where runs are compared, one would be taken for the other."""
+    read_corpus("Web stickers")
+    sign_in("curator")
+    response = client.post(reverse("corpus_new"), {"folder": "web/stickers", "name": "web STICKERS", "least_side": 2})
+    assert (response.status_code, Corpus.objects.count()) == (422, 1)
+    assert "Another corpus is called so" in response.content.decode()
 
 
 def test_a_registered_folder_is_read_and_shown(root, client, sign_in):

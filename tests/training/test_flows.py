@@ -31,7 +31,8 @@ from tests.training.factories import (
 from training import estimates, model_cards, runs
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Preset, Recipe
-from training.recipes import RecipeRefused, create_recipe, describe, rows_of, schedule_of, work_out
+from training.recipe_words import describe
+from training.recipes import RecipeRefused, create_recipe, rows_of, schedule_of, work_out
 from training.tables import view_tables
 
 CONFIG = {

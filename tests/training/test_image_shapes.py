@@ -24,6 +24,7 @@ from training.engine.shapes import Shape, group_by_shape
 from training.estimates import estimate
 from training.image_shapes import expected_passes, step_of, table_of_shapes
 from training.models import Preset, Recipe
+from training.recipe_words import describe
 
 pytestmark = pytest.mark.django_db
 
@@ -126,7 +127,7 @@ class TestPages:
             assert words in page
         form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
         assert {name: form[name].value() for name in kept} == kept
-        assert recipes.describe(recipe).endswith("images near their own aspect ratio up to 1.5, none enlarged")
+        assert describe(recipe).endswith("images near their own aspect ratio up to 1.5, none enlarged")
 
     def test_squares_are_the_default_and_hide_the_rest(self, client):
         data = self.data(shapes="square", greatest_aspect="3", never_enlarge="on")

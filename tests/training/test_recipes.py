@@ -10,13 +10,13 @@ from PIL import Image
 from generation.images import storage_name
 from tests.training.factories import make_dataset_version, make_pair_version, make_parent, make_person, make_recipe
 from training.models import Preset, Recipe, RecipeSource
+from training.recipe_words import describe
 from training.recipes import (
     NOT_OF_A_DECODER,
     RecipeRefused,
     chain_of,
     check_hyperparameters,
     create_recipe,
-    describe,
     rows_of,
     schedule_of,
     work_out,

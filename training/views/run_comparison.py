@@ -12,6 +12,7 @@ from generation.views.members import member
 from training import recipes
 from training.curves import SHARED_CHARTS, shared_curve
 from training.models import TrainingRun
+from training.recipe_words import describe_sources
 from training.views.recipes import LABELS, TEAM, readable
 
 # As many as there are colours for lines.
@@ -75,4 +76,4 @@ def _sources(run: TrainingRun) -> str:
         schedule = recipes.schedule_of(run.parent)
     except recipes.RecipeRefused:
         schedule = None
-    return recipes.describe_sources(run.recipe, schedule)
+    return describe_sources(run.recipe, schedule)

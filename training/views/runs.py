@@ -17,6 +17,7 @@ from generation.views.members import member
 from training import estimates, recipes, runs
 from training.curves import charts_of, curve
 from training.models import Recipe, RunSample, TrainingRun
+from training.recipe_words import describe
 from training.recipes import RecipeRefused
 from training.run_forms import RunForm
 from training.tasks import TRAINER_LOG
@@ -86,7 +87,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
     )
     context = {
         **_state(found),
-        "sentence": recipes.describe(found.recipe, schedule, found.spec),
+        "sentence": describe(found.recipe, schedule, found.spec),
         "charts": charts_of(found),
         **_samples(found),
         "events": found.events.order_by("-position")[:40],
