@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.faults import not_finite_from
-from training.engine import objectives, observation, steps, trainer
+from training.engine import objectives, observation, trainer
 from training.engine.draws import Draw, Mixture
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused, load_run
