@@ -5,7 +5,7 @@ right, and in which order its rater saw the slots.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from curation.campaigns import CampaignRefused, create_compare_campaign, create_set_campaign
 from curation.models import Campaign, CampaignKind, CampaignState, Item, Judgment
@@ -36,12 +36,7 @@ def open_comparison(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample
         raise JobFailed("The two versions draw the same images, so there is nothing to compare.", retry=False)
     try:
         return create_compare_campaign(
-            f"Side by side {evaluation.pk}",
-            different,
-            raters=list(evaluation.raters.all()),
-            overlap=evaluation.overlap,
-            questions=_questions(evaluation, CampaignKind.COMPARE),
-            by=evaluation.created_by,
+            f"Side by side {evaluation.pk}", different, **_judging(evaluation, CampaignKind.COMPARE)
         )
     except CampaignRefused as refused:
         raise JobFailed(str(refused.args[0]), retry=False) from refused
@@ -61,15 +56,20 @@ def _open_sets(evaluation: Evaluation, pairs: Sequence[tuple[Sample, Sample]]) -
         raise JobFailed("The two versions draw the same images, so there is nothing to compare.", retry=False)
     try:
         return create_set_campaign(
-            f"Set against set {evaluation.pk}",
-            different,
-            raters=list(evaluation.raters.all()),
-            overlap=evaluation.overlap,
-            questions=_questions(evaluation, CampaignKind.SETS),
-            by=evaluation.created_by,
+            f"Set against set {evaluation.pk}", different, **_judging(evaluation, CampaignKind.SETS)
         )
     except CampaignRefused as refused:
         raise JobFailed(str(refused.args[0]), retry=False) from refused
+
+
+def _judging(evaluation: Evaluation, kind: str) -> dict[str, Any]:
+    """Who is asked what, and how often, in the words of the functions that make campaigns."""
+    return {
+        "raters": list(evaluation.raters.all()),
+        "overlap": evaluation.overlap,
+        "questions": _questions(evaluation, kind),
+        "by": evaluation.created_by,
+    }
 
 
 def why_not_asked(further: Sequence[str]) -> str:
