@@ -107,7 +107,7 @@ def _throughput(run: Any, cache_seconds: float, manifest: Path) -> Iterator[dict
         "value": round(cache_seconds, 3),
         "break_even_steps": round(cache_seconds / saved, 1) if saved > 0 else None,
     }
-    yield checkpoint_stall(run, 3)
+    yield checkpoint_stall(run, 3, times["ours"])
 
 
 def _compare(times: dict[str, float], other: str, peer: str) -> dict[str, Any]:

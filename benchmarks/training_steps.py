@@ -21,14 +21,12 @@ Step = Callable[[], None]
 
 def take_turns(steps: Mapping[str, Step], *, rounds: int, steps_a_round: int, device: Any) -> dict[str, list[float]]:
     """Seconds of a step of each, by round, after one round that warms all up."""
-    import torch
 
     def seconds_of(step: Step) -> float:
         started = time.perf_counter()
         for _ in range(steps_a_round):
             step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        _synchronize(device)
         return (time.perf_counter() - started) / steps_a_round
 
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -185,17 +183,42 @@ def our_step(run: Any) -> Step:
     return step
 
 
-def checkpoint_stall(run: Any, times: int) -> dict[str, Any]:
-    """The measurement of what a checkpoint takes, as the median of some."""
+def checkpoint_stall(run: Any, times: int, step_seconds: float) -> dict[str, Any]:
+    """The measurement of what a checkpoint costs, as the median of some: what the steps up to its being on disk took
+    beyond `step_seconds` each, the ordinary time of a step; and, of that, how long nothing was trained."""
     from training.engine import trainer
 
-    stalls = []
+    step = our_step(run)
+    costs, waits, steps = [], [], []
     for _ in range(times):
+        run.writer.wait()
+        step()
+        _synchronize(run.pipeline.device)
         started = time.perf_counter()
         trainer.save(run)
-        stalls.append(time.perf_counter() - started)
-    value = round(statistics.median(stalls), 3)
-    return {"unit": "seconds", "what": "a checkpoint, during which nothing is trained", "value": value}
+        waits.append(time.perf_counter() - started)
+        taken = 0
+        while run.writer.is_busy:
+            step()
+            taken += 1
+        _synchronize(run.pipeline.device)
+        costs.append(time.perf_counter() - started - taken * step_seconds)
+        steps.append(taken)
+        run.writer.wait()
+    return {
+        "unit": "seconds",
+        "what": "what a checkpoint costs the steps beside it",
+        "value": round(statistics.median(costs), 3),
+        "nothing_is_trained_for": round(statistics.median(waits), 3),
+        "steps_until_on_disk": statistics.median(steps),
+    }
+
+
+def _synchronize(device: Any) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def target_of(schedule: Any, latents: Any, noise: Any, times: Any) -> Any:

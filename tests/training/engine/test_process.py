@@ -228,7 +228,8 @@ def test_two_processes_train_what_one_does(make_run: MakeRun, launcher: list[str
         assert b["loss_by_source"] == pytest.approx(a["loss_by_source"], rel=1e-5)
         assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
     kinds = [[(e["kind"], e["step"]) for e in lines(folder / "events.jsonl")] for folder in (alone, together)]
-    assert kinds[0] == kinds[1]
+    # A checkpoint is told when it is on disk, beside the steps that follow it.
+    assert sorted(kinds[0]) == sorted(kinds[1])
     weights = [load_file(folder / UNET) for folder in (alone, together)]
     # float16 on disk: the last bit may go the other way.
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=2e-3) for name in weights[0])
