@@ -72,7 +72,7 @@ class EvaluationForm(forms.Form):
     further = forms.CharField(
         max_length=1000,
         required=False,
-        label="Asked after that",
+        label="Further questions",
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text=f"Up to {MOST_FURTHER} more questions about the same two, one a line, such as “Which one is closer to our style?”. The "
         "verdict is that of the first.",
