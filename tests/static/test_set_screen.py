@@ -48,14 +48,18 @@ def test_keys_say_which_set_is_more_varied(sign_in):
     assert page.faults == []
 
 
-def test_a_narrow_screen_has_one_set_below_the_other(sign_in):
+def test_a_narrow_screen_shows_both_sets_at_once(sign_in):
     rater = make_rater()
     campaign = make_set_campaign(["a cat", "a dog"], size=4, raters=[rater])
     page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)
-    upper, lower = boxes(page, ".rate__set")
-    assert upper["y"] + upper["height"] <= lower["y"]
+    left, right = boxes(page, ".rate__set")
+    assert left["x"] + left["width"] <= right["x"]
+    stage = boxes(page, ".rate__stage")[0]
+    assert all(
+        stage["y"] <= each["y"] and each["y"] + each["height"] <= stage["y"] + stage["height"] for each in (left, right)
+    )
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
-    expect(page.locator(".rate__set-name").first).to_have_text("Left (the upper set)")
+    expect(page.locator(".rate__set-where").first).to_be_hidden()
     page.locator(".rate__cell").nth(6).click()
     expect(page.locator("#rate-closer-title")).to_have_text("Right set, picture 3 of 4")
     page.click("#rate-closer [data-close]")
@@ -64,4 +68,19 @@ def test_a_narrow_screen_has_one_set_below_the_other(sign_in):
     page.wait_for_selector("#rate[data-state=over]")
     wait_for_saved(page)
     assert wait_for_rows(2) == 2
+    assert page.faults == []
+
+
+def test_a_narrow_screen_has_one_large_set_below_the_other(sign_in):
+    rater = make_rater()
+    campaign = make_set_campaign(["a cat"], size=16, raters=[rater])
+    page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)
+    upper, lower = boxes(page, ".rate__set")
+    assert upper["y"] + upper["height"] <= lower["y"]
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    expect(page.locator(".rate__set-where").first).to_be_visible()
+    page.click('.choice[data-value="left"]')
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(1) == 1
     assert page.faults == []
