@@ -43,6 +43,9 @@ class ScoresForm(forms.Form):
     def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.campaign = campaign
+        for name in ("name", "file"):
+            # They are not shown where the scores are known already.
+            self.fields[name].is_needed_where_shown = True  # type: ignore[attr-defined]
         self.measures = known_measures(campaign)
         measured = [(f"known:{name}", f"{name}: of {n:,} item{'' if n == 1 else 's'}") for name, n in self.measures]
         self.fields["source"].choices = [(FILE, "A file"), *measured]  # type: ignore[attr-defined]
