@@ -65,7 +65,9 @@ def run_flags(said: Mapping[int, Sequence[str]], labels: Mapping[str, str]) -> d
         own = Counter(values)
         shares = own if len(own) > 1 else everybody - own
         value, length = longest_run(values)
-        chance = chance_of_run(length, len(values), _shares(shares)) if shares else 1.0
+        if not shares or least_chance_of_run(length, len(values), _shares(shares)) >= LIKELY:
+            continue
+        chance = chance_of_run(length, len(values), _shares(shares))
         if chance < LIKELY:
             found[rater] = (
                 f"“{labels.get(value, value)}” {length} times in a row, of {len(values)} answers; chance makes a run that long "
@@ -104,6 +106,13 @@ def chance_of_run(length: int, n: int, shares: Sequence[float]) -> float:
             chance += sum(complete)
             under_way = [max(now - gone, 0.0) for now, gone in zip(under_way, complete, strict=True)]
     return min(chance, 1.0)
+
+
+def least_chance_of_run(length: int, n: int, shares: Sequence[float]) -> float:
+    """What `chance_of_run` is at least: that of a run which fills one of the n // length places beside each other. Cheap."""
+    if length < 1:
+        return 1.0
+    return 1.0 - (1.0 - min(1.0, sum(share**length for share in shares))) ** (n // length)
 
 
 def _shares(counts: Counter[str]) -> list[float]:

@@ -3,7 +3,10 @@ deserve a look."""
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
+
+from django.db.models.fields.json import KeyTextTransform
 
 from accounts.models import User
 from curation.dawid_skene import estimate
@@ -15,8 +18,16 @@ from curation.verdicts import preferred
 
 # The newest so many judgments are looked at, so that a page is never late for the sake of old ones.
 MOST_JUDGMENTS = 100_000
-COLUMNS = ("item_id", "rater_id", "answers", "order", "page")
-Row = tuple[int, int, dict[str, str], list[int], UUID | None]
+
+
+class Row(NamedTuple):
+    """A judgment: what was said, by question, None where nothing was; `order` as the two stood in a comparison."""
+
+    item: int
+    rater: int
+    page: UUID | None
+    order: list[int]
+    said: tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -64,46 +75,52 @@ class Reliability:
 
 def reliability_of(campaign: Campaign) -> Reliability:
     """Raters beside each other, over the campaign's newest judgments."""
-    standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
-    rows: list[Row] = list(
-        standing.order_by("-received_at", "-decided_at", "-pk").values_list(*COLUMNS)[:MOST_JUDGMENTS]
-    )
-    seconds = seconds_by_rater(campaign)
-    people = {user.pk: user for user in User.objects.filter(pk__in={row[1] for row in rows} | seconds.keys())}
     questions = list(campaign.questions.all())
-    judged = [row[:4] for row in rows]
+    rows = _newest(campaign, questions)
+    seconds = seconds_by_rater(campaign)
+    people = {user.pk: user for user in User.objects.filter(pk__in={row.rater for row in rows} | seconds.keys())}
     flags = [Flag(people[pk], "Fast", sentence) for pk, sentence in speed_flags(seconds).items()]
-    for question in questions:
-        flags += _runs(question, rows, people, several=len(questions) > 1)
-    tables = [_tables(campaign, question, judged, people) for question in questions]
+    tables = []
+    for place, question in enumerate(questions):
+        flags += _runs(question, place, rows, people, several=len(questions) > 1)
+        tables.append(_tables(campaign, question, place, rows, people))
     return Reliability(tables, sorted(flags, key=lambda flag: str(flag.rater)), len(rows))
 
 
-def _runs(question: Question, rows: list[Row], people: dict[int, User], *, several: bool) -> list[Flag]:
+def _newest(campaign: Campaign, questions: list[Question]) -> list[Row]:
+    """The newest judgments first. Of their JSON no more is read than is asked: reading it is most of the work."""
+    columns = ["item_id", "rater_id", "page", *(["order"] if campaign.compares else [])]
+    standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
+    rows = standing.order_by("-received_at", "-decided_at", "-pk").values_list(
+        *columns, *(KeyTextTransform(question.name, "answers") for question in questions)
+    )[:MOST_JUDGMENTS]
+    if campaign.compares:
+        return [Row(item, rater, page, order, tuple(said)) for item, rater, page, order, *said in rows]
+    return [Row(item, rater, page, [], tuple(said)) for item, rater, page, *said in rows]
+
+
+def _runs(question: Question, place: int, rows: list[Row], people: dict[int, User], *, several: bool) -> list[Flag]:
     """Runs of what was said as it was shown: left is left, whatever stood there. A page of the grid is judged at one stroke, in
     which what nobody marked passes: its answers make no run."""
     said: defaultdict[int, list[str]] = defaultdict(list)
-    for _, rater, answers, _, page in reversed(rows):
-        if page is None and question.name in answers:
-            said[rater].append(answers[question.name])
+    for row in reversed(rows):
+        if row.page is None and (value := row.said[place]) is not None:
+            said[row.rater].append(value)
     labels = {choice["value"]: choice["label"] for choice in question.choices}
     before = f"{question.text} " if several else ""
     return [Flag(people[pk], "Same answer", before + sentence) for pk, sentence in run_flags(said, labels).items()]
 
 
 def _tables(
-    campaign: Campaign,
-    question: Question,
-    rows: list[tuple[int, int, dict[str, str], list[int]]],
-    people: dict[int, User],
+    campaign: Campaign, question: Question, place: int, rows: list[Row], people: dict[int, User]
 ) -> QuestionTables:
     choices = _choices(campaign, question)
     labels = list(choices.values())
-    place = {value: index for index, value in enumerate(choices)}
+    places = {value: index for index, value in enumerate(choices)}
     said = [
-        (item, rater, place[value])
-        for item, rater, answers, order in rows
-        if question.name in answers and (value := _value(campaign, answers[question.name], order)) in place
+        (row.item, row.rater, places[value])
+        for row in rows
+        if (given := row.said[place]) is not None and (value := _value(campaign, given, row.order)) in places
     ]
     items = {pk: index for index, pk in enumerate(sorted({item for item, _, _ in said}))}
     raters = {pk: index for index, pk in enumerate(sorted({rater for _, rater, _ in said}))}

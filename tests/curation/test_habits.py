@@ -9,7 +9,7 @@ from django.utils import timezone
 from curation.assignments import lease_items
 from curation.campaigns import close_campaign, create_compare_campaign
 from curation.effort import Effort, effort_of
-from curation.habits import chance_of_run, longest_run, run_flags, speed_flags
+from curation.habits import chance_of_run, least_chance_of_run, longest_run, run_flags, speed_flags
 from curation.judgments import record_judgments
 from curation.statistics import pace_of_day
 from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
@@ -157,3 +157,11 @@ def test_time_left_is_in_hours_or_days_or_unknown():
         "about 4 days",
     ]
     assert Effort(hours=0, timed=0, left=10, pace=0).hours_left is None
+
+
+def test_the_cheap_bound_of_a_runs_chance_is_never_above_it():
+    for shares in ([0.5, 0.5], [0.9, 0.1], [1.0], [0.2, 0.3, 0.5]):
+        for length in (1, 2, 5, 11):
+            for n in (1, 4, 30, 95):
+                assert 0.0 <= least_chance_of_run(length, n, shares) <= chance_of_run(length, n, shares) + 1e-12
+    assert least_chance_of_run(5, 50, [0.5, 0.5]) == pytest.approx(1 - (15 / 16) ** 10)
