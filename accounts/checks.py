@@ -13,21 +13,23 @@ class Checks(forms.CheckboxSelectMultiple):
     """Looks and behaves as its parent, for choices without groups."""
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
-        widget = self.get_context(name, value, attrs)["widget"]
+        own = self.build_attrs(self.attrs, attrs or {})
+        key, css = own.pop("id", ""), own.get("class", "")
+        chosen, of_each = set(self.format_value(value)), flatatt({"name": name, **own})
         boxes = format_html_join(
             "\n",
-            '<div><label{}><input type="checkbox" name="{}" value="{}"{}> {}</label></div>',
+            '<div><label{}><input type="checkbox" value="{}"{}{}{}> {}</label></div>',
             (
                 (
-                    flatatt({"for": box["attrs"].get("id")}),
-                    box["name"],
-                    box["value"],
-                    flatatt(box["attrs"]),
-                    box["label"],
+                    format_html(' for="{}_{}"', key, number) if key else "",
+                    choice,
+                    format_html(' id="{}_{}"', key, number) if key else "",
+                    of_each,
+                    " checked" if str(choice) in chosen else "",
+                    label,
                 )
-                for _, group, _ in widget["optgroups"]
-                for box in group
+                for number, (choice, label) in enumerate(self.choices)
             ),
         )
-        own = {"id": widget["attrs"].get("id"), "class": widget["attrs"].get("class")}
-        return format_html("<div{}>{}\n</div>", flatatt({key: text for key, text in own.items() if text}), boxes)
+        outer = flatatt({name: text for name, text in (("id", key), ("class", css)) if text})
+        return format_html("<div{}>{}\n</div>", outer, boxes)
