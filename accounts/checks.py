@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 from django.forms.utils import flatatt
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape
 from django.utils.safestring import SafeString
 
 
@@ -14,22 +14,17 @@ class Checks(forms.CheckboxSelectMultiple):
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
         own = self.build_attrs(self.attrs, attrs or {})
-        key, css = own.pop("id", ""), own.get("class", "")
+        key, css = conditional_escape(own.pop("id", "")), own.get("class", "")
         chosen, of_each = set(self.format_value(value)), flatatt({"name": name, **own})
-        boxes = format_html_join(
-            "\n",
-            '<div><label{}><input type="checkbox" value="{}"{}{}{}> {}</label></div>',
-            (
-                (
-                    format_html(' for="{}_{}"', key, number) if key else "",
-                    choice,
-                    format_html(' id="{}_{}"', key, number) if key else "",
-                    of_each,
-                    " checked" if str(choice) in chosen else "",
-                    label,
-                )
-                for number, (choice, label) in enumerate(self.choices)
-            ),
+        boxes = "\n".join(
+            "<div><label"
+            + (f' for="{key}_{number}"' if key else "")
+            + f'><input type="checkbox" value="{conditional_escape(choice)}"'
+            + (f' id="{key}_{number}"' if key else "")
+            + of_each
+            + (" checked" if str(choice) in chosen else "")
+            + f"> {conditional_escape(label)}</label></div>"
+            for number, (choice, label) in enumerate(self.choices)
         )
         outer = flatatt({name: text for name, text in (("id", key), ("class", css)) if text})
-        return format_html("<div{}>{}\n</div>", outer, boxes)
+        return SafeString(f"<div{outer}>{boxes}\n</div>")

@@ -2,7 +2,6 @@
 the rest of their page."""
 
 from datetime import datetime
-from decimal import ROUND_HALF_UP, Decimal
 
 from django import template
 from django.utils.html import format_html
@@ -28,11 +27,8 @@ def with_interval(share: Share | None) -> SafeString:
     # A variable that is not there comes as an empty text.
     if not share or share.interval is None:
         return NOTHING
-    return format_html(
-        '{}% <span class="muted">[{}, {}]</span> <span class="muted">n {}</span>',
-        *(_whole(value) for value in (share.percent, *share.interval)),
-        share.n,
-    )
+    percent, low, high = (_whole(value) for value in (share.percent, *share.interval))
+    return SafeString(f'{percent}% <span class="muted">[{low}, {high}]</span> <span class="muted">n {share.n}</span>')
 
 
 @register.filter
@@ -45,5 +41,6 @@ def moment(at: datetime | None) -> SafeString:
     return format_html('<time datetime="{}" data-relative>{}</time>', local.isoformat(), shown)
 
 
-def _whole(value: float) -> str:
-    return str(Decimal(repr(value)).quantize(Decimal(1), ROUND_HALF_UP))
+def _whole(value: float) -> int:
+    # Halves go up, as everywhere on the pages.
+    return int(value + 0.5)
