@@ -19,11 +19,11 @@ class Checks(forms.CheckboxSelectMultiple):
         boxes = "\n".join(
             "<div><label"
             + (f' for="{key}_{number}"' if key else "")
-            + f'><input type="checkbox" value="{conditional_escape(choice)}"'
+            + f'><input type="checkbox" value="{conditional_escape(str(choice))}"'
             + (f' id="{key}_{number}"' if key else "")
             + of_each
             + (" checked" if str(choice) in chosen else "")
-            + f"> {conditional_escape(label)}</label></div>"
+            + f"> {conditional_escape(str(label))}</label></div>"
             for number, (choice, label) in enumerate(self.choices)
         )
         outer = flatatt({name: text for name, text in (("id", key), ("class", css)) if text})
