@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 from django.forms.utils import flatatt
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape
 from django.utils.safestring import SafeString
 
 
@@ -13,21 +13,18 @@ class Checks(forms.CheckboxSelectMultiple):
     """Looks and behaves as its parent, for choices without groups."""
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
-        widget = self.get_context(name, value, attrs)["widget"]
-        boxes = format_html_join(
-            "\n",
-            '<div><label{}><input type="checkbox" name="{}" value="{}"{}> {}</label></div>',
-            (
-                (
-                    flatatt({"for": box["attrs"].get("id")}),
-                    box["name"],
-                    box["value"],
-                    flatatt(box["attrs"]),
-                    box["label"],
-                )
-                for _, group, _ in widget["optgroups"]
-                for box in group
-            ),
+        own = self.build_attrs(self.attrs, attrs or {})
+        key, css = conditional_escape(own.pop("id", "")), own.get("class", "")
+        chosen, of_each = set(self.format_value(value)), flatatt({"name": name, **own})
+        boxes = "\n".join(
+            "<div><label"
+            + (f' for="{key}_{number}"' if key else "")
+            + f'><input type="checkbox" value="{conditional_escape(str(choice))}"'
+            + (f' id="{key}_{number}"' if key else "")
+            + of_each
+            + (" checked" if str(choice) in chosen else "")
+            + f"> {conditional_escape(str(label))}</label></div>"
+            for number, (choice, label) in enumerate(self.choices)
         )
-        own = {"id": widget["attrs"].get("id"), "class": widget["attrs"].get("class")}
-        return format_html("<div{}>{}\n</div>", flatatt({key: text for key, text in own.items() if text}), boxes)
+        outer = flatatt({name: text for name, text in (("id", key), ("class", css)) if text})
+        return SafeString(f"<div{outer}>{boxes}\n</div>")

@@ -404,9 +404,12 @@ def _run(child: Any) -> None:
         sys.exit(f"{child.program.name} failed:\n{child.log_tail()}")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Reads the options, and prints one JSON object a measurement."""
-    parser = argparse.ArgumentParser(description="Raters at work on the real web server; see the head of this file.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.rating",
+        description="Raters at work on the real web server; see the head of this file.",
+    )
     parser.add_argument("--items", type=int, action="append", help="items of a campaign; may be given more than once")
     parser.add_argument(
         "--judgments", type=int, help="judgments that the largest campaign has already (default: half of what it wants)"
@@ -417,7 +420,7 @@ def main() -> None:
     parser.add_argument("--pages-alone", action="store_true", help="read the pages, without any rater at work")
     parser.add_argument("--label-studio", default="", metavar="URL", help="a running Label Studio to drive as well")
     parser.add_argument("--token", default="", help="an API token of its administrator")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     items = given.items or [10_000]
     options = Options(
         items=items,
@@ -434,4 +437,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -8,7 +8,9 @@ from accounts.api import create_token
 from accounts.models import Role, Scope, User
 from curation import tallies
 from curation.campaigns import set_raters
+from curation.guidelines import first_revision
 from curation.models import Campaign, CampaignKind, CampaignState, Question
+from curation.questions import first_questions
 from curation.rubrics import GUIDELINES, default_questions
 from generation.models import GenerationBatch, ModelOrigin, ModelVersion, Prompt, PromptSet
 from jobs.models import Job, JobState
@@ -58,6 +60,8 @@ def make_campaign(slug: str, *, items: int, judgments: int, by: User, raters: li
             Question.objects.create(
                 campaign=campaign, position=position, name=spec["name"], text=spec["text"], choices=spec["choices"]
             )
+        first_revision(campaign)
+        first_questions(campaign)
         set_raters(campaign, raters, by=by)
         batch = _make_batch(slug, items, by)
         with connection.cursor() as cursor:
@@ -75,6 +79,8 @@ def make_campaign(slug: str, *, items: int, judgments: int, by: User, raters: li
                         "overlap": OVERLAP,
                         "question": campaign.questions.get().name,
                         "raters": [rater.pk for rater in raters],
+                        "guidelines": campaign.revisions.get().pk,
+                        "questions": campaign.question_revisions.get().pk,
                     },
                 )
                 # Without it the next statement is planned for the few rows that were there before.
@@ -108,18 +114,21 @@ STATEMENTS = [
     """,
     # Raters take turns, as those do who lease in the campaign's order.
     """
-    INSERT INTO curation_assignment (item_id, rater_id, state, "order", leased_at, expires_at)
-    SELECT i.id, (%(raters)s::bigint[])[1 + (i.position + turn) %% cardinality(%(raters)s::bigint[])], 'judged', '[0]', at, at + interval '30 min'
+    INSERT INTO curation_assignment (item_id, rater_id, state, "order", leased_at, expires_at, guideline_revision_id,
+                                     question_revision_id)
+    SELECT i.id, (%(raters)s::bigint[])[1 + (i.position + turn) %% cardinality(%(raters)s::bigint[])], 'judged', '[0]', at,
+           at + interval '30 min', %(guidelines)s, %(questions)s
     FROM curation_item i, generate_series(0, %(overlap)s - 1) turn,
          LATERAL (SELECT now() - interval '30 days' * (1 - i.position::float8 / %(judged)s) AS at) moment
     WHERE i.campaign_id = %(campaign)s AND i.position < %(judged)s
     """,
     """
     INSERT INTO curation_judgment (id, assignment_id, item_id, rater_id, action, answers, details, reason, "order",
-                                   shown_at, decided_at, received_at, late)
+                                   shown_at, decided_at, received_at, late, guideline_revision_id, question_revision_id)
     SELECT gen_random_uuid(), a.id, a.item_id, a.rater_id, 'answer',
            jsonb_build_object(%(question)s::text, CASE WHEN random() < 0.8 THEN 'pass' ELSE 'fail' END), '{}', '', '[0]',
-           a.leased_at, a.leased_at + random() * interval '6 s', a.leased_at + interval '10 s', false
+           a.leased_at, a.leased_at + random() * interval '6 s', a.leased_at + interval '10 s', false,
+           a.guideline_revision_id, a.question_revision_id
     FROM curation_assignment a JOIN curation_item i ON i.id = a.item_id WHERE i.campaign_id = %(campaign)s
     """,
     """

@@ -8,6 +8,7 @@ Alpha-Reliability").
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,15 +54,21 @@ class Pattern:
 
 def agreement_by_bucket(campaign: Campaign, questions: Sequence[Question]) -> list[tuple[str, list[Agreement]]]:
     """(bucket, one Agreement a question), the buckets in order of their names and then all of them together as "all"."""
-    found: dict[tuple[str, str], list[Pattern]] = {}
+    found: dict[tuple[str, str], list[tuple[str, int]]] = {}
     # However many items there are, their patterns are few. They come sorted, so that the interval is always the same.
     for of, (items, _) in sorted(tallies.read([campaign.pk], TallyKind.PATTERN).items()):
-        pattern = Pattern(json.loads(of.key), items)
         for name in (of.bucket, "\0all"):
-            found.setdefault((question_of(of.question), name), []).append(pattern)
+            found.setdefault((question_of(of.question), name), []).append((of.key, items))
     buckets = sorted({name for _, name in found if name != "\0all"})
-    rows = [(name or "no bucket", [measure(found.get((q.name, name), [])) for q in questions]) for name in buckets]
-    return [*rows, ("all", [measure(found.get((q.name, "\0all"), [])) for q in questions])]
+    rows = [(name or "no bucket", name) for name in buckets] + [("all", "\0all")]
+    return [(label, [_measured(tuple(found.get((q.name, name), []))) for q in questions]) for label, name in rows]
+
+
+# Most looks at a page find most buckets as they were at the look before.
+@lru_cache(maxsize=1024)
+def _measured(patterns: tuple[tuple[str, int], ...]) -> Agreement:
+    """As `measure`, of patterns as they are counted: (what was answered how often, as JSON, items)."""
+    return measure(Pattern(json.loads(counts), items) for counts, items in patterns)
 
 
 def measure(patterns: Iterable[Pattern], resamples: int = RESAMPLES) -> Agreement:

@@ -2,21 +2,21 @@
 
 import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections import Counter
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q, QuerySet, Subquery
-from django.db.models.functions import Greatest, JSONObject, Now
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models.functions import Greatest, Now
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
 from curation import tallies
+from curation.claims import claim
 from curation.example_rounds import ASKED, is_asked, with_asked
 from curation.gold import active_gold, unseen_gold
-from curation.grids import beside_each_other
+from curation.leases import as_it_is, lock_place, with_samples
 from curation.mixing import count_gold, gold_among, mix
 from curation.models import (
     Assignment,
@@ -25,17 +25,14 @@ from curation.models import (
     CampaignKind,
     CampaignRater,
     CampaignState,
-    GuidelineRevision,
     Item,
     ItemOrder,
     ItemSample,
-    Judgment,
     JudgmentAction,
-    QuestionRevision,
     RaterState,
     TallyKind,
 )
-from curation.order import rerank, turn
+from curation.order import rerank
 from curation.probes import make_probes, swapped_sides, to_ask_again
 from curation.standing import round_left, settle, why_refused
 
@@ -96,13 +93,12 @@ def lease(slug: str, rater: User, count: int, *, together: bool = False) -> Leas
     count = min(max(count, 1), MAX_COUNT)
     with transaction.atomic():
         # One rater's requests queue up behind this row, so that two tabs are handed the same items.
-        places = CampaignRater.objects.filter(campaign__slug=slug, rater=rater, removed_at=None)
         # An exclusion takes it as well, and so finds every assignment that was made before it.
-        place = places.select_for_update(of=("self",), no_key=True).first()
+        place = lock_place(slug, rater)
         if place is None or not (rater.is_superuser or rater.has_role("rater")):
             raise NotARater("You are not one of the raters of this campaign.")
         place.rater = rater
-        now = _as_it_is(place.campaign_id)
+        now = as_it_is(place.campaign_id)
         if now.state != CampaignState.OPEN:
             refused = NotARater if now.state == CampaignState.DRAFT else LeaseRefused
             raise refused(f"This campaign is {CampaignState(now.state).label.lower()}: nothing is handed out.")
@@ -117,7 +113,7 @@ def lease(slug: str, rater: User, count: int, *, together: bool = False) -> Leas
         raise LeaseRefused(refusal)
     if asks and not pks:
         raise ExamplesFirst(ASKED)
-    return Lease(_with_samples(pks, with_prompts=now.many_prompts), now, place)
+    return Lease(with_samples(pks), now, place)
 
 
 def _lease(
@@ -196,20 +192,6 @@ def _taken(campaign: Campaign, rater: User) -> int:
     return held.filter(others__gte=Greatest(campaign.overlap - F("item__judged"), 1)).count()
 
 
-def _as_it_is(campaign: int) -> Any:
-    """The campaign as the database has it `now`, with `has_gold`, and the newest revisions (see Lease)."""
-    gold = Item.objects.filter(campaign=OuterRef("pk"), is_gold=True)
-    guidelines = GuidelineRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
-    questions = QuestionRevision.objects.filter(campaign=OuterRef("pk")).order_by("-number")
-    kept = {"pk": "pk", "number": "number"}
-    return Campaign.objects.annotate(
-        now=Now(),
-        has_gold=Exists(gold),
-        newest_guidelines=Subquery(guidelines.values(row=JSONObject(**kept, asks_up_to="asks_up_to"))[:1]),
-        newest_questions=Subquery(questions.values(row=JSONObject(**kept, questions="questions"))[:1]),
-    ).get(pk=campaign)
-
-
 def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int) -> int:
     """How many gold items would come up beside so many free ones. Were they left out, the count would not move when one is
     judged, and so say which they are."""
@@ -238,7 +220,7 @@ def _held(campaign: Campaign, rater: User, count: int, *, only_gold: bool = Fals
 def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, together: bool) -> list[int]:
     """Ids of new assignments, at most `wanted`, with gold items and probes at their places among them."""
     if not campaign.has_gold and not campaign.probe_percent:
-        return _assign(campaign, place, _claim(campaign, rater, wanted, together=together))
+        return _assign(campaign, place, claim(campaign, rater, wanted, together=together))
     # What the rater had before comes first, gold and others alike: one that stayed away would be known by that.
     again = _take_again(campaign, rater, wanted)
     wanted -= len(again)
@@ -249,7 +231,7 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     probe_at = [n for n in gold_among(place, campaign.probe_percent, wanted, "probes") if n not in gold_at]
     known = to_ask_again(campaign, rater, len(probe_at)) if probe_at else []
     free = wanted - len(gold) - len(known)
-    ordinary = _claim(campaign, rater, free, together=together) if free else []
+    ordinary = claim(campaign, rater, free, together=together) if free else []
     # Nothing is asked again of who has nothing else to do.
     among = gold_at | (dict(zip(probe_at, known, strict=False)) if ordinary else {})
     mixed = mix(ordinary, [among[n] for n in sorted(among)], sorted(among))
@@ -276,43 +258,12 @@ def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:
     if not lapsed:
         return []
     measures = [*active_gold(campaign).filter(pk__in=lapsed), *_probes_among(lapsed)]
-    return [*_claim(campaign, rater, len(lapsed), among=lapsed), *measures]
+    return [*claim(campaign, rater, len(lapsed), among=lapsed), *measures]
 
 
 def _probes_among(lapsed: list[int]) -> QuerySet[Item]:
     # Not of what raters have been told the answer of since.
     return Item.objects.filter(pk__in=lapsed, probe__of__is_gold=False)
-
-
-def _claim(
-    campaign: Campaign, rater: User, wanted: int, *, among: list[int] | None = None, together: bool = False
-) -> list[Item]:
-    """Items for this rater, locked, at most `wanted`, among these where some are named; empty only where none is free."""
-    free = campaign.items.free_for(rater, campaign.overlap)
-    if among is not None:
-        free = free.filter(pk__in=among)
-    in_turn = beside_each_other(campaign, rater, free, wanted) if together else free.order_by(*turn(campaign))
-    # At first items that others are busy with are passed over. Where those are all that is left, their answer is waited for.
-    for skip_locked in (True, True, False, False, False):
-        before = transaction.savepoint()
-        # Whoever waits does so in the order in which everybody locks, whatever the campaign's is.
-        wanted_now = in_turn if skip_locked else _first_by_key(free, in_turn, wanted)
-        lock = wanted_now.select_for_update(skip_locked=skip_locked, of=("self",), no_key=True)
-        locked = list(lock.values_list("pk", flat=True)[:wanted])
-        # A row that another rater leased between the start of that statement and our lock looks free in its snapshot; the
-        # next statement has a newer one.
-        chosen = list(free.filter(pk__in=locked).order_by(*turn(campaign))) if locked else []
-        if chosen:
-            return chosen
-        # Locks that came to nothing are given back: whoever waits while holding some might be waited for in turn.
-        transaction.savepoint_rollback(before)
-        if not locked and not skip_locked:
-            break
-    return []
-
-
-def _first_by_key(free: QuerySet[Item], in_turn: QuerySet[Item], wanted: int) -> QuerySet[Item]:
-    return free.filter(pk__in=list(in_turn.values_list("pk", flat=True)[:wanted])).order_by("pk")
 
 
 def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]:
@@ -392,25 +343,3 @@ def _sides(campaign: Campaign, rater: User, number: int, *, is_gold: bool = Fals
 
 def _expiry(campaign: Campaign) -> Any:
     return Now() + timedelta(seconds=campaign.lease_seconds)
-
-
-def _with_samples(pks: Collection[int], *, with_prompts: bool) -> list[Assignment]:
-    shown = ItemSample.objects.select_related("sample__prompt" if with_prompts else "sample").order_by("slot")
-    judged = Judgment.objects.filter(assignment=OuterRef("pk"))
-    rows: list[Any] = list(
-        Assignment.objects.live()
-        .filter(pk__in=pks)
-        .annotate(was_judged=Exists(judged))
-        .select_related("item", "item__prompt")
-        .prefetch_related(Prefetch("item__item_samples", queryset=shown))
-        .order_by("pk")
-    )
-    undone = [row.pk for row in rows if row.was_judged]
-    chains: defaultdict[int, list[Judgment]] = defaultdict(list)
-    for judgment in Judgment.objects.filter(assignment__in=undone, superseded_by__isnull=True):
-        chains[judgment.assignment_id].append(judgment)
-    for row in rows:
-        by_slot = {entry.slot: entry.sample for entry in row.item.item_samples.all()}
-        row.shown = [by_slot[slot] for slot in row.order]
-        row.chain = chains[row.pk]
-    return rows

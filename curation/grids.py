@@ -1,9 +1,9 @@
 """Grids: rating many samples on one page, where each question is passed or failed and what is not marked passes."""
 
-from django.db.models import Case, Count, QuerySet, When
+from django.db.models import Count
 
 from accounts.models import User
-from curation.models import Assignment, Campaign, CampaignKind, Item, Question
+from curation.models import Assignment, Campaign, CampaignKind, Question
 from curation.order import turn
 from curation.rules import accepting
 
@@ -36,12 +36,10 @@ def has_several(campaign: Campaign) -> bool:
     )
 
 
-def beside_each_other(campaign: Campaign, rater: User, free: QuerySet[Item], wanted: int) -> QuerySet[Item]:
-    """Those of the free items whose prompts come next, all of one prompt in a row: first of the prompts that this rater holds
-    items of already, so that none is left half done, and then in the campaign's order."""
+def prompts_beside_each_other(campaign: Campaign, rater: User, wanted: int) -> list[int]:
+    """The prompts (ids) whose free items come next where all of one prompt come in a row: first those that this rater holds items
+    of already, so that none is left half done, and then in the campaign's order."""
     held = Assignment.objects.live().filter(rater=rater, item__campaign=campaign)
-    begun = list(held.order_by().values_list("item__prompt", flat=True).distinct())
-    coming = list(free.order_by(*turn(campaign)).values_list("prompt_id", flat=True)[:wanted])
-    prompts = list(dict.fromkeys([*begun, *coming]))
-    places = Case(*(When(prompt=pk, then=place) for place, pk in enumerate(prompts)), default=len(prompts))
-    return free.filter(prompt__in=prompts).order_by(places, *turn(campaign))
+    begun = held.order_by().values_list("item__prompt", flat=True).distinct()
+    free = campaign.items.free_for(rater, campaign.overlap).order_by(*turn(campaign))
+    return list(dict.fromkeys([*begun, *free.values_list("prompt_id", flat=True)[:wanted]]))

@@ -1,5 +1,7 @@
 """Judgments: taking them in, each on its own, once, and for good."""
 
+# ruff: noqa: S608 (Statements are put together from this module's own constants.)
+
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
-from django.db.models import BooleanField, Case, Q, Value, When, prefetch_related_objects
+from django.db.models import Q, prefetch_related_objects
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -28,6 +30,7 @@ from curation.models import (
 )
 from curation.order import rerank
 from curation.questions import as_questions, ask_the_same
+from curation.rows import Columns, fetch_prepared
 from curation.sets import are_whole
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
@@ -41,6 +44,18 @@ STATE_AFTER = {
     JudgmentAction.FLAG: AssignmentState.RELEASED,
     JudgmentAction.UNDO: AssignmentState.LEASED,
 }
+ITEM, CAMPAIGN = Columns(Item), Columns(Campaign)
+ASSIGNMENT, JUDGMENT = Columns(Assignment), Columns(Judgment)
+LOCK_ITEMS = f"""
+SELECT {ITEM.sql} FROM curation_item WHERE id IN (SELECT item_id FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s)
+ORDER BY id FOR NO KEY UPDATE
+"""
+CAMPAIGNS = f"SELECT {CAMPAIGN.sql} FROM curation_campaign WHERE id = ANY(%s::bigint[])"
+MINE = f"""
+SELECT {ASSIGNMENT.sql}, expires_at > statement_timestamp(), statement_timestamp()
+FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s ORDER BY id
+"""
+KNOWN = f"SELECT {JUDGMENT.sql} FROM curation_judgment WHERE id = ANY(%s::uuid[]) OR assignment_id = ANY(%s::bigint[])"
 
 
 class TooManyJudgments(ValueError):
@@ -132,20 +147,22 @@ class _Desk:
 
 
 def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
-    wanted = {submission.assignment for submission in submissions}
-    mine = Assignment.objects.filter(pk__in=wanted, rater=rater)
+    wanted = [sorted({submission.assignment for submission in submissions}), rater.pk]
     # The items are the lock, always taken in the same order; everything else is read under it.
-    locks = Item.objects.select_for_update(no_key=True).filter(pk__in=mine.values("item"))
-    items = {item.pk: item for item in locks.order_by("pk")}
+    items = {item.pk: item for item in map(ITEM.read, fetch_prepared(LOCK_ITEMS, wanted))}
     # One for the items of a campaign, and not one for each.
-    campaigns = Campaign.objects.in_bulk({item.campaign_id for item in items.values()})
+    rows = fetch_prepared(CAMPAIGNS, [list({item.campaign_id for item in items.values()})])
+    campaigns = {campaign.pk: campaign for campaign in map(CAMPAIGN.read, rows)}
     for item in items.values():
         item.campaign = campaigns[item.campaign_id]
         item.wanted = item.places(item.campaign)
     if any(submission.details for submission in submissions):
         prefetch_related_objects(list(items.values()), "prompt")
-    in_time = Case(When(expires_at__gt=Now(), then=Value(True)), default=Value(False), output_field=BooleanField())
-    assignments: dict[int, Any] = {row.pk: row for row in mine.annotate(in_time=in_time, now=Now())}
+    assignments: dict[int, Any] = {}
+    for row in fetch_prepared(MINE, wanted):
+        assignment: Any = ASSIGNMENT.read(row)
+        assignment.in_time, assignment.now = row[len(ASSIGNMENT) :]
+        assignments[assignment.pk] = assignment
     for row in assignments.values():
         row.item = items[row.item_id]
     known, latest = _read_chains(assignments, submissions)
@@ -165,9 +182,8 @@ def _read_chains(
 ) -> tuple[dict[uuid.UUID, Judgment], dict[int, Judgment]]:
     """All judgments of these assignments and all that have one of the ids that were sent, by their ids; and the end of each
     assignment's chain."""
-    ids = [submission.id for submission in submissions]
-    rows = Judgment.objects.filter(Q(pk__in=ids) | Q(assignment__in=assignments)).order_by()
-    known = {row.pk: row for row in rows}
+    rows = fetch_prepared(KNOWN, [[submission.id for submission in submissions], list(assignments)])
+    known = {row.pk: row for row in map(JUDGMENT.read, rows)}
     superseded = {row.supersedes_id for row in known.values()}
     ends = (row for row in known.values() if row.assignment_id in assignments and row.pk not in superseded)
     return known, {row.assignment_id: row for row in ends}

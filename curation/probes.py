@@ -102,6 +102,8 @@ def swapped_sides(rater: User, items: Sequence[Item]) -> dict[int, list[int]]:
 
 def consistency_by_rater(campaign: Campaign) -> dict[int, Consistency]:
     """Rater id -> Consistency, over the newest probes whose both answers stand."""
+    if not Probe.objects.filter(item__campaign=campaign).exists():
+        return {}  # As in most campaigns; what follows takes long to put together.
     same: defaultdict[int, list[bool]] = defaultdict(list)
     left: defaultdict[int, list[bool]] = defaultdict(list)
     for rater, first, again in _answered_twice(campaign):

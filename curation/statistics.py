@@ -115,7 +115,7 @@ class _Work:
 
 
 def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
-    """For each rater, past ones too: name, answers, paged (of these, in the grid), skips, flags, median_seconds (a page's time
+    """For each rater, past ones too: place, rater, answers, paged (of these, in the grid), skips, flags, median_seconds (a page's time
     divided by how many are on it), late, left_share (comparisons), agreement (Share of the other judgments that say the same;
     single samples), last_at."""
     done, medians = _work_of(campaign), _median_seconds(campaign)
@@ -130,6 +130,7 @@ def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
         left, right = (work.said[question.name, side] if question else 0 for side in ("left", "right"))
         rows.append(
             {
+                "place": place,
                 "rater": place.rater,
                 "is_removed": place.removed_at is not None,
                 "answers": answers,

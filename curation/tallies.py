@@ -22,6 +22,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 
 from curation.models import Campaign, Tally, TallyKind
+from curation.rows import fetch_prepared
 
 # Any constant, known to nobody else who takes advisory locks in this database.
 LOCK = 0x61_74_65_6C_02
@@ -141,9 +142,15 @@ WITH chosen AS MATERIALIZED (
     WHERE i.is_open AND a.state IN ('judged', 'released') GROUP BY 1, 2
 )
 """
-OF_ITEMS = COUNTS.format(which="i.id = ANY(%s)", longest=LONGEST_DECISION_SECONDS)
+OF_ITEMS = COUNTS.format(which="i.id = ANY(%s::bigint[])", longest=LONGEST_DECISION_SECONDS)
 OF_CAMPAIGN = COUNTS.format(which="i.campaign_id = %s", longest=LONGEST_DECISION_SECONDS)
 COLUMNS = "campaign_id, rater_id, what, bucket, question, key"
+OF_THESE = f"{OF_ITEMS} SELECT {COLUMNS}, n::bigint, at FROM counts"
+ADD = f"""
+INSERT INTO curation_tally ({COLUMNS}, n, at, is_folded)
+SELECT *, false FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
+                            %s::timestamptz[])
+"""
 
 
 @contextmanager
@@ -157,8 +164,10 @@ def kept(items: Collection[int]) -> Iterator[None]:
     for key in before.keys() | after.keys():
         (n, at), (n_before, at_before) = after.get(key, (0, None)), before.get(key, (0, None))
         if n != n_before or at != at_before:
-            changes.append(Tally(**key._asdict(), n=n - n_before, at=at if at != at_before else None))
-    Tally.objects.bulk_create(changes)
+            changes.append((*key, n - n_before, at if at != at_before else None))
+    if changes:
+        with connection.cursor() as cursor:
+            cursor.execute(ADD, [list(column) for column in zip(*changes, strict=True)])
 
 
 def fill(campaign: Campaign) -> None:
@@ -256,6 +265,4 @@ def differences(campaign: Campaign) -> list[Key]:
 
 
 def _count(items: list[int]) -> dict[Key, Count]:
-    with connection.cursor() as cursor:
-        cursor.execute(f"{OF_ITEMS} SELECT {COLUMNS}, n::bigint, at FROM counts", [items])
-        return {Key(*row[:6]): (row[6], row[7]) for row in cursor.fetchall()}
+    return {Key(*row[:6]): (row[6], row[7]) for row in fetch_prepared(OF_THESE, [items])}

@@ -26,6 +26,7 @@ from curation.models.datasets import (
 )
 from curation.models.guidelines import ExampleAnswer, ExampleRound, GuidelineExample, GuidelineRevision
 from curation.models.judging import (
+    FREE,
     Adjudication,
     AdjudicationAction,
     AdjudicationQuerySet,
@@ -49,6 +50,7 @@ from curation.models.tallies import Tally, TallyKind
 
 __all__ = [
     "COMPARISONS",
+    "FREE",
     "SCORE_ORDERS",
     "Adjudication",
     "AdjudicationAction",

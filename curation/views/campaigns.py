@@ -150,9 +150,8 @@ def _shown(found: Campaign, user: User) -> dict[str, Any]:
     raters = rater_rows(found)
     accuracy = accuracy_by_rater(found)
     consistency = {} if blind else consistency_by_rater(found)
-    places = {place.rater_id: place for place in found.memberships.all()}
     for row in raters:
-        place = places[row["rater"].pk]
+        place = row["place"]
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
         row["excluded"] = place.excluded
         row["consistency"] = consistency.get(place.rater_id)

@@ -124,6 +124,7 @@ def test_what_the_database_address_asks_for_is_kept(tmp_path):
     assert json.loads(done.stdout) == {
         "application_name": "atelier",
         "connect_timeout": 9,
-        "options": "-c idle_in_transaction_session_timeout=60s",
+        "options": "-c idle_in_transaction_session_timeout=60s -c plan_cache_mode=force_generic_plan",
+        "prepare_threshold": 5,
         "sslmode": "verify-full",
     }, done.stderr

@@ -2,10 +2,12 @@
 
 import pytest
 
-from benchmarks import workspace
+from benchmarks import rating, workspace
+from benchmarks.__main__ import main
 from curation import tallies
 from curation.assignments import lease_items
 from curation.integrity import problems
+from curation.models import Judgment
 
 # VACUUM runs in no transaction.
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -18,3 +20,29 @@ def test_workspace_of_the_rating_benchmark_is_whole():
     assert (list(problems()), tallies.differences(campaign)) == ([], [])
     assert sorted(campaign.items.values_list("judged", flat=True)) == [0] * 15 + [3] * 15
     assert len(lease_items(campaign, raters[0], 20)) == 15
+    # As campaigns that the product sets up: every judgment says what its rater was shown.
+    judgments = Judgment.objects.filter(item__campaign=campaign)
+    shown = {(campaign.revisions.get().pk, campaign.question_revisions.get().pk)}
+    assert set(judgments.values_list("guideline_revision", "question_revision")) == shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--items", "5"], "takes options, and its name comes first"),
+        (["drawing", "rating", "--items", "5"], "takes options, and its name comes first"),
+        (["rating", "drawings"], "There is no benchmark drawings; there are drawing, rating"),
+    ],
+)
+def test_what_the_benchmarks_cannot_run_they_say_at_once(arguments, said):
+    with pytest.raises(SystemExit) as refused:
+        main(arguments)
+    assert said in str(refused.value)
+
+
+def test_options_after_the_name_reach_the_benchmark(monkeypatch, capsys):
+    given = []
+    monkeypatch.setattr(rating, "measure", lambda options: given.append(options) or [{"value": 1}])
+    main(["rating", "--items", "7", "--items", "5", "--raters", "3", "--seconds", "2"])
+    assert (given[0].items, given[0].judgments, given[0].raters, given[0].seconds) == ([7, 5], 10, 3, 2)
+    assert capsys.readouterr().out == '{"benchmark": "rating", "value": 1}\n'
