@@ -141,7 +141,7 @@ class RecipeForm(ShapeFields):
         queryset=Corpus.objects.none(),
         required=False,
         label="Corpus",
-        help_text="Captioned images that nobody judged. Where a kind of recipe has content, it may come from a corpus instead: "
+        help_text="Images that nobody judged. Where a kind of recipe has content, it may come from a corpus instead: "
         "then leave Content empty.",
         error_messages={"required": "Choose the corpus that teaches the domain."},
     )
@@ -177,6 +177,16 @@ class RecipeForm(ShapeFields):
         label="Split T'",
         help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000; on a flow-matching model "
         "893 is the same noise.",
+    )
+    content_prompt_free = forms.BooleanField(
+        required=False,
+        label="Train this content without its captions",
+        help_text="Its images teach how content looks, and nothing of what prompts mean.",
+    )
+    style_prompt_free = forms.BooleanField(
+        required=False,
+        label="Train this style without its captions",
+        help_text="For images in the style whose captions say little.",
     )
     content_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
     style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
@@ -411,6 +421,8 @@ class RecipeForm(ShapeFields):
             "pairs": cleaned.get("pairs"),
             "stickers": list(cleaned.get("stickers") or ()),
             "style": cleaned.get("style"),
+            "content_prompt_free": bool(cleaned.get("content_prompt_free")),
+            "style_prompt_free": bool(cleaned.get("style_prompt_free")),
             "t_prime": T_PRIME if t_prime is None else t_prime,
             "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,
             "style_weight": (weighed and cleaned.get("style_weight")) or 1.0,

@@ -36,7 +36,17 @@ def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[
 def describe_sources(recipe: Recipe, schedule: Schedule | None = None) -> str:
     """The table in one line: "content faces v3 for t > 900, style die-cut v2 for t ≤ 900"."""
     rows = rows_of(recipe)
-    return ", ".join(f"{row.name} {row.data}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
+    return ", ".join(
+        f"{row.name} {row.data}{_captions(row)}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows
+    )
+
+
+def _captions(row: Row) -> str:
+    if row.is_without_words:
+        return " without captions"
+    if row.uncaptioned:
+        return f" ({row.uncaptioned:,} of its {row.data.entry_count:,} images without a caption)"
+    return ""
 
 
 def _where(row: Row, schedule: Schedule | None) -> str:

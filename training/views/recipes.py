@@ -262,6 +262,10 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
                 FIELDS.get(source.name, source.name): source.dataset_version_id for source in each.sources.all()
             }
             initial |= {f"{source.name}_weight": source.weight for source in each.sources.all()}
+            initial |= {
+                f"{'content' if source.name == 'domain' else source.name}_prompt_free": source.prompt_free
+                for source in each.sources.all()
+            }
             for source in each.sources.exclude(corpus=None):
                 initial["corpus"] = source.corpus_id
         edge = like.sources.filter(name="style").values_list("log_snr_min", flat=True).first()
@@ -318,6 +322,8 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
             "style": chosen.get(values["style"]),
             "pairs": dataset_versions(DatasetKind.PAIRS).filter(pk=values["pairs"]).first(),
             "stickers": [chosen[pk] for pk in values["stickers"] or () if pk in chosen],
+            "content_prompt_free": bool(values["content_prompt_free"]),
+            "style_prompt_free": bool(values["style_prompt_free"]),
             "t_prime": values["t_prime"],
         }
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
