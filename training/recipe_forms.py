@@ -47,6 +47,7 @@ HYPERPARAMETERS = (
     "mixture",
     "importance_weights",
     "gradient_checkpointing",
+    "sharded",
     "max_grad_norm",
     "precision",
     "kernels",
@@ -276,6 +277,12 @@ class RecipeForm(ShapeFields):
         label="Save memory by computing twice",
         help_text="Gradient checkpointing: a step takes longer and holds fewer activations.",
     )
+    sharded = forms.BooleanField(
+        required=False,
+        label="Part the model among the processes (shards)",
+        help_text="For a model that one GPU does not hold: where several processes train a run together, each keeps a part of the "
+        "weights, of their gradients and of what the optimizer remembers. Squares, AdamW and plain computing only.",
+    )
     holdout = forms.FloatField(
         min_value=0,
         max_value=0.5,
@@ -384,7 +391,7 @@ class RecipeForm(ShapeFields):
             values["lora_rank"] = None
         # Settings of another kind of recipe, which the page hides.
         hidden: dict[str, tuple[str, ...]] = {
-            Preset.PREFERENCE: ("min_snr_gamma", *DECODER_SETTINGS),
+            Preset.PREFERENCE: ("min_snr_gamma", "sharded", *DECODER_SETTINGS),
             Preset.TRANSPARENCY: ("dpo_beta", *NOT_OF_A_DECODER),
         }
         for key in hidden.get(preset or "", ("dpo_beta", *DECODER_SETTINGS)):
@@ -396,8 +403,8 @@ class RecipeForm(ShapeFields):
         for key in FLOW_DEFAULTS:
             if not is_flow or (values["timestep_sampling"] == "uniform" and key.startswith("logit")):
                 values[key] = None
-        if not values["gradient_checkpointing"]:
-            values["gradient_checkpointing"] = None
+        for switch in ("gradient_checkpointing", "sharded"):
+            values[switch] = values[switch] or None
         if preset not in (Preset.STYLE_TAILORING, Preset.JOINT):
             # One source a table: there is nothing to mix.
             values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"

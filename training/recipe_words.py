@@ -29,7 +29,8 @@ def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[
         greatest = values.get("greatest_aspect", SHAPE_DEFAULTS["greatest_aspect"])
         shapes = f", images near their own aspect ratio up to {greatest:g}"
         shapes += ", none enlarged" if values.get("never_enlarge") else ""
-    tail = f"{values['steps']} steps of {images}{pairs}, {method}{shapes}"
+    shards = ", in shards" if values.get("sharded") else ""
+    tail = f"{values['steps']} steps of {images}{pairs}, {method}{shapes}{shards}"
     return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
 
 

@@ -59,7 +59,7 @@ OBJECTIVES = {Preset.PREFERENCE: "dpo", Preset.TRANSPARENCY: "alpha"}
 # Settings of one objective alone, and those that say nothing to a decoder.
 ONLY_OF = {"dpo_beta": "dpo", "colour_weight": "alpha", "alpha_weight": "alpha", "backgrounds": "alpha"}
 NOT_OF_A_DECODER = (
-    "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", *FLOW_DEFAULTS,
+    "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", "sharded", *FLOW_DEFAULTS,
 )  # fmt: skip
 NOT_OF_A_RECIPE = {
     "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "device", "num_threads",
