@@ -131,6 +131,8 @@ CORPORA_ROOT = env_str("CORPORA_ROOT", "")
 # Corpora whose latents and captions would take more are not cached.
 CORPUS_CACHE_GIB = env_int("CORPUS_CACHE_GIB", 50, least=0, most=1_000_000)
 CORPORA_DIR = DATA_DIR / "corpora"
+# Processes that train one run together, each on a GPU of its own.
+TRAINER_PROCESSES = env_int("TRAINER_PROCESSES", 1, least=1, most=64)
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"

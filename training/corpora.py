@@ -31,7 +31,7 @@ from training.engine.corpus_index import (
     read_summary,
 )
 from training.engine.shards import FORMATS, CorpusRefused
-from training.models import Corpus
+from training.models import Captions, Corpus
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -51,7 +51,9 @@ OFFERED_DEPTH = 3
 MOST_OFFERED = 50
 
 
-def register_corpus(*, name: str, folder: str, by: "User", least_side: int = 1) -> Corpus:
+def register_corpus(
+    *, name: str, folder: str, by: "User", least_side: int = 1, captions: str = Captions.NEEDED
+) -> Corpus:
     """Keep a folder below CORPORA_ROOT as a corpus, and queue the job that reads it. Raises CorpusRefused."""
     path = resolve_folder(folder)
     engine.find_shards(path)
@@ -64,6 +66,7 @@ def register_corpus(*, name: str, folder: str, by: "User", least_side: int = 1) 
                 name=name,
                 folder="" if below == Path() else str(below),
                 least_side=least_side,
+                captions=captions,
                 job=job,
                 created_by=by,
             )
@@ -179,7 +182,13 @@ def index_corpus(context: JobContext) -> dict[str, Any]:
             summary = read_summary(index)
         else:
             shards = engine.find_shards(folder_of(corpus))
-            summary = engine.write_index(shards, index, _reporter(context, "Reading"), least_side=corpus.least_side)
+            summary = engine.write_index(
+                shards,
+                index,
+                _reporter(context, "Reading"),
+                least_side=corpus.least_side,
+                captions=corpus.captions,
+            )
         counts = count_sizes(index)
         facts = {"sides": _histogram(counts), "sizes": _sizes(counts), "problems": read_problems(index, SHOWN_PROBLEMS)}
         facts["samples"] = _samples(index, folder_of(corpus), summary.images)
@@ -191,6 +200,7 @@ def index_corpus(context: JobContext) -> dict[str, Any]:
         Corpus.objects.filter(pk=corpus.pk).update(
             content_hash=summary.content_hash,
             entry_count=summary.images,
+            uncaptioned_count=summary.uncaptioned,
             shard_count=summary.shards,
             problem_count=summary.problems,
             checked_at=Now(),

@@ -5,7 +5,7 @@ from django import forms
 from accounts.models import User
 from training import corpora
 from training.engine.shards import CorpusRefused
-from training.models import Corpus
+from training.models import Captions, Corpus
 
 
 class CorpusForm(forms.Form):
@@ -25,6 +25,18 @@ class CorpusForm(forms.Form):
         label="Shorter side at least",
         help_text="In pixels. Smaller images are left out. 1 takes all.",
     )
+    captions = forms.ChoiceField(
+        choices=Captions.choices,
+        initial=Captions.NEEDED,
+        # What programs that know of no choice send.
+        required=False,
+        widget=forms.RadioSelect,
+        label="Images without a caption",
+        help_text="Without words a model learns how images look, and nothing of what their prompts mean.",
+    )
+
+    def clean_captions(self) -> str:
+        return self.cleaned_data["captions"] or Captions.NEEDED
 
     def clean_name(self) -> str:
         """Recipes and comparisons of runs call a corpus by its name alone."""
@@ -38,7 +50,11 @@ class CorpusForm(forms.Form):
         cleaned = self.cleaned_data
         try:
             return corpora.register_corpus(
-                name=cleaned["name"], folder=cleaned["folder"], least_side=cleaned["least_side"], by=by
+                name=cleaned["name"],
+                folder=cleaned["folder"],
+                least_side=cleaned["least_side"],
+                captions=cleaned["captions"],
+                by=by,
             )
         except CorpusRefused as refused:
             self.add_error("folder", refused.sentence)

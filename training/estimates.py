@@ -21,6 +21,7 @@ from training import rehearsals
 from training.engine.optimizers import moment_bytes
 from training.engine.recipe import CACHED_FIRST, LORA_TARGETS, RunSettings
 from training.models import Recipe, RunMetric, TrainingRun
+from training.processes import process_count
 from training.recipes import chain_of, hyperparameters_of
 from training.runs import RECENT_RUNS, images_per_step
 
@@ -30,7 +31,17 @@ HELD = {
     each.name: each.default
     for each in fields(RunSettings)
     if each.name
-    in ("method", "lora_rank", "objective", "gradient_checkpointing", "precision", "ema_decay", "optimizer", "shapes")
+    in (
+        "method",
+        "lora_rank",
+        "objective",
+        "gradient_checkpointing",
+        "precision",
+        "ema_decay",
+        "optimizer",
+        "shapes",
+        "sharded",
+    )
 }
 
 
@@ -75,6 +86,9 @@ class Estimate:
     # The images of the corpora of one run, and the GiB that their latents and captions may take.
     corpus_images: int
     corpus_cache_gib: int
+    # Processes that train a run together: memory is that of each.
+    processes: int
+    is_sharded: bool
 
     @property
     def memory_bytes(self) -> int | None:
@@ -118,7 +132,7 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
         seconds=images / rate if rate else None,
         images_per_second=rate,
         runs=0 if rehearsed else len(rates),
-        checkpoint_bytes=rehearsed.checkpoint_bytes if rehearsed else _checkpoint_bytes(memory),
+        checkpoint_bytes=rehearsed.checkpoint_bytes if rehearsed else _checkpoint_bytes(memory, _parts(values)),
         result_bytes=parent.byte_size * len(chain),
         stages=len(chain),
         memory=memory,
@@ -126,6 +140,8 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
         largest_device=_largest_device(),
         corpus_images=max(_corpus_images(each) for each in chain),
         corpus_cache_gib=settings.CORPUS_CACHE_GIB,
+        processes=process_count(values),
+        is_sharded=bool(values.get("sharded")),
     )
 
 
@@ -141,9 +157,16 @@ def measured_rates(parent: ModelVersion, values: Mapping[str, Any]) -> list[floa
     in_shapes = Q(spec__contains={"shapes": "aspect"})
     alike &= in_shapes if values.get("shapes") == "aspect" else ~in_shapes
     recent = _finished(parent).filter(alike, spec__method=values["method"])[:RECENT_RUNS]
+    recent = [run for run in recent if _processes_of(run) == process_count(values)]
     # The last step's figure is the mean over its attempt.
-    last = RunMetric.objects.filter(run__in=list(recent)).order_by("run_id", "-step").distinct("run_id")
+    last = RunMetric.objects.filter(run__in=recent).order_by("run_id", "-step").distinct("run_id")
     return [float(rate) for rate in last.values_list("values__images_per_second", flat=True) if rate]
+
+
+def _processes_of(run: TrainingRun) -> int:
+    """How many processes trained the run at last."""
+    begun = run.events.filter(kind__in=("started", "restarted", "resumed")).order_by("-position").first()
+    return int(begun.detail.get("processes", 1)) if begun else 1
 
 
 def _finished(parent: ModelVersion) -> Any:
@@ -173,11 +196,16 @@ def _memory(parent: ModelVersion, values: Mapping[str, Any]) -> Memory:
     trained = sum(math.prod(shape) for shape in shapes)
     if values["method"] != "full":
         weights += FLOAT * trained
+    parts = _parts(values)
+    if parts > 1:
+        # What is in shards is a part of each; the text encoders and the VAE are whole on every device.
+        in_shards = FLOAT * (counts.get(parent.family.denoiser, 0) + (trained if values["method"] != "full" else 0))
+        weights -= in_shards - in_shards // parts
     memory = Memory(
         weights=weights,
-        gradients=FLOAT * trained,
-        moments=sum(moment_bytes(values.get("optimizer", HELD["optimizer"]), shape) for shape in shapes),
-        average=FLOAT * trained if values.get("ema_decay") is not None else 0,
+        gradients=FLOAT * trained // parts,
+        moments=sum(moment_bytes(values.get("optimizer", HELD["optimizer"]), shape) for shape in shapes) // parts,
+        average=FLOAT * trained // parts if values.get("ema_decay") is not None else 0,
         activations=None,
     )
     return Memory(
@@ -192,6 +220,8 @@ def _rest(parent: ModelVersion, values: Mapping[str, Any], counted: int) -> int 
     """
     for run in _finished(parent)[:RECENT_RUNS]:
         if any(run.spec.get(key, default) != values.get(key, default) for key, default in HELD.items()):
+            continue
+        if _processes_of(run) != process_count(values):
             continue
         last = run.metrics.order_by("-step").first()
         peak = last.values.get("memory_bytes") if last else None
@@ -233,11 +263,16 @@ def _tensors(parent: ModelVersion, part: str) -> dict[str, TensorInfo] | None:
         return None
 
 
-def _checkpoint_bytes(memory: Memory) -> int | None:
-    """Two checkpoints: the trained weights, the optimizer's moments, and the average."""
+def _parts(values: Mapping[str, Any]) -> int:
+    """Into how many parts the denoiser, its gradients, moments and average go."""
+    return process_count(values) if values.get("sharded") else 1
+
+
+def _checkpoint_bytes(memory: Memory, parts: int) -> int | None:
+    """Two checkpoints: the trained weights, the optimizer's moments, and the average, put together from the parts."""
     if memory.gradients is None or memory.moments is None or memory.average is None:
         return None
-    return 2 * (memory.gradients + memory.moments + memory.average)
+    return 2 * parts * (memory.gradients + memory.moments + memory.average)
 
 
 def _largest_device() -> int:

@@ -17,7 +17,7 @@ from jobs import queue
 from jobs.models import Job
 from training import comparisons
 from training.evaluation_sets import images_needed, why_not
-from training.models import Evaluation, Shown
+from training.models import Evaluation, RecipeSource, Shown
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -243,9 +243,10 @@ def corpora_behind(evaluation: Evaluation) -> list[str]:
 
 
 def dataset_versions_behind(version: ModelVersion | None) -> set[int]:
-    """The ids of all dataset versions that this version and its ancestors were trained on."""
+    """The ids of all dataset versions whose captions this version or one of its ancestors was trained on."""
     found: set[int] = set()
     while version is not None:
-        found |= set(version.made_by.values_list("recipe__sources__dataset_version", flat=True))
+        taught = RecipeSource.objects.filter(recipe__runs__result=version, prompt_free=False)
+        found |= set(taught.values_list("dataset_version", flat=True))
         version = version.parent
     return found - {None}

@@ -37,8 +37,16 @@ class CorpusState(models.TextChoices):
     CHANGED = "changed", "Changed since"
 
 
+class Captions(models.TextChoices):
+    """What becomes of a corpus's images by their captions, in the words of `training.engine.shards`."""
+
+    NEEDED = "needed", "Leave images without a caption out"
+    OPTIONAL = "optional", "Take them too, trained without words"
+    IGNORED = "ignored", "Take all images, and no captions at all"
+
+
 class Corpus(models.Model):
-    """Captioned images in tar shards, in a folder below CORPORA_ROOT, read where they lie.
+    """Images in tar shards, with captions or without, in a folder below CORPORA_ROOT, read where they lie.
 
     Its index is CORPORA_DIR/<id>.sqlite3, written once by `job`; `content_hash` is empty until then. `trouble` says what
     the last look at the shards found changed, and is empty where all is as it was.
@@ -50,12 +58,18 @@ class Corpus(models.Model):
     least_side = models.PositiveIntegerField(
         default=1, help_text="Images whose shorter side has fewer pixels are left out."
     )
+    captions = models.CharField(
+        max_length=12, choices=Captions.choices, default=Captions.NEEDED, db_default=Captions.NEEDED
+    )
     job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="corpus")
     check_job = models.ForeignKey(
         Job, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="The last check of all bytes."
     )
     content_hash = models.CharField(max_length=64, blank=True)
     entry_count = models.PositiveIntegerField(default=0)
+    uncaptioned_count = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Images that train with the empty caption."
+    )
     shard_count = models.PositiveIntegerField(default=0)
     problem_count = models.PositiveIntegerField(default=0)
     sides = models.JSONField(default=list, help_text="[shorter side in pixels from, below or null, images], rising.")
@@ -81,7 +95,12 @@ class Corpus(models.Model):
             models.CheckConstraint(
                 condition=Q(content_hash="", entry_count=0) | (~Q(content_hash="") & Q(entry_count__gt=0)),
                 name="corpus_indexed_with_images",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(uncaptioned_count=0)
+                | ~Q(captions="needed") & Q(uncaptioned_count__lte=models.F("entry_count")),
+                name="corpus_uncaptioned_as_asked",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -152,6 +171,9 @@ class RecipeSource(models.Model):
     log_snr_min = models.FloatField(null=True, blank=True)
     log_snr_max = models.FloatField(null=True, blank=True)
     weight = models.FloatField(default=1.0)
+    prompt_free = models.BooleanField(
+        default=False, db_default=False, help_text="Trains with the empty caption, whatever captions its images have."
+    )
 
     class Meta:
         ordering = ["recipe", "position"]

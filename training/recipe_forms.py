@@ -47,6 +47,7 @@ HYPERPARAMETERS = (
     "mixture",
     "importance_weights",
     "gradient_checkpointing",
+    "sharded",
     "max_grad_norm",
     "precision",
     "kernels",
@@ -141,7 +142,7 @@ class RecipeForm(ShapeFields):
         queryset=Corpus.objects.none(),
         required=False,
         label="Corpus",
-        help_text="Captioned images that nobody judged. Where a kind of recipe has content, it may come from a corpus instead: "
+        help_text="Images that nobody judged. Where a kind of recipe has content, it may come from a corpus instead: "
         "then leave Content empty.",
         error_messages={"required": "Choose the corpus that teaches the domain."},
     )
@@ -177,6 +178,16 @@ class RecipeForm(ShapeFields):
         label="Split T'",
         help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000; on a flow-matching model "
         "893 is the same noise.",
+    )
+    content_prompt_free = forms.BooleanField(
+        required=False,
+        label="Train this content without its captions",
+        help_text="Its images teach how content looks, and nothing of what prompts mean.",
+    )
+    style_prompt_free = forms.BooleanField(
+        required=False,
+        label="Train this style without its captions",
+        help_text="For images in the style whose captions say little.",
     )
     content_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
     style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
@@ -265,6 +276,12 @@ class RecipeForm(ShapeFields):
         required=False,
         label="Save memory by computing twice",
         help_text="Gradient checkpointing: a step takes longer and holds fewer activations.",
+    )
+    sharded = forms.BooleanField(
+        required=False,
+        label="Part the model among the processes (shards)",
+        help_text="For a model that one GPU does not hold: where several processes train a run together, each keeps a part of the "
+        "weights, of their gradients and of what the optimizer remembers. Squares, AdamW and plain computing only.",
     )
     holdout = forms.FloatField(
         min_value=0,
@@ -374,7 +391,7 @@ class RecipeForm(ShapeFields):
             values["lora_rank"] = None
         # Settings of another kind of recipe, which the page hides.
         hidden: dict[str, tuple[str, ...]] = {
-            Preset.PREFERENCE: ("min_snr_gamma", *DECODER_SETTINGS),
+            Preset.PREFERENCE: ("min_snr_gamma", "sharded", *DECODER_SETTINGS),
             Preset.TRANSPARENCY: ("dpo_beta", *NOT_OF_A_DECODER),
         }
         for key in hidden.get(preset or "", ("dpo_beta", *DECODER_SETTINGS)):
@@ -386,8 +403,8 @@ class RecipeForm(ShapeFields):
         for key in FLOW_DEFAULTS:
             if not is_flow or (values["timestep_sampling"] == "uniform" and key.startswith("logit")):
                 values[key] = None
-        if not values["gradient_checkpointing"]:
-            values["gradient_checkpointing"] = None
+        for switch in ("gradient_checkpointing", "sharded"):
+            values[switch] = values[switch] or None
         if preset not in (Preset.STYLE_TAILORING, Preset.JOINT):
             # One source a table: there is nothing to mix.
             values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"
@@ -411,6 +428,8 @@ class RecipeForm(ShapeFields):
             "pairs": cleaned.get("pairs"),
             "stickers": list(cleaned.get("stickers") or ()),
             "style": cleaned.get("style"),
+            "content_prompt_free": bool(cleaned.get("content_prompt_free")),
+            "style_prompt_free": bool(cleaned.get("style_prompt_free")),
             "t_prime": T_PRIME if t_prime is None else t_prime,
             "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,
             "style_weight": (weighed and cleaned.get("style_weight")) or 1.0,

@@ -29,14 +29,25 @@ def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[
         greatest = values.get("greatest_aspect", SHAPE_DEFAULTS["greatest_aspect"])
         shapes = f", images near their own aspect ratio up to {greatest:g}"
         shapes += ", none enlarged" if values.get("never_enlarge") else ""
-    tail = f"{values['steps']} steps of {images}{pairs}, {method}{shapes}"
+    shards = ", in shards" if values.get("sharded") else ""
+    tail = f"{values['steps']} steps of {images}{pairs}, {method}{shapes}{shards}"
     return f"{recipe.get_preset_display()}: {describe_sources(recipe, schedule)}, {tail}"
 
 
 def describe_sources(recipe: Recipe, schedule: Schedule | None = None) -> str:
     """The table in one line: "content faces v3 for t > 900, style die-cut v2 for t ≤ 900"."""
     rows = rows_of(recipe)
-    return ", ".join(f"{row.name} {row.data}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows)
+    return ", ".join(
+        f"{row.name} {row.data}{_captions(row)}{_where(row, schedule)}{_weighted(row, rows)}" for row in rows
+    )
+
+
+def _captions(row: Row) -> str:
+    if row.is_without_words:
+        return " without captions"
+    if row.uncaptioned:
+        return f" ({row.uncaptioned:,} of its {row.data.entry_count:,} images without a caption)"
+    return ""
 
 
 def _where(row: Row, schedule: Schedule | None) -> str:

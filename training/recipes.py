@@ -7,7 +7,7 @@ datasets. The trainer knows only the table and the objective.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
@@ -59,7 +59,7 @@ OBJECTIVES = {Preset.PREFERENCE: "dpo", Preset.TRANSPARENCY: "alpha"}
 # Settings of one objective alone, and those that say nothing to a decoder.
 ONLY_OF = {"dpo_beta": "dpo", "colour_weight": "alpha", "alpha_weight": "alpha", "backgrounds": "alpha"}
 NOT_OF_A_DECODER = (
-    "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", *FLOW_DEFAULTS,
+    "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", "sharded", *FLOW_DEFAULTS,
 )  # fmt: skip
 NOT_OF_A_RECIPE = {
     "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "device", "num_threads",
@@ -87,6 +87,20 @@ class Row:
     data: Data
     band: Band = FULL_BAND
     weight: float = 1.0
+    # Train with the empty caption, whatever captions the images have.
+    prompt_free: bool = False
+
+    @property
+    def uncaptioned(self) -> int:
+        """How many of its images train with the empty caption."""
+        if self.prompt_free:
+            return self.data.entry_count
+        return self.data.uncaptioned_count if isinstance(self.data, Corpus) else 0
+
+    @property
+    def is_without_words(self) -> bool:
+        """Whether no image of it trains with a caption."""
+        return 0 < self.uncaptioned == self.data.entry_count
 
 
 @dataclass(frozen=True)
@@ -144,6 +158,8 @@ def create_recipe(
     t_prime: int = T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
+    content_prompt_free: bool = False,
+    style_prompt_free: bool = False,
     hyperparameters: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Store a preset's table. `schedule` is that on which T' is counted; the stored edge is a log-SNR.
@@ -164,6 +180,8 @@ def create_recipe(
         t_prime=t_prime,
         content_weight=content_weight,
         style_weight=style_weight,
+        content_prompt_free=content_prompt_free,
+        style_prompt_free=style_prompt_free,
     )
     if preset == Preset.TRANSPARENCY:
         _check_alpha(stickers)
@@ -223,6 +241,8 @@ def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: Schedule, 
                 t_prime=t_prime,
                 content_weight=sources["content"].weight,
                 style_weight=sources["style"].weight,
+                content_prompt_free=sources["content"].prompt_free,
+                style_prompt_free=sources["style"].prompt_free,
                 hyperparameters=hyperparameters_of(recipe),
             )
             for t_prime in chosen
@@ -240,6 +260,8 @@ def preset_tables(
     t_prime: int = T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
+    content_prompt_free: bool = False,
+    style_prompt_free: bool = False,
 ) -> list[list[Row]]:
     """The tables of a preset in the order of their runs: one, or two for the sequential one."""
     if preset not in Preset.values:
@@ -247,17 +269,17 @@ def preset_tables(
     if preset == Preset.DOMAIN:
         if not isinstance(content, Corpus):
             raise RecipeRefused("Choose the corpus that teaches the domain.", field="corpus")
-        return [[Row("domain", _of_kind(content, DatasetKind.IMAGES, "corpus"))]]
+        return [[Row("domain", _of_kind(content, DatasetKind.IMAGES, "corpus"), prompt_free=content_prompt_free)]]
     if preset == Preset.PREFERENCE:
         return [[Row("preference", _of_kind(pairs, DatasetKind.PAIRS, "pairs"))]]
     if preset == Preset.TRANSPARENCY:
         return [_decoder_table(stickers)]
     if preset == Preset.PROMPT:
-        return [[Row("content", _of_kind(content, DatasetKind.IMAGES, "content"))]]
-    style = _of_kind(style, DatasetKind.IMAGES, "style")
+        return [[Row("content", _of_kind(content, DatasetKind.IMAGES, "content"), prompt_free=content_prompt_free)]]
+    style_row = Row("style", _of_kind(style, DatasetKind.IMAGES, "style"), prompt_free=style_prompt_free)
     if preset == Preset.SINGLE:
-        return [[Row("style", style)]]
-    content = _of_kind(content, DatasetKind.IMAGES, "content")
+        return [[style_row]]
+    content_row = Row("content", _of_kind(content, DatasetKind.IMAGES, "content"), prompt_free=content_prompt_free)
     if preset == Preset.STYLE_TAILORING:
         try:
             split = split_at(schedule, t_prime)
@@ -266,13 +288,13 @@ def preset_tables(
         # Bands that do not overlap: weights count for fixed shares alone.
         return [
             [
-                Row("content", content, split.content, content_weight),
-                Row("style", style, split.style, style_weight),
+                replace(content_row, band=split.content, weight=content_weight),
+                replace(style_row, band=split.style, weight=style_weight),
             ]
         ]
     if preset == Preset.JOINT:
-        return [[Row("content", content, weight=content_weight), Row("style", style, weight=style_weight)]]
-    return [[Row("content", content)], [Row("style", style)]]
+        return [[replace(content_row, weight=content_weight), replace(style_row, weight=style_weight)]]
+    return [[content_row], [style_row]]
 
 
 def _decoder_table(versions: Sequence[DatasetVersion]) -> list[Row]:
@@ -354,7 +376,7 @@ def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:
 def rows_of(recipe: Recipe) -> list[Row]:
     """The stored table, with its dataset versions and corpora."""
     return [
-        Row(source.name, source.data, Band(source.log_snr_min, source.log_snr_max), source.weight)
+        Row(source.name, source.data, Band(source.log_snr_min, source.log_snr_max), source.weight, source.prompt_free)
         for source in recipe.sources.select_related("dataset_version__dataset", "corpus")
     ]
 
@@ -421,6 +443,7 @@ def _store(
             log_snr_min=row.band.log_snr_min,
             log_snr_max=row.band.log_snr_max,
             weight=row.weight,
+            prompt_free=row.prompt_free,
         )
         for position, row in enumerate(table)
     )

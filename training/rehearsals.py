@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from jobs.context import JobContext, JobFailed
 from jobs.models import Job, JobState
 from training.engine.run_files import read_lines
 from training.models import Recipe
+from training.processes import trainer_command
 from training.recipes import check_hyperparameters, hyperparameters_of
 from training.run_folders import write_folder
 from training.run_records import describe_progress
@@ -102,7 +102,7 @@ def rehearse(context: JobContext) -> dict[str, Any]:
         write_folder(folder, recipe, parent, shortened, context)
         code = run_child(
             context,
-            [sys.executable, "-m", "training.engine", str(folder)],
+            trainer_command(folder, spec),
             log_path=folder / "trainer.log",
             cwd=settings.BASE_DIR,
             env={"ATELIER_TRACKERS": "off"},

@@ -49,7 +49,7 @@ def write_folder(
     sources = []
     for source in recipe.sources.select_related("dataset_version", "corpus"):
         band = {"log_snr_min": source.log_snr_min, "log_snr_max": source.log_snr_max}
-        row = {"name": source.name, "band": band, "weight": source.weight}
+        row = {"name": source.name, "band": band, "weight": source.weight, "prompt_free": source.prompt_free}
         if source.corpus is not None:
             sources.append({**row, **_corpus(source.corpus)})
         elif source.dataset_version is not None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 KIND = "training.run"
 WATCHED_PROMPTS = 8
+# Where there is no caption to draw: so many seeds.
+WORDLESS_DRAWINGS = 4
 # What an operator may change for one run and the rest of its chain.
 OVERRIDES = ("steps", "batch_size", "learning_rate", "seed")
 RECENT_RUNS = 5
@@ -126,18 +128,21 @@ def folder_of(run: TrainingRun) -> Path:
 
 
 def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict[str, Any]]:
-    """Up to eight prompts with their seeds, spread evenly over the prompt set, or over the captions of the sources."""
+    """Up to eight prompts with their seeds, spread evenly over the prompt set, or over the captions of the sources; where
+    these train without captions, the empty prompt."""
     if watch is not None:
         texts = list(Prompt.objects.filter(prompt_set=watch).order_by("position").values_list("text", flat=True))
     else:
-        versions = recipe.sources.exclude(dataset_version=None).values_list("dataset_version", flat=True)
+        worded = recipe.sources.filter(prompt_free=False)
+        versions = worded.exclude(dataset_version=None).values_list("dataset_version", flat=True)
         entries = DatasetEntry.objects.filter(version__in=list(versions)).order_by("version", "position")
         shown = [
             each["caption"]
-            for samples in recipe.sources.values_list("corpus__samples", flat=True)
+            for samples in worded.values_list("corpus__samples", flat=True)
             for each in samples or ()
+            if each["caption"]
         ]
-        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown]))
+        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown])) or [""] * WORDLESS_DRAWINGS
     count = min(WATCHED_PROMPTS, len(texts))
     return [{"prompt": texts[i * len(texts) // count], "seed": i} for i in range(count)]
 

@@ -18,6 +18,7 @@ WORD_HEIGHT = 20
 SERIES = 6
 # The axis shows the steps of a drawing of so many.
 DRAWING_STEPS = 20
+WITHOUT_WORDS = "Nothing here has a caption: the model learns how these images look, and not what prompts mean."
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,10 @@ class TableView:
     def warnings(self) -> list[str]:
         if not self.has_noise:
             return []
-        return [text for row in self.rows for text in (row.sums.scarcity, row.sums.warning) if text]
+        found = [text for row in self.rows for text in (row.sums.scarcity, row.sums.warning) if text]
+        if all(row.sums.row.is_without_words for row in self.rows):
+            found.append(WITHOUT_WORDS)
+        return found
 
 
 def place(timestep: float, timesteps: int) -> str:

@@ -1,7 +1,6 @@
 """Jobs of this room: a training run as a child process, and an evaluation's measurements."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from jobs.handlers import handler
 from jobs.models import Queue
 from training import corpora, evaluations, rehearsals, runs
 from training.models import Evaluation, TrainingRun
+from training.processes import trainer_command
 from training.run_folders import prepare_folder
 from training.run_records import RunRecorder
 
@@ -78,7 +78,7 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
     try:
         code = run_child(
             context,
-            [sys.executable, "-m", "training.engine", str(folder)],
+            trainer_command(folder, run.spec),
             log_path=folder / TRAINER_LOG,
             cwd=settings.BASE_DIR,
             env={"ATELIER_RUN_NAME": f"{run.name} (run {run.pk})"},

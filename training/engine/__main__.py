@@ -9,7 +9,9 @@ Several processes train one run together when a launcher starts them, on one mac
 
     accelerate launch --multi_gpu --num_processes 4 -m training.engine RUN_DIR
     torchrun --nproc-per-node 4 -m training.engine RUN_DIR
+    python -m training.engine.processes 4 RUN_DIR
 
+The last is what workers use: on one machine, and with the exit status of the first process.
 With "sharded" in run.json each of them keeps a part of the weights; see `sharding`.
 """
 

@@ -1,4 +1,4 @@
-"""Corpora: images with captions in shards, and the index by which training reads them where they lie.
+"""Corpora: images in shards, with captions or without, and the index by which training reads them where they lie.
 
 An index is one SQLite file, written once and never changed: the shards with their hashes, every image with its shard,
 offset, size, hash, caption, width and height, and what was left out and why. Its content hash is that of shards and
@@ -12,6 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 from training.engine.corpus_index import (
@@ -26,7 +27,7 @@ from training.engine.corpus_index import (
 )
 from training.engine.corpus_items import CorpusItems
 from training.engine.run_files import sync_folder
-from training.engine.shards import CorpusRefused, Entry, Problem, open_shard, read_samples, seal
+from training.engine.shards import CAPTIONS, CorpusRefused, Entry, Problem, Wanted, open_shard, read_samples, seal
 
 # All are counted, so many are kept.
 KEPT_PROBLEMS = 1000
@@ -59,11 +60,17 @@ def find_shards(folder: Path) -> list[Path]:
 
 
 def write_index(
-    shards: Sequence[Path], index: Path, report: Report = lambda done, total: None, *, least_side: int = 1
+    shards: Sequence[Path],
+    index: Path,
+    report: Report = lambda done, total: None,
+    *,
+    least_side: int = 1,
+    captions: str = "needed",
 ) -> Summary:
     """Scan shards of different names and write their index, whole or not at all. `report(done, total)` counts bytes of
     shards and may raise to stop; the next scan to the same index goes on after the last shard that was read whole.
-    Images whose shorter side is below `least_side` pixels are left out.
+    Images whose shorter side is below `least_side` pixels are left out, and those without a caption as `captions` says (see
+    `shards.CAPTIONS`).
 
     Raises CorpusRefused where a shard is no plain tar file or changes meanwhile, where no image is left, where another
     scan is writing the index, and where `index` exists.
@@ -73,8 +80,9 @@ def write_index(
     partial = partial_of(index)
     try:
         with closing(sqlite3.connect(partial, isolation_level=None, timeout=0)) as database:
-            _begin(database, shards, least_side)
-            _scan(database, shards, report)
+            wanted = Wanted(least_side, captions)
+            _begin(database, shards, wanted)
+            _scan(database, shards, report, wanted)
             summary = _seal_index(database, len(shards))
     except sqlite3.Error as error:
         busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
@@ -91,7 +99,7 @@ def partial_of(index: Path) -> Path:
     return index.with_name(f".{index.name}.partial")
 
 
-def _begin(database: sqlite3.Connection, shards: Sequence[Path], least_side: int) -> None:
+def _begin(database: sqlite3.Connection, shards: Sequence[Path], wanted: Wanted) -> None:
     """Keep what a stopped scan has read of the same shards, or begin anew."""
     # One commit a shard: they are worth a sync to the disk, and what is committed outlives a kill.
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -100,7 +108,7 @@ def _begin(database: sqlite3.Connection, shards: Sequence[Path], least_side: int
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
         for statement in filter(str.strip, _TABLES.split(";")):
             database.execute(statement)
-    asked = {"schema": str(SCHEMA), "least_side": str(least_side)}
+    asked = {"schema": str(SCHEMA), **{name: str(value) for name, value in asdict(wanted).items()}}
     said = dict(database.execute("SELECT name, value FROM facts").fetchall())
     done = [(name, size, mtime_ns) for _, name, size, mtime_ns, _ in shards_of(database)]
     present = [(path.name, status.st_size, status.st_mtime_ns) for path in shards for status in [path.stat()]]
@@ -112,10 +120,9 @@ def _begin(database: sqlite3.Connection, shards: Sequence[Path], least_side: int
     database.execute("COMMIT")
 
 
-def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report) -> None:
+def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report, wanted: Wanted) -> None:
     total, done = sum(path.stat().st_size for path in shards), 0
     (read,) = database.execute("SELECT count(*) FROM shards").fetchone()
-    (least_side,) = database.execute("SELECT value FROM facts WHERE name = 'least_side'").fetchone()
 
     def tell(count: int) -> None:
         nonlocal done
@@ -127,7 +134,7 @@ def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report) 
         database.execute("BEGIN")
         with open_shard(path) as file:
             sealed = seal(file, tell)
-            for sample in read_samples(path, file, int(least_side)):
+            for sample in read_samples(path, file, wanted):
                 tell(0)
                 _insert(database, number, path.name, sample)
             status = os.fstat(file.fileno())
@@ -167,25 +174,33 @@ def _seal_index(database: sqlite3.Connection, shards: int) -> Summary:
     if not images:
         first = database.execute("SELECT shard, member, why FROM problems ORDER BY number LIMIT 1").fetchone()
         example = f" The first that was left out: {first[1]} in {first[0]} {first[2]}." if first else ""
-        raise CorpusRefused(f"The shards hold no image with a caption.{example}")
+        raise CorpusRefused(f"The shards hold no image that is wanted.{example}")
+    (uncaptioned,) = database.execute("SELECT count(*) FROM images WHERE caption = ''").fetchone()
     database.execute("BEGIN")
     database.execute("DELETE FROM problems WHERE number > ?", (KEPT_PROBLEMS,))
-    summary = Summary(hash_content(database), images, shards, problems)
-    facts = {"content_hash": summary.content_hash, "problems": problems}
+    summary = Summary(hash_content(database), images, shards, problems, uncaptioned)
+    facts = {"content_hash": summary.content_hash, "problems": problems, "uncaptioned": uncaptioned}
     database.executemany("INSERT INTO facts VALUES (?, ?)", [(name, str(value)) for name, value in facts.items()])
     database.execute("COMMIT")
     return summary
 
 
-def read_corpus(index: Path, folder: Path, content_hash: str, report: Report = lambda done, total: None) -> CorpusItems:
-    """The images of a corpus in the order of its index, read as they are asked for. `report(done, total)` counts bytes of
-    shards and may raise to stop.
+def read_corpus(
+    index: Path,
+    folder: Path,
+    content_hash: str,
+    report: Report = lambda done, total: None,
+    *,
+    prompt_free: bool = False,
+) -> CorpusItems:
+    """The images of a corpus in the order of its index, read as they are asked for; `prompt_free` gives all of them the
+    empty caption. `report(done, total)` counts bytes of shards and may raise to stop.
 
     Raises CorpusRefused where the index is not that of `content_hash`, or a shard in `folder` is missing or changed.
     """
     check_index(index, content_hash)
     check_shards(index, folder, report)
-    return CorpusItems(index, folder)
+    return CorpusItems(index, folder, prompt_free)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -194,16 +209,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that holds the .tar files")
     parser.add_argument("index", type=Path, metavar="INDEX", help="the file to write")
     parser.add_argument("--least-side", type=int, default=1, help="leave out images whose shorter side is below")
+    parser.add_argument(
+        "--captions",
+        choices=CAPTIONS,
+        default="needed",
+        help="what becomes of images that have none (needed: left out)",
+    )
     given = parser.parse_args(arguments)
+    wanted = {"least_side": given.least_side, "captions": given.captions}
     try:
-        summary = write_index(find_shards(given.folder), given.index, least_side=given.least_side)
+        summary = write_index(find_shards(given.folder), given.index, **wanted)
     except CorpusRefused as refused:
         sys.stderr.write(f"{refused.sentence}\n")
         return 1
     except OSError as error:
         sys.stderr.write(f"{error.filename or given.folder} cannot be read or written: {error.strerror}.\n")
         return 1
-    sys.stdout.write(f"{summary.images} images in {summary.shards} shards, {summary.problems} left out\n")
+    bare = f", {summary.uncaptioned} of them without a caption" if summary.uncaptioned else ""
+    sys.stdout.write(f"{summary.images} images in {summary.shards} shards{bare}, {summary.problems} left out\n")
     sys.stdout.writelines(f"{problem}\n" for problem in read_problems(given.index)[:20])
     sys.stdout.write(f"{summary.content_hash}\n")
     return 0

@@ -24,12 +24,13 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Summary:
-    """What an index holds; `problems` counts what was left out."""
+    """What an index holds; `problems` counts what was left out, `uncaptioned` the images that have the empty caption."""
 
     content_hash: str
     images: int
     shards: int
     problems: int
+    uncaptioned: int = 0
 
 
 def read_summary(index: Path) -> Summary:
@@ -38,7 +39,8 @@ def read_summary(index: Path) -> Summary:
         facts = dict(database.execute("SELECT name, value FROM facts").fetchall())
         (images,) = database.execute("SELECT count(*) FROM images").fetchone()
         (shards,) = database.execute("SELECT count(*) FROM shards").fetchone()
-    return Summary(facts["content_hash"], images, shards, int(facts["problems"]))
+    # Indexes of the time when every image had a caption do not count those without.
+    return Summary(facts["content_hash"], images, shards, int(facts["problems"]), int(facts.get("uncaptioned", 0)))
 
 
 def read_problems(index: Path, most: int = -1) -> list[str]:

@@ -21,14 +21,14 @@ _COLUMNS = "shard, member, start, size, sha256, caption, width, height"
 
 
 class CorpusItems(LazySequence[Item]):
-    """The items of an index in its order, those drawn last kept in memory.
+    """The items of an index in its order, those drawn last kept in memory; `prompt_free` gives all the empty caption.
 
     Each thread and each process has a connection of its own, also after a fork; pickled, only the paths travel. Raises
     CorpusRefused where the index cannot be read.
     """
 
-    def __init__(self, index: Path, folder: Path) -> None:
-        self.path, self.folder = index, folder
+    def __init__(self, index: Path, folder: Path, prompt_free: bool = False) -> None:
+        self.path, self.folder, self.prompt_free = index, folder, prompt_free
         with open_index(index) as database:
             self._shards = {number: folder / name for number, name, *_ in shards_of(database)}
             # Numbers have no gaps, and the last one is found without looking at the others.
@@ -37,7 +37,7 @@ class CorpusItems(LazySequence[Item]):
         super().__init__(last or 0, lru_cache(maxsize=KEPT_ITEMS)(self._read))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return CorpusItems, (self.path, self.folder)
+        return CorpusItems, (self.path, self.folder, self.prompt_free)
 
     def __iter__(self) -> Iterator[Item]:
         """All of them, in one pass over the index."""
@@ -65,6 +65,7 @@ class CorpusItems(LazySequence[Item]):
         self, shard: int, member: str, start: int, size: int, sha256: str, caption: str, width: int, height: int
     ) -> Item:
         place = self._shards[shard]
+        caption = "" if self.prompt_free else caption
         return Item(place, caption, sha256, member=member, offset=start, size=size, width=width, height=height)
 
     def _database(self) -> sqlite3.Connection:

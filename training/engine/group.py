@@ -15,6 +15,8 @@ import torch
 from torch import distributed
 from torch.distributed.device_mesh import init_device_mesh
 
+from training.engine.recipe import RunRefused
+
 PATIENCE = timedelta(days=7)
 
 
@@ -86,6 +88,15 @@ class Group:
             start += each.numel()
 
 
+def own_gpu(local_rank: int, count: int) -> int:
+    """The number of the GPU of this process of its machine's. Raises `RunRefused` where there are fewer GPUs than processes."""
+    if local_rank >= count:
+        raise RunRefused(
+            f"Each process of a run trains on a GPU of its own, and this machine has {count}: start no more processes."
+        )
+    return local_rank
+
+
 @contextmanager
 def join_group(device: str, *, sharded: bool = False) -> Iterator[Group]:
     """The group that the launcher's environment names (WORLD_SIZE, RANK, LOCAL_RANK), or a process alone.
@@ -98,7 +109,7 @@ def join_group(device: str, *, sharded: bool = False) -> Iterator[Group]:
         return
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(own_gpu(int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()))
     # The others wait while the main process alone encodes a dataset, validates or draws: that may take hours.
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
     try:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.engine.recipe import RunRefused
@@ -49,8 +49,9 @@ class Item:
         return Item(self.rejected, self.caption, self.rejected_sha256)
 
 
-def read_manifest(path: Path, *, pairs: bool = False) -> list[Item]:
-    """The items of a manifest (JSON lines, or one JSON list), in its order; with `pairs` each must have a rejected image.
+def read_manifest(path: Path, *, pairs: bool = False, prompt_free: bool = False) -> list[Item]:
+    """The items of a manifest (JSON lines, or one JSON list), in its order; with `pairs` each must have a rejected image,
+    and `prompt_free` gives all the empty caption.
 
     Keys other than image, caption and sha256 are ignored, for `pairs` also but rejected and rejected_sha256. Raises
     `RunRefused`, naming the line, for anything that is not an item, and for a manifest without items.
@@ -62,7 +63,7 @@ def read_manifest(path: Path, *, pairs: bool = False) -> list[Item]:
     items = [_item(path, number, value, pairs) for number, value in _values(path, text)]
     if not items:
         raise RunRefused(f"The manifest {path.name} lists no image.", field="sources")
-    return items
+    return [replace(item, caption="") for item in items] if prompt_free else items
 
 
 def _values(path: Path, text: str) -> Iterator[tuple[int, object]]:

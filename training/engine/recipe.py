@@ -16,7 +16,8 @@ paths are relative to the manifest. For the objective "dpo" each line is a pair,
 "rejected" (path) with "rejected_sha256".
 
 A source may be a corpus instead: {"name": ..., "manifest": "index made by training.engine.corpora", "corpus": "folder of its
-shards", "corpus_hash": "content hash of the index", ...}.
+shards", "corpus_hash": "content hash of the index", ...}. With "prompt_free": true a source of either kind trains without
+captions.
 """
 
 import json
@@ -84,7 +85,8 @@ class RunRefused(Exception):
 class Source:
     """One row of the recipe table: images with captions, the noise levels they teach, and their weight.
 
-    Where `corpus` is a folder of shards, `manifest` is their index, whose content hash is `corpus_hash`.
+    Where `corpus` is a folder of shards, `manifest` is their index, whose content hash is `corpus_hash`. `prompt_free` trains
+    all images with the empty caption, whatever theirs are.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Source:
     weight: float = 1.0
     corpus: str = ""
     corpus_hash: str = ""
+    prompt_free: bool = False
 
 
 @dataclass(frozen=True)
@@ -288,6 +291,11 @@ def parse_run(data: Any) -> RunSettings:
         raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
     if settings.objective == "dpo" and any(source.corpus for source in settings.sources):
         raise RunRefused("A corpus has single images, and dpo learns from pairs.", field="sources")
+    if settings.objective != "denoise" and any(source.prompt_free for source in settings.sources):
+        raise RunRefused(
+            "Pairs are judged by their caption, and a decoder reads none: no source of theirs is prompt-free.",
+            field="sources",
+        )
     if settings.kernels == "channels_last" and settings.optimizer in LAYS_OUT_ITSELF:
         raise RunRefused("AdamW in 8 bits lays weights out itself: it does not go with channels last.", field="kernels")
     if settings.trains_decoder:
@@ -400,7 +408,8 @@ def _sources(value: Any) -> tuple[Source, ...]:
 
 
 def _source(value: Any) -> Source:
-    row = _only(value, {"name", "manifest", "band", "weight", "corpus", "corpus_hash"}, "A source", "sources")
+    known = {each.name for each in fields(Source)}
+    row = _only(value, known, "A source", "sources")
     if "name" not in row or "manifest" not in row:
         raise RunRefused("A source needs a name and a manifest.", field="sources")
     band = _only(row.get("band") or {}, {"log_snr_min", "log_snr_max"}, "A band", "sources")
@@ -408,7 +417,12 @@ def _source(value: Any) -> Source:
         key: None if edge is None else float(_number(key, edge, -1000, 1000, whole=False)) for key, edge in band.items()
     }
     weight = float(_number("weight", row.get("weight", 1.0), 1e-6, 1e6, whole=False))
-    source = Source(_text("name", row["name"]), _text("manifest", row["manifest"]), Band(**edges), weight)
+    prompt_free = row.get("prompt_free", False)
+    if not isinstance(prompt_free, bool):
+        raise RunRefused("A source's prompt_free must be true or false.", field="sources")
+    source = Source(
+        _text("name", row["name"]), _text("manifest", row["manifest"]), Band(**edges), weight, prompt_free=prompt_free
+    )
     if not row.get("corpus") and not row.get("corpus_hash"):
         return source
     return replace(

@@ -1,7 +1,8 @@
-"""Shards: plain tar files of images with captions, as WebDataset lays them out, read without being unpacked.
+"""Shards: plain tar files of images, mostly with captions, as WebDataset lays them out, read without being unpacked.
 
 A sample is the members of one name that stand side by side: NAME.png, .jpg, .jpeg or .webp, with a caption in NAME.txt or
-under "caption" in NAME.json; where both have one, the text counts. A name ends at the first dot after the last slash.
+under "caption" in NAME.json; where both have one, the text counts. Images without one may be taken too, with the empty
+caption. A name ends at the first dot after the last slash.
 Other members are passed over. This module imports no torch.
 """
 
@@ -31,6 +32,9 @@ MOST_IMAGE_BYTES = 64 * 2**20
 MOST_PIXELS = 64_000_000
 MOST_CAPTION_BYTES = 2**20
 MOST_CAPTION = 2000
+# needed: an image without a caption is left out. optional: it is taken, with the empty one; a caption that cannot be read
+# leaves its image out all the same. ignored: nobody looks at captions, and all images have the empty one.
+CAPTIONS = ("needed", "optional", "ignored")
 CHUNK = 2**20
 
 # Told how many more bytes were read; may raise to stop.
@@ -64,6 +68,14 @@ class Entry:
     caption: str
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which samples are taken: those whose shorter side has `least_side` pixels or more, by their captions (`CAPTIONS`)."""
+
+    least_side: int = 1
+    captions: str = "needed"
 
 
 @dataclass(frozen=True)
@@ -124,29 +136,30 @@ def check_seal(path: Path, sealed: Seal, tell: Tell = lambda count: None) -> Non
             )
 
 
-def read_samples(path: Path, file: BinaryIO, least_side: int = 1) -> Iterator[Entry | Problem]:
+def read_samples(path: Path, file: BinaryIO, wanted: Wanted | None = None) -> Iterator[Entry | Problem]:
     """Every sample of an open shard in its order, as an entry, or as the problem for which it is left out: among them
-    images whose shorter side is below `least_side` pixels. Images are decoded whole, so that training meets no broken one.
+    what is not wanted. Images are decoded whole, so that training meets no broken one.
 
     Memory is that of one sample. Raises CorpusRefused where the file is no plain tar file, or is cut off.
     """
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            yield from _samples(tar, file, least_side)
+            yield from _samples(tar, file, wanted or Wanted())
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise CorpusRefused(f"The shard {path.name} is no whole, plain tar file: {error}.") from None
 
 
-def _samples(tar: tarfile.TarFile, file: BinaryIO, least_side: int) -> Iterator[Entry | Problem]:
+def _samples(tar: tarfile.TarFile, file: BinaryIO, wanted: Wanted) -> Iterator[Entry | Problem]:
+    endings = IMAGE_ENDINGS if wanted.captions == "ignored" else (*IMAGE_ENDINGS, *CAPTION_ENDINGS)
     name = ""
     members: dict[str, tarfile.TarInfo] = {}
     for member in _members(tar, file):
         stem, ending = _split(member.name)
-        if member.isdir() or ending not in (*IMAGE_ENDINGS, *CAPTION_ENDINGS):
+        if member.isdir() or ending not in endings:
             continue
         if stem != name:
-            yield from _finish(members, file, least_side)
+            yield from _finish(members, file, wanted)
             name, members = stem, {}
         if not member.name.isprintable():
             yield Problem(ascii(member.name), "has a name with unprintable characters")
@@ -158,7 +171,7 @@ def _samples(tar: tarfile.TarFile, file: BinaryIO, least_side: int) -> Iterator[
             yield Problem(member.name, "is there twice in a row")
             continue
         members[ending] = member
-    yield from _finish(members, file, least_side)
+    yield from _finish(members, file, wanted)
 
 
 def _members(tar: tarfile.TarFile, file: BinaryIO) -> Iterator[tarfile.TarInfo]:
@@ -189,7 +202,7 @@ def _split(path: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", ending.lower()
 
 
-def _finish(members: dict[str, tarfile.TarInfo], file: BinaryIO, least_side: int) -> Iterator[Entry | Problem]:
+def _finish(members: dict[str, tarfile.TarInfo], file: BinaryIO, wanted: Wanted) -> Iterator[Entry | Problem]:
     images = [members[ending] for ending in IMAGE_ENDINGS if ending in members]
     if not images:
         for member in members.values():
@@ -201,19 +214,19 @@ def _finish(members: dict[str, tarfile.TarInfo], file: BinaryIO, least_side: int
         yield Problem(images[1].name, "is a second image of the same name")
         return
     try:
-        yield _entry(images[0], members, file, least_side)
+        yield _entry(images[0], members, file, wanted)
     except _LeftOut as why:
         yield Problem(images[0].name, str(why))
 
 
-def _entry(image: tarfile.TarInfo, members: dict[str, tarfile.TarInfo], file: BinaryIO, least_side: int) -> Entry:
-    caption = _caption(members, file)
+def _entry(image: tarfile.TarInfo, members: dict[str, tarfile.TarInfo], file: BinaryIO, wanted: Wanted) -> Entry:
+    caption = _caption(members, file, wanted)
     if image.size > MOST_IMAGE_BYTES:
         raise _LeftOut(f"has {image.size / 2**20:.0f} MiB; at most {MOST_IMAGE_BYTES // 2**20} are read")
     content = os.pread(file.fileno(), image.size, image.offset_data)
     width, height = _measure(content)
-    if min(width, height) < least_side:
-        raise _LeftOut(f"has {width} × {height} pixels; its shorter side needs {least_side}")
+    if min(width, height) < wanted.least_side:
+        raise _LeftOut(f"has {width} × {height} pixels; its shorter side needs {wanted.least_side}")
     digest = hashlib.sha256(content).hexdigest()
     return Entry(image.name, image.offset_data, image.size, digest, caption, width, height)
 
@@ -236,13 +249,11 @@ def _measure(content: bytes) -> tuple[int, int]:
         raise _LeftOut("cannot be decoded as PNG, JPEG or WebP") from None
 
 
-def _caption(members: dict[str, tarfile.TarInfo], file: BinaryIO) -> str:
+def _caption(members: dict[str, tarfile.TarInfo], file: BinaryIO, wanted: Wanted) -> str:
     found = [members[ending] for ending in CAPTION_ENDINGS if ending in members]
-    if not found:
-        raise _LeftOut("has no caption beside it")
     caption = next(filter(None, (_caption_of(member, file) for member in found)), "")
-    if not caption:
-        raise _LeftOut("has an empty caption")
+    if not caption and wanted.captions == "needed":
+        raise _LeftOut("has an empty caption" if found else "has no caption beside it")
     if len(caption) > MOST_CAPTION:
         raise _LeftOut(f"has a caption of {len(caption)} characters; at most {MOST_CAPTION} are read")
     return caption

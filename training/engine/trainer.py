@@ -218,8 +218,10 @@ def read_source(
 ) -> Sequence[Item]:
     """The images of a row, from its manifest or, of a corpus, from its index."""
     if source.corpus:
-        return read_corpus(folder / source.manifest, folder / source.corpus, source.corpus_hash, report)
-    return read_manifest(folder / source.manifest, pairs=settings.objective == "dpo")
+        index, shards = folder / source.manifest, folder / source.corpus
+        return read_corpus(index, shards, source.corpus_hash, report, prompt_free=source.prompt_free)
+    manifest = folder / source.manifest
+    return read_manifest(manifest, pairs=settings.objective == "dpo", prompt_free=source.prompt_free)
 
 
 def open_parent(folder: Path, settings: RunSettings, group: Group) -> tuple[Pipeline, Manifest]:
@@ -292,6 +294,8 @@ def digest_of(settings: RunSettings, sources: Sequence[Sequence[Item]]) -> str:
     for row, items in zip(deciding["sources"], sources, strict=True):
         # Where a corpus lies decides nothing; its hash is that of its images and captions.
         corpus, corpus_hash = row.pop("corpus"), row.pop("corpus_hash")
+        if not row["prompt_free"]:
+            del row["prompt_free"]
         if corpus:
             row["manifest"] = {"corpus": corpus_hash}
             continue

@@ -35,7 +35,7 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=TEAM)
 def corpus_new(request: HttpRequest) -> HttpResponse:
-    """The form of a new corpus; `?folder=`, `?name=` and `?least_side=` fill it in."""
+    """The form of a new corpus; `?folder=`, `?name=`, `?least_side=` and `?captions=` fill it in."""
     form = CorpusForm(request.POST or None, initial=request.GET.dict())
     if request.method == "POST" and form.is_valid():
         made = form.create(member(request))
@@ -109,7 +109,12 @@ def corpus_remove(request: HttpRequest, slug: str) -> HttpResponse:
         messages.warning(request, f"{found} was read meanwhile, or is being read, so it stays.")
         return redirect(found)
     messages.success(request, f"{found} is forgotten. Its shards lie where they lay.")
-    filled = {"folder": found.folder or ".", "name": found.name, "least_side": found.least_side}
+    filled = {
+        "folder": found.folder or ".",
+        "name": found.name,
+        "least_side": found.least_side,
+        "captions": found.captions,
+    }
     return redirect(reverse("corpus_new", query=filled))
 
 

@@ -5,6 +5,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -39,7 +40,7 @@ FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
     "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
     "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", "max_grad_norm",
-    "precision", "kernels", *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
+    "precision", "kernels", "sharded", *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
 )  # fmt: skip
 LABELS = {
     "steps": "Steps",
@@ -55,6 +56,7 @@ LABELS = {
     "alpha_weight": "Weight of alpha",
     "backgrounds": "Backgrounds besides white",
     "gradient_checkpointing": "Gradient checkpointing",
+    "sharded": "In shards",
     "optimizer": "Optimizer",
     "max_grad_norm": "Longest gradient",
     "precision": "Arithmetic",
@@ -109,6 +111,8 @@ VALUES: dict[tuple[str, Any], str] = {
     ("importance_weights", False): "no",
     ("gradient_checkpointing", True): "yes",
     ("gradient_checkpointing", False): "no",
+    ("sharded", True): "yes",
+    ("sharded", False): "no",
     ("shapes", "square"): "squares",
     ("shapes", "aspect"): "near their own aspect ratio",
     ("never_enlarge", True): "yes",
@@ -147,6 +151,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
         or ready_corpora().exists(),
         "has_corpus": ready_corpora().exists(),
         "has_model": ModelVersion.objects.exists(),
+        "processes": settings.TRAINER_PROCESSES,
         "more_errors": any(form[name].errors for name in FOLDED_FIELDS),
         **_preview(form),
     }
@@ -250,11 +255,11 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.
-        settings = {
+        chosen = {
             "lr_schedule" if key == "schedule" else key: value
             for key, value in recipes.hyperparameters_of(like).items()
         }
-        initial |= {**settings, "preset": like.preset}
+        initial |= {**chosen, "preset": like.preset}
         if like.preset == Preset.TRANSPARENCY:
             initial["stickers"] = [source.dataset_version_id for source in like.sources.all()]
         for each in recipes.chain_of(like) if like.preset != Preset.TRANSPARENCY else ():
@@ -262,6 +267,10 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
                 FIELDS.get(source.name, source.name): source.dataset_version_id for source in each.sources.all()
             }
             initial |= {f"{source.name}_weight": source.weight for source in each.sources.all()}
+            initial |= {
+                f"{'content' if source.name == 'domain' else source.name}_prompt_free": source.prompt_free
+                for source in each.sources.all()
+            }
             for source in each.sources.exclude(corpus=None):
                 initial["corpus"] = source.corpus_id
         edge = like.sources.filter(name="style").values_list("log_snr_min", flat=True).first()
@@ -318,6 +327,8 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
             "style": chosen.get(values["style"]),
             "pairs": dataset_versions(DatasetKind.PAIRS).filter(pk=values["pairs"]).first(),
             "stickers": [chosen[pk] for pk in values["stickers"] or () if pk in chosen],
+            "content_prompt_free": bool(values["content_prompt_free"]),
+            "style_prompt_free": bool(values["style_prompt_free"]),
             "t_prime": values["t_prime"],
         }
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()

@@ -1,0 +1,94 @@
+"""Several processes of one machine, started by one program: stopped, killed and refused as a single trainer is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.training.engine.conftest import MakeRun
+from tests.training.engine.test_process import ROOT, error_of, trained, wait_until
+from tests.training.engine.test_trainer import lines
+from training.engine.group import own_gpu
+from training.engine.recipe import RunRefused
+from training.engine.trainer import run_training
+
+
+def launch(folder: Path, count: int = 2) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.engine.processes", str(count), str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def trainers(launcher: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """The first is the main one."""
+    children = psutil.Process(launcher.pid).children()
+    return sorted(children, key=lambda child: child.environ()["RANK"])
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.processes
+def test_group_stops_loses_a_process_and_goes_on_to_the_losses_of_one(make_run: MakeRun) -> None:
+    changes: dict[str, Any] = {"steps": 60, "checkpoint_every": 100, "sample_every": 0, "validate_every": 0}
+    alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
+    launcher = launch(together)
+    wait_until(trained(together, 3), 300)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(120) == 76
+    (saved,) = (together / "checkpoints").iterdir()
+    assert not (together / "error.json").exists()
+
+    launcher = launch(together)
+    wait_until(trained(together, len(lines(together / "metrics.jsonl")) + 3), 300)
+    both = trainers(launcher)
+    both[1].kill()
+    assert launcher.wait(120) == 1
+    assert error_of(together) == {
+        "sentence": "Process 2 of 2 ended (signal 9), and the others with it; the log says more.",
+        "retry": True,
+    }
+    assert all(is_gone(each) for each in both)
+
+    assert launch(together).wait(300) == 0
+    run_training(alone)
+    losses = [[line["loss"] for line in lines(folder / "metrics.jsonl")] for folder in (alone, together)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    resumed = [line for line in lines(together / "events.jsonl") if line["kind"] == "resumed"]
+    assert [(each["step"], each["processes"]) for each in resumed] == [(int(saved.name[5:]), 2)] * 2
+
+
+@pytest.mark.processes
+def test_trainers_die_with_their_launcher(make_run: MakeRun) -> None:
+    folder = make_run(steps=5000, sample_every=0, validate_every=0)
+    launcher = launch(folder)
+    wait_until(trained(folder, 1), 300)
+    both = trainers(launcher)
+    launcher.kill()
+    launcher.wait()
+    wait_until(lambda: all(is_gone(each) for each in both), 20)
+
+
+@pytest.mark.processes
+def test_what_the_main_process_refuses_is_what_the_group_says(make_run: MakeRun) -> None:
+    folder = make_run()
+    settings = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**settings, "learning_rate": "fast"}))
+    assert launch(folder).wait(120) == 77
+    assert error_of(folder) == {"sentence": "Learning rate must be a number.", "retry": False}
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    assert [own_gpu(rank, 2) for rank in (0, 1)] == [0, 1]
+    with pytest.raises(RunRefused, match="this machine has 2"):
+        own_gpu(2, 2)
