@@ -49,7 +49,7 @@ def start_warm(folder: Path) -> BaseProcess:
 
 def in_warm_process(program: Program, folder: Path) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.engine.trainer", "training.engine.__main__"])
+    context.set_forkserver_preload(["tests.training.engine.warm"])
     # What a test that failed leaves behind ends with the tests.
     child = context.Process(target=program, args=(str(folder),), daemon=True)
     child.start()
@@ -106,15 +106,15 @@ def error_of(folder: Path) -> dict[str, object]:
 
 
 def test_run_killed_by_the_system_resumes_to_the_same_bits(make_run: MakeRun) -> None:
-    whole, torn = (make_run(name, steps=40, checkpoint_every=7, sample_every=0) for name in ("whole", "torn"))
+    whole, torn = (make_run(name, steps=30, checkpoint_every=5, sample_every=0) for name in ("whole", "torn"))
     other, child = start_warm(whole), start(torn)
-    wait_until(trained(torn, 11))
+    wait_until(trained(torn, 8))
     child.kill()
     child.wait()
     assert finish(other) == 0
     assert start(torn).wait(120) == 0
     assert hash_file(torn / UNET) == hash_file(whole / UNET)
-    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 41))
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 31))
 
 
 def test_sigterm_and_cancel_file_save_the_step_and_exit_with_76(make_run: MakeRun) -> None:
@@ -198,7 +198,7 @@ def finish(child: BaseProcess) -> int | None:
 
 
 def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: MakeRun) -> None:
-    changes = {"steps": 120, "checkpoint_every": 1, "sample_every": 0, "validate_every": 30, "ema_decay": 0.9}
+    changes = {"steps": 66, "checkpoint_every": 1, "sample_every": 0, "validate_every": 22, "ema_decay": 0.9}
     whole, torn = (make_run(name, gradient_accumulation=2, **changes) for name in ("whole", "torn"))
     assert finish(start_warm(whole)) == 0
     rng = random.Random()
@@ -207,14 +207,14 @@ def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: 
     for kill in range(20):
         child = start_warm(torn)
         # With a checkpoint after every step, most moments of the loop are those of one being written.
-        wait_until(trained(torn, 4 * kill + 1))
+        wait_until(trained(torn, 3 * kill + 1))
         time.sleep(rng.random() * 0.08)
         child.kill()
         assert finish(child) == -signal.SIGKILL, seed
         assert not (torn / "error.json").exists(), seed
     assert finish(start_warm(torn)) == 0
     assert hash_file(torn / UNET) == hash_file(whole / UNET), seed
-    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 121)), seed
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 67)), seed
     kinds = [line["kind"] for line in lines(torn / "events.jsonl")]
     # The first kill may have come before the first checkpoint was whole.
     assert kinds.count("resumed") + kinds.count("restarted") == 20, seed
@@ -245,12 +245,12 @@ def launch(folder: Path, processes: int, launcher: list[str]) -> subprocess.Pope
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_two_processes_train_what_one_does(make_run: MakeRun, launcher: list[str]) -> None:
-    changes = {"steps": 12, "gradient_accumulation": 2, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
+    changes = {"steps": 6, "gradient_accumulation": 2, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
     alone, together = (make_run(name, **changes) for name in ("alone", "together"))
     single, group = start_warm(alone), launch(together, 2, launcher)
     assert (finish(single), group.wait(180)) == (0, 0)
     one, other = (lines(folder / "metrics.jsonl") for folder in (alone, together))
-    assert [line["step"] for line in other] == list(range(1, 13))
+    assert [line["step"] for line in other] == list(range(1, 7))
     assert [line["processes"] for line in lines(together / "events.jsonl") if line["kind"] == "started"] == [2]
     for a, b in zip(one, other, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
@@ -264,10 +264,10 @@ def test_two_processes_train_what_one_does(make_run: MakeRun, launcher: list[str
 
 
 def test_group_that_is_killed_goes_on_from_its_checkpoint(make_run: MakeRun) -> None:
-    changes = {"steps": 40, "checkpoint_every": 5, "sample_every": 0, "validate_every": 0}
+    changes = {"steps": 24, "checkpoint_every": 4, "sample_every": 0, "validate_every": 0}
     whole, torn = (make_run(name, **changes) for name in ("whole", "torn"))
     others, group = WarmGroup(whole, 2), WarmGroup(torn, 2)
-    wait_until(trained(torn, 12))
+    wait_until(trained(torn, 6))
     pid = json.loads((torn / "progress.json").read_text())["pid"]
     os.kill(pid, signal.SIGKILL)
     assert group.wait(120) != 0
