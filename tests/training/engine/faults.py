@@ -1,5 +1,4 @@
-"""Faults of a step, also for the processes of a group: `python -m ... RUN_DIR FIRST_STEP TIMES` is the trainer's program with
-a loss that is no number from that step on, so many times."""
+"""Faults of a step, also for the processes of a group."""
 
 import sys
 from dataclasses import replace
@@ -36,7 +35,7 @@ def not_finite_from(step: int, times: int) -> Any:
     return patch
 
 
-if __name__ == "__main__":
-    folder, first, count = sys.argv[1:]
-    not_finite_from(int(first), int(count))
+def run_not_finite_from(step: int, times: int, folder: str) -> None:
+    """The trainer's program with such a loss."""
+    not_finite_from(step, times)
     sys.exit(main([folder]))

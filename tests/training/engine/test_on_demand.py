@@ -13,7 +13,7 @@ import torch
 from generation.engine.folders import hash_file
 from generation.engine.pipeline import load_pipeline
 from tests.training.engine.conftest import MakeRun
-from tests.training.engine.test_process import finish, start_together, start_warm, trained, wait_until
+from tests.training.engine.test_process import WarmGroup, finish, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import UNET, lines
 from tests.training.shards import write_corpus
 from training.engine import cache, stores
@@ -92,7 +92,7 @@ def test_killed_run_resumes_to_the_bits_of_one_that_cached_all_first(run_of_corp
 def test_two_processes_make_what_each_of_them_draws(run_of_corpus: MakeRun) -> None:
     changes = {"steps": 2, "checkpoint_every": 2, "validate_every": 0}
     cached, drawn = run_of_corpus("cached", **changes), run_of_corpus("drawn", corpus_cache_gib=0, **changes)
-    assert [start_together(run, 2).wait(240) for run in (cached, drawn)] == [0, 0]
+    assert [WarmGroup(run, 2).wait(240) for run in (cached, drawn)] == [0, 0]
     assert hash_file(drawn / UNET) == hash_file(cached / UNET)
     assert entries(drawn) == 6
 

@@ -9,7 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -19,7 +22,7 @@ from safetensors.torch import load_file
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, lines
-from training.engine.__main__ import main
+from training.engine.__main__ import REFUSED, main
 from training.engine.lifeline import hold_folder
 from training.engine.recipe import RunRefused
 
@@ -36,21 +39,54 @@ def start(folder: Path, stderr: int = subprocess.DEVNULL, **environment: str) ->
     )
 
 
-def start_warm(folder: Path) -> multiprocessing.process.BaseProcess:
+Program = Callable[[str], None]
+
+
+def start_warm(folder: Path) -> BaseProcess:
     """The same program in a process of its own, forked from a server that has imported torch already: no seconds of that."""
     return in_warm_process(run_program, folder)
 
 
-def in_warm_process(program: Callable[[str], None], folder: Path) -> multiprocessing.process.BaseProcess:
+def in_warm_process(program: Program, folder: Path) -> BaseProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.engine.trainer", "training.engine.__main__"])
-    child = context.Process(target=program, args=(str(folder),))
+    context.set_forkserver_preload(["tests.training.engine.warm"])
+    # What a test that failed leaves behind ends with the tests.
+    child = context.Process(target=program, args=(str(folder),), daemon=True)
     child.start()
     return child
 
 
 def run_program(folder: str) -> None:
     sys.exit(main([folder]))
+
+
+class WarmGroup:
+    """Processes that train a run together, as a launcher starts them, without the seconds of its imports and of theirs."""
+
+    def __init__(self, folder: Path, processes: int, program: Program = run_program) -> None:
+        join = partial(run_as_member, program, processes, free_port())
+        self.members = [in_warm_process(partial(join, rank), folder) for rank in range(processes)]
+
+    def wait(self, seconds: float) -> int:
+        """0, or the status of the first that failed: the others are killed then, as launchers do."""
+        deadline, left = time.monotonic() + seconds, list(self.members)
+        while left:
+            connection.wait([each.sentinel for each in left], max(0, deadline - time.monotonic()))
+            assert time.monotonic() < deadline
+            statuses = [status for each in left if (status := each.exitcode)]
+            left = [each for each in left if each.exitcode is None]
+            if statuses:
+                for each in left:
+                    each.kill()
+                    each.join()
+                return statuses[0]
+        return 0
+
+
+def run_as_member(program: Program, processes: int, port: int, rank: int, folder: str) -> None:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    program(folder)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 90) -> None:
@@ -70,27 +106,27 @@ def error_of(folder: Path) -> dict[str, object]:
 
 
 def test_run_killed_by_the_system_resumes_to_the_same_bits(make_run: MakeRun) -> None:
-    whole, torn = (make_run(name, steps=40, checkpoint_every=7, sample_every=0) for name in ("whole", "torn"))
-    children = [start(whole), start(torn)]
-    wait_until(trained(torn, 11))
-    children[1].kill()
-    children[1].wait()
-    assert children[0].wait(120) == 0
+    whole, torn = (make_run(name, steps=30, checkpoint_every=5, sample_every=0) for name in ("whole", "torn"))
+    other, child = start_warm(whole), start(torn)
+    wait_until(trained(torn, 8))
+    child.kill()
+    child.wait()
+    assert finish(other) == 0
     assert start(torn).wait(120) == 0
     assert hash_file(torn / UNET) == hash_file(whole / UNET)
-    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 41))
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 31))
 
 
 def test_sigterm_and_cancel_file_save_the_step_and_exit_with_76(make_run: MakeRun) -> None:
     by_signal, by_file = (
         make_run(name, steps=5000, checkpoint_every=5000, sample_every=0, validate_every=0) for name in ("a", "b")
     )
-    first, second = start(by_signal), start(by_file)
+    first, second = start(by_signal), start_warm(by_file)
     wait_until(trained(by_signal, 2))
     first.send_signal(signal.SIGTERM)
     wait_until(trained(by_file, 2))
     (by_file / "cancel").touch()
-    assert (first.wait(60), second.wait(60)) == (76, 76)
+    assert (first.wait(60), finish(second)) == (76, 76)
     for folder in (by_signal, by_file):
         steps = len(lines(folder / "metrics.jsonl"))
         assert [path.name for path in (folder / "checkpoints").iterdir()] == [f"step-{steps:06d}"]
@@ -155,14 +191,14 @@ def test_engine_modules_for_the_web_import_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
-def finish(child: multiprocessing.process.BaseProcess) -> int | None:
+def finish(child: BaseProcess) -> int | None:
     """Wait for its end: the exit status, negative for a signal."""
     child.join(180)
     return child.exitcode
 
 
 def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: MakeRun) -> None:
-    changes = {"steps": 120, "checkpoint_every": 1, "sample_every": 0, "validate_every": 30, "ema_decay": 0.9}
+    changes = {"steps": 66, "checkpoint_every": 1, "sample_every": 0, "validate_every": 22, "ema_decay": 0.9}
     whole, torn = (make_run(name, gradient_accumulation=2, **changes) for name in ("whole", "torn"))
     assert finish(start_warm(whole)) == 0
     rng = random.Random()
@@ -171,14 +207,14 @@ def test_twenty_kills_at_random_moments_leave_no_trace_in_the_weights(make_run: 
     for kill in range(20):
         child = start_warm(torn)
         # With a checkpoint after every step, most moments of the loop are those of one being written.
-        wait_until(trained(torn, 4 * kill + 1))
+        wait_until(trained(torn, 3 * kill + 1))
         time.sleep(rng.random() * 0.08)
         child.kill()
         assert finish(child) == -signal.SIGKILL, seed
         assert not (torn / "error.json").exists(), seed
     assert finish(start_warm(torn)) == 0
     assert hash_file(torn / UNET) == hash_file(whole / UNET), seed
-    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 121)), seed
+    assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 67)), seed
     kinds = [line["kind"] for line in lines(torn / "events.jsonl")]
     # The first kill may have come before the first checkpoint was whole.
     assert kinds.count("resumed") + kinds.count("restarted") == 20, seed
@@ -197,17 +233,10 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start_together(
-    folder: Path,
-    processes: int,
-    launcher: list[str] = TORCHRUN,
-    *,
-    program: str = "training.engine",
-    arguments: Sequence[str] = (),
-) -> subprocess.Popen[bytes]:
+def launch(folder: Path, processes: int, launcher: list[str]) -> subprocess.Popen[bytes]:
     command = [each.format(processes=processes, port=free_port()) for each in launcher]
     return subprocess.Popen(
-        [sys.executable, "-m", *command, "-m", program, str(folder), *arguments],
+        [sys.executable, "-m", *command, "-m", "training.engine", str(folder)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.DEVNULL,
@@ -216,12 +245,12 @@ def start_together(
 
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
 def test_two_processes_train_what_one_does(make_run: MakeRun, launcher: list[str]) -> None:
-    changes = {"steps": 12, "gradient_accumulation": 2, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
+    changes = {"steps": 6, "gradient_accumulation": 2, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
     alone, together = (make_run(name, **changes) for name in ("alone", "together"))
-    children = [start(alone), start_together(together, 2, launcher)]
-    assert [child.wait(180) for child in children] == [0, 0]
+    single, group = start_warm(alone), launch(together, 2, launcher)
+    assert (finish(single), group.wait(180)) == (0, 0)
     one, other = (lines(folder / "metrics.jsonl") for folder in (alone, together))
-    assert [line["step"] for line in other] == list(range(1, 13))
+    assert [line["step"] for line in other] == list(range(1, 7))
     assert [line["processes"] for line in lines(together / "events.jsonl") if line["kind"] == "started"] == [2]
     for a, b in zip(one, other, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
@@ -236,19 +265,19 @@ def test_two_processes_train_what_one_does(make_run: MakeRun, launcher: list[str
 
 
 def test_group_that_is_killed_goes_on_from_its_checkpoint(make_run: MakeRun) -> None:
-    changes = {"steps": 40, "checkpoint_every": 5, "sample_every": 0, "validate_every": 0}
+    changes = {"steps": 24, "checkpoint_every": 4, "sample_every": 0, "validate_every": 0}
     whole, torn = (make_run(name, **changes) for name in ("whole", "torn"))
-    children = [start_together(whole, 2), start_together(torn, 2)]
-    wait_until(trained(torn, 12))
+    others, group = WarmGroup(whole, 2), WarmGroup(torn, 2)
+    wait_until(trained(torn, 6))
     pid = json.loads((torn / "progress.json").read_text())["pid"]
     os.kill(pid, signal.SIGKILL)
-    assert children[1].wait(120) != 0
-    assert children[0].wait(180) == 0
-    assert start_together(torn, 2).wait(180) == 0
+    assert group.wait(120) != 0
+    assert others.wait(180) == 0
+    assert WarmGroup(torn, 2).wait(180) == 0
     assert hash_file(torn / UNET) == hash_file(whole / UNET)
 
 
 def test_step_that_cannot_be_shared_is_refused(make_run: MakeRun) -> None:
     folder = make_run(batch_size=1)
-    assert start_together(folder, 2).wait(120) != 0
+    assert WarmGroup(folder, 2).wait(120) == REFUSED
     assert error_of(folder) == {"sentence": "2 processes cannot share a step of 1 images.", "retry": False}

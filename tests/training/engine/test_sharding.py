@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from generation.engine.folders import hash_file, hash_folder
 from tests.tiny_flux import build_tiny_flux
 from tests.training.engine.conftest import MakeRun
-from tests.training.engine.faults import not_finite_from
-from tests.training.engine.test_process import start, start_together, trained, wait_until
+from tests.training.engine.faults import not_finite_from, run_not_finite_from
+from tests.training.engine.test_process import WarmGroup, finish, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import UNET, lines
 from training.engine.learner import make_learner
 from training.engine.recipe import RunRefused, load_run
@@ -27,15 +28,41 @@ from training.engine.sharding import local
 from training.engine.trainer import run_training
 
 
+@pytest.fixture(scope="session")
+def small_parent(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With each kind of block that is a unit of its own in shards, and few tensors: every one takes every process time."""
+    folder = Path(shutil.copytree(parent, tmp_path_factory.mktemp("small") / "model"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            block_out_channels=(16,),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",),
+            mid_block_type=None,
+            up_block_types=("UpBlock2D",),
+            cross_attention_dim=32,
+            attention_head_dim=4,
+            norm_num_groups=8,
+        )
+    unet.half().save_pretrained(folder / "unet")
+    return folder
+
+
+@pytest.fixture
+def make_run(make_run: MakeRun, small_parent: Path) -> MakeRun:
+    return partial(make_run, parent=str(small_parent), parent_hash=hash_folder(small_parent)[0])
+
+
 @pytest.mark.processes
 def test_two_processes_with_shards_train_what_one_does(make_run: MakeRun) -> None:
     # 9 examples a step are 5 and 4: the second process makes up the number of passes.
-    changes = {"steps": 12, "gradient_accumulation": 3, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
+    changes = {"steps": 6, "gradient_accumulation": 3, "ema_decay": 0.9, "batch_size": 3, "sample_every": 6}
     alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
-    children = [start(alone), start_together(together, 2)]
-    assert [child.wait(300) for child in children] == [0, 0]
+    single, group = start_warm(alone), WarmGroup(together, 2)
+    assert (finish(single), group.wait(300)) == (0, 0)
     one, other = (lines(folder / "metrics.jsonl") for folder in (alone, together))
-    assert [line["step"] for line in other] == list(range(1, 13))
+    assert [line["step"] for line in other] == list(range(1, 7))
     for a, b in zip(one, other, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
         assert b["loss_by_source"] == pytest.approx(a["loss_by_source"], rel=1e-5)
@@ -46,28 +73,28 @@ def test_two_processes_with_shards_train_what_one_does(make_run: MakeRun) -> Non
     for a, b in zip(*([e["loss"] for e in each if e["kind"] == "validation"] for each in seen), strict=True):
         assert b == pytest.approx(a, rel=1e-5)
     for name in ("weights", "optimizer", "ema"):
-        a, b = (load_file(folder / f"checkpoints/step-000012/{name}.safetensors") for folder in (alone, together))
+        a, b = (load_file(folder / f"checkpoints/step-000006/{name}.safetensors") for folder in (alone, together))
         assert {key: each.shape for key, each in a.items()} == {key: each.shape for key, each in b.items()}
         assert all(torch.allclose(a[key], b[key], rtol=1e-3, atol=1e-5) for key in a), name
     weights = [load_file(folder / UNET) for folder in (alone, together)]
     # float16 on disk: the last bit may go the other way.
     assert all(torch.allclose(weights[0][name], weights[1][name], atol=2e-3) for name in weights[0])
-    drawn = [(folder / "samples/step-000012/00.png").exists() for folder in (alone, together)]
+    drawn = [(folder / "samples/step-000006/00.png").exists() for folder in (alone, together)]
     assert drawn == [True, True]
 
 
 @pytest.mark.processes
 def test_group_that_is_killed_goes_on_in_shards_or_alone(make_run: MakeRun, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"steps": 30, "checkpoint_every": 5, "sample_every": 0, "validate_every": 0}
+    changes: dict[str, Any] = {"steps": 24, "checkpoint_every": 4, "sample_every": 0, "validate_every": 0}
     whole, torn = (make_run(name, sharded=True, ema_decay=0.9, **changes) for name in ("whole", "torn"))
-    children = [start_together(whole, 2), start_together(torn, 2)]
-    wait_until(trained(torn, 12), 300)
+    others, group = WarmGroup(whole, 2), WarmGroup(torn, 2)
+    wait_until(trained(torn, 6), 300)
     os.kill(json.loads((torn / "progress.json").read_text())["pid"], signal.SIGKILL)
-    assert children[1].wait(300) != 0
-    assert children[0].wait(300) == 0
+    assert group.wait(300) != 0
+    assert others.wait(300) == 0
     single = Path(shutil.copytree(torn, tmp_path / "single"))
-    children = [start_together(torn, 2), start(single)]
-    assert [child.wait(300) for child in children] == [0, 0]
+    group, one = WarmGroup(torn, 2), start_warm(single)
+    assert (group.wait(300), finish(one)) == (0, 0)
     assert hash_file(torn / UNET) == hash_file(whole / UNET)
     resumed = [e for folder in (torn, single) for e in lines(folder / "events.jsonl") if e["kind"] == "resumed"]
     assert [(e["exact"], e["processes"], e.get("sharded", False)) for e in resumed] == [
@@ -75,7 +102,7 @@ def test_group_that_is_killed_goes_on_in_shards_or_alone(make_run: MakeRun, tmp_
         (False, 1, False),
     ]
     losses = [[line["loss"] for line in lines(folder / "metrics.jsonl")] for folder in (whole, single)]
-    assert len(losses[1]) == 30
+    assert len(losses[1]) == 24
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
@@ -85,7 +112,7 @@ def test_group_goes_back_in_shards_as_one_process_does(make_run: MakeRun, checkp
     """To the last checkpoint, or to the parent where there is none; and what is published is what was validated last."""
     changes = {"steps": 10, "checkpoint_every": checkpoint_every, "ema_decay": 0.9, "sample_prompts": []}
     alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
-    group = start_together(together, 2, program="tests.training.engine.faults", arguments=["3", "6"])
+    group = WarmGroup(together, 2, partial(run_not_finite_from, 3, 6))
     patch = not_finite_from(3, 6)
     try:
         run_training(alone)
@@ -107,17 +134,17 @@ def test_group_goes_back_in_shards_as_one_process_does(make_run: MakeRun, checkp
 
 @pytest.mark.processes
 def test_group_that_is_told_to_stop_saves_its_shards_and_goes_on(make_run: MakeRun) -> None:
-    changes: dict[str, Any] = {"steps": 30, "checkpoint_every": 100, "sample_every": 0, "validate_every": 0}
+    changes: dict[str, Any] = {"steps": 24, "checkpoint_every": 100, "sample_every": 0, "validate_every": 0}
     alone, torn = make_run("alone", **changes), make_run("torn", sharded=True, **changes)
-    group = start_together(torn, 2)
+    group = WarmGroup(torn, 2)
     run_training(alone)
-    wait_until(trained(torn, 5), 300)
+    wait_until(trained(torn, 3), 300)
     (torn / "cancel").touch()
     assert group.wait(300) != 0
     (torn / "cancel").unlink()
     stopped = lines(torn / "events.jsonl")[-1]
-    assert (stopped["kind"], 5 <= stopped["step"] < 30) == ("stopped", True)
-    assert start_together(torn, 2).wait(300) == 0
+    assert (stopped["kind"], 3 <= stopped["step"] < 24) == ("stopped", True)
+    assert WarmGroup(torn, 2).wait(300) == 0
     losses = [[line["loss"] for line in lines(folder / "metrics.jsonl")] for folder in (alone, torn)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
@@ -127,11 +154,11 @@ def test_low_rank_updates_of_a_flux_are_those_of_one_process(make_run: MakeRun, 
     parent = build_tiny_flux(tmp_path / "flux", seed=5)
     changes = {
         "parent": str(parent), "parent_hash": hash_folder(parent)[0], "mixture": "shares", "method": "lora", "lora_rank": 2,
-        "learning_rate": 0.01, "sample_every": 0, "gradient_checkpointing": True,
+        "learning_rate": 0.01, "sample_every": 0, "gradient_checkpointing": True, "steps": 4,
     }  # fmt: skip
     alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
-    children = [start(alone), start_together(together, 2)]
-    assert [child.wait(300) for child in children] == [0, 0]
+    single, group = start_warm(alone), WarmGroup(together, 2)
+    assert (finish(single), group.wait(300)) == (0, 0)
     losses = [[line["loss"] for line in lines(folder / "metrics.jsonl")] for folder in (alone, together)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     for file in ("lora/pytorch_lora_weights.safetensors", "transformer/diffusion_pytorch_model.safetensors"):
