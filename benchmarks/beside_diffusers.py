@@ -70,7 +70,7 @@ def measure_beside_script(
     for turn in range(1, TURNS + 1):
         run = make_run(f"turn-{turn}", cache, steps=STEPS, checkpoint_every=CHECKPOINT, seed=turn)
         ours.take(start_ours(run))
-        theirs.take(start_script(script, _arguments(run, images, turn), folder / f"script-{turn}"))
+        theirs.take(start_script(script, script_arguments(run, images, turn), folder / f"script-{turn}"))
     yield from _compare(ours, theirs, batch, describe_script(script), (load, os.getloadavg()[0]))
     saved = theirs.step - ours.step
     yield {
@@ -82,15 +82,13 @@ def measure_beside_script(
     yield _after_a_kill(folder, make_run, cache, script, images)
 
 
-def _arguments(run: Path, images: Path, seed: int) -> list[str]:
+def script_arguments(run: Path, images: Path, seed: int) -> list[str]:
     """The script's arguments for what the run's settings say."""
     settings = json.loads((run / "run.json").read_text())
-    unet = json.loads((Path(settings["parent"]) / "unet/config.json").read_text())
-    vae = json.loads((Path(settings["parent"]) / "vae/config.json").read_text())
     given = {
         "pretrained_model_name_or_path": settings["parent"],
         "train_data_dir": images,
-        "resolution": unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1),
+        "resolution": side_of(Path(settings["parent"])),
         "train_batch_size": settings["batch_size"],
         "max_train_steps": settings["steps"],
         "learning_rate": settings["learning_rate"],
@@ -100,6 +98,12 @@ def _arguments(run: Path, images: Path, seed: int) -> list[str]:
         "seed": seed,
     }
     return [*(part for key, value in given.items() for part in (f"--{key}", str(value))), "--center_crop", "--use_ema"]
+
+
+def side_of(parent: Path) -> int:
+    """Pixels of the side of the images that a model is made for."""
+    unet, vae = (json.loads((parent / part / "config.json").read_text()) for part in ("unet", "vae"))
+    return int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
 
 
 def _compare(ours: Seen, theirs: Seen, batch: int, peer: str, load: tuple[float, float]) -> Iterator[dict[str, Any]]:
@@ -141,7 +145,7 @@ def _compare(ours: Seen, theirs: Seen, batch: int, peer: str, load: tuple[float,
 def _after_a_kill(folder: Path, make_run: MakeRun, cache: Path, script: Path, images: Path) -> dict[str, Any]:
     """Seconds from starting again after a SIGKILL to the first step that the killed process had not done."""
     run = make_run("killed", cache, steps=1000, checkpoint_every=2)
-    arguments, output = _arguments(run, images, 1), folder / "script-killed"
+    arguments, output = script_arguments(run, images, 1), folder / "script-killed"
     starts: dict[str, Callable[[bool], Watched]] = {
         "value": lambda again: start_ours(run),
         "peer_value": lambda again: start_script(script, arguments, output, resume=again),

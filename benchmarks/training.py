@@ -28,10 +28,10 @@ from benchmarks.training_steps import (
     draw_images,
     medians,
     our_step,
+    pinned_batch,
     prepare_run,
     restated_step,
     take_turns,
-    target_of,
     write_run,
 )
 
@@ -48,7 +48,7 @@ def measure() -> Iterator[dict[str, Any]]:
     torch.set_num_threads(os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        manifest = draw_images(folder / "data", _captions(), 256)
+        manifest = draw_images(folder / "data", captions(IMAGES), 256)
         run, cache_seconds = _prepare(folder, manifest)
         yield from _throughput(run, cache_seconds, manifest)
         yield from _starts(folder, manifest)
@@ -59,10 +59,11 @@ def measure() -> Iterator[dict[str, Any]]:
         yield from measure_beside_script(folder, manifest, make_run, BATCH, cache_seconds)
 
 
-def _captions() -> list[str]:
+def captions(count: int) -> list[str]:
+    """The prompts of the evaluation set, over and over."""
     with (ROOT / "demo/prompts/house-style-eval.csv").open(encoding="utf-8") as file:
-        captions = [row["prompt"] for row in csv.DictReader(file)]
-    return [captions[number % len(captions)] for number in range(IMAGES)]
+        prompts = [row["prompt"] for row in csv.DictReader(file)]
+    return [prompts[number % len(prompts)] for number in range(count)]
 
 
 def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Path:
@@ -135,19 +136,9 @@ def _compare_first_loss(run: Any) -> dict[str, Any]:
     draws = [run.mixture.draw(0, slot) for slot in range(BATCH)]
     batch = make_batch(draws, run.encoded, run.diffusion, run.scaling_factor)
     pipe = StableDiffusionPipeline.from_pretrained(PARENT, dtype=torch.float32, local_files_only=True)
-    schedule = DDPMScheduler.from_config(pipe.scheduler.config)
-    latents, noise = [], []
-    for draw in draws:
-        mean, std = run.encoded.latent(draw)
-        generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
-        posterior, eps = torch.randn((2, *mean.shape), generator=generator)
-        latents.append((mean + std * posterior) * pipe.vae.config.scaling_factor)
-        noise.append(eps)
-    clean, eps = torch.stack(latents), torch.stack(noise)
-    times = torch.tensor([draw.timestep for draw in draws])
+    noisy, times, text, target = pinned_batch(run, DDPMScheduler.from_config(pipe.scheduler.config), 0)
     with torch.no_grad():
-        theirs = pipe.unet(schedule.add_noise(clean, eps, times), times, batch.text).sample
-        their_loss = torch.nn.functional.mse_loss(theirs, target_of(schedule, clean, eps, times)).item()
+        their_loss = torch.nn.functional.mse_loss(pipe.unet(noisy, times, text).sample, target).item()
         ours = run.learner.network(batch.noisy, batch.timesteps, batch.text).sample
         our_loss = (ours - batch.target).square().mean().item()
     return {"value": our_loss, "peer_value": their_loss, "difference": abs(our_loss - their_loss)}

@@ -227,6 +227,26 @@ def target_of(schedule: Any, latents: Any, noise: Any, times: Any) -> Any:
     return noise if kind == "epsilon" else schedule.get_velocity(latents, noise, times)
 
 
+def pinned_batch(run: Any, schedule: Any, step: int) -> tuple[Any, Any, Any, Any]:
+    """(noisy latents, timesteps, text, target) of a step's own draws, by diffusers' arithmetic."""
+    import torch
+
+    from training.engine.batches import make_batch
+
+    draws = [run.mixture.draw(step, slot) for slot in range(run.settings.batch_size)]
+    text = make_batch(draws, run.encoded, run.diffusion, run.scaling_factor).text
+    latents, noise = [], []
+    for draw in draws:
+        mean, std = run.encoded.latent(draw)
+        generator = torch.Generator("cpu").manual_seed(draw.noise_seed)
+        posterior, eps = torch.randn((2, *mean.shape), generator=generator)
+        latents.append((mean + std * posterior) * run.scaling_factor)
+        noise.append(eps)
+    clean, eps = torch.stack(latents), torch.stack(noise)
+    times = torch.tensor([draw.timestep for draw in draws])
+    return schedule.add_noise(clean, eps, times), times, text, target_of(schedule, clean, eps, times)
+
+
 def bare_step(parent: Path, run: Any, batch_size: int, *, bf16: bool = False, repeatable: bool = True) -> Step:
     """Forward, backward and the same update, on one batch that lies in memory: what no trainer can be faster than, computed
     plainly. `repeatable` keeps torch as the trainer sets it."""
