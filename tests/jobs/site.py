@@ -22,6 +22,10 @@ from jobs.models import Job, JobState, Worker
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+# Short, so that a lost worker is soon found.
+LEASE_SECONDS = 3
+
+
 class Site:
     """Processes by name; the test process itself talks to the same database and broker."""
 
@@ -35,9 +39,11 @@ class Site:
         self._start("control", *_worker("control", "control"), "--pool=solo")
         self._start("beat", "beat", "--schedule", str(self.folder / "beat"), "--pidfile=", "--loglevel=INFO")
 
-    def start_worker(self, name: str, queues: str = "cpu", *, wait: bool = True) -> psutil.Process:
+    def start_worker(
+        self, name: str, queues: str = "cpu", *, wait: bool = True, lease_seconds: int = LEASE_SECONDS
+    ) -> psutil.Process:
         """A worker with one pool process; returns its parent once it consumes."""
-        self._start(name, *_worker(name, queues), "--pool=prefork", "--concurrency=1")
+        self._start(name, *_worker(name, queues), "--pool=prefork", "--concurrency=1", lease_seconds=lease_seconds)
         pid = self.processes[name].pid
         if wait:
             wait_for(lambda: Worker.objects.filter(name__startswith=f"{name}@", pid=pid).exists(), 60)
@@ -78,7 +84,7 @@ class Site:
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str, lease_seconds: int = LEASE_SECONDS) -> None:
         environment = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.jobs.worker_settings",
@@ -86,7 +92,7 @@ class Site:
             "CELERY_BROKER_URL": self.services.broker_url,
             "DATA_DIR": str(self.folder / "data"),
             "DATABASE_IDLE_SECONDS": "3",
-            "JOB_LEASE_SECONDS": "3",
+            "JOB_LEASE_SECONDS": str(lease_seconds),
             "JOB_SWEEP_SECONDS": "1",
             "JOB_BACKOFF_SECONDS": "1",
             "PYTHONUNBUFFERED": "1",

@@ -60,6 +60,10 @@ def run_program(folder: str) -> None:
     sys.exit(main([folder]))
 
 
+# What launchers give the others to end by themselves.
+GRACE_SECONDS = 30.0
+
+
 class WarmGroup:
     """Processes that train a run together, as a launcher starts them, without the seconds of its imports and of theirs."""
 
@@ -68,7 +72,8 @@ class WarmGroup:
         self.members = [in_warm_process(partial(join, rank), folder) for rank in range(processes)]
 
     def wait(self, seconds: float) -> int:
-        """0, or the status of the first that failed: the others are killed then, as launchers do."""
+        """0, or the status of the first that failed: the others are told to stop then and killed if they do not, as launchers
+        do. One that is told to stop with all others may have saved nothing yet where another has ended."""
         deadline, left = time.monotonic() + seconds, list(self.members)
         while left:
             connection.wait([each.sentinel for each in left], max(0, deadline - time.monotonic()))
@@ -77,6 +82,9 @@ class WarmGroup:
             left = [each for each in left if each.exitcode is None]
             if statuses:
                 for each in left:
+                    each.terminate()
+                for each in left:
+                    each.join(GRACE_SECONDS)
                     each.kill()
                     each.join()
                 return statuses[0]
