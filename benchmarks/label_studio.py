@@ -1,8 +1,8 @@
 """The peer of the rating benchmark: a running Label Studio, driven through its own API by as many raters.
 
-Its administrator's token (an access token of the organisation, or a legacy one) makes a project with tasks and overlap 2 (or
-finds the one that an earlier run made) and reads the invitation, by which the raters sign up. Each then asks for its next task and submits an annotation, without a
-pause. Label Studio hands out one task at a time; that is how it is measured.
+Its administrator's token (an access token of the organisation, or a legacy one) makes a project with tasks and overlap 2, or
+finds the one that an earlier run made, and reads the invitation, by which the raters sign up. Each then asks for its next
+task and submits an annotation, without a pause. Label Studio hands out one task at a time; that is how it is measured.
 """
 
 import json

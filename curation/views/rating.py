@@ -11,7 +11,6 @@ from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
 from accounts.policies import policy
-from curation.api import guidelines_shown, news_specs, round_specs
 from curation.assignments import done_by, holds_any, left_for
 from curation.example_rounds import RoundRefused, is_asked, round_of, with_asked
 from curation.grids import has_grid, has_several
@@ -19,6 +18,7 @@ from curation.guidelines import newest_revision, reading_of
 from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
 from curation.questions import asked_now, question_news
+from curation.screen_specs import guidelines_shown, news_specs, round_specs
 from curation.standing import why_refused
 
 
