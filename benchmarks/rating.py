@@ -60,6 +60,7 @@ class Times:
     submit: list[float] = field(default_factory=list)
     judgments: int = 0
     errors: list[str] = field(default_factory=list)
+    ran_out: int = 0  # Raters for whom nothing was left before the round was over: it says little then.
     seconds: float = 0.0  # From the start of the round to its last answer.
 
 
@@ -100,6 +101,7 @@ def rounds(clients: list[Client], seconds: float) -> Times:
                 between = time.perf_counter()
                 mine.lease.append(between - started)
                 if leased is None:
+                    mine.ran_out = 1
                     break
                 mine.judgments += client.submit(leased)
                 mine.submit.append(time.perf_counter() - between)
@@ -108,6 +110,7 @@ def rounds(clients: list[Client], seconds: float) -> Times:
                 time.sleep(0.2)
         with lock:
             times.lease += mine.lease
+            times.ran_out += mine.ran_out
             times.submit += mine.submit
             times.judgments += mine.judgments
             times.errors += mine.errors
@@ -264,14 +267,16 @@ def describe(times: Times, **facts: Any) -> Iterator[dict[str, Any]]:
             **share,
             "load": load,
         }
-    rate = times.judgments / times.seconds
+    # A round in which nothing was left to judge has no rate.
+    rate = times.judgments / times.seconds if times.judgments or not times.ran_out else None
     peer = facts.get("peer_value")
     yield {
         "unit": "judgments a second",
-        "value": round(rate, 1),
+        "value": None if rate is None else round(rate, 1),
         **{key: value for key, value in facts.items() if key != "count"},
-        "ratio": round(rate / peer, 1) if peer else None,
+        "ratio": round(rate / peer, 1) if peer and rate is not None else None,
         "errors": len(times.errors),
+        **({"raters_with_nothing_left": times.ran_out} if times.ran_out else {}),
         **({"first_error": times.errors[0]} if times.errors else {}),
         "load": load,
     }
