@@ -254,13 +254,12 @@ def _time_left(judgments: int, rate: float) -> str:
 
 def _results(campaign: Campaign) -> dict[str, Any]:
     questions = list(campaign.questions.all())
-    asked, rates = pass_rates(campaign, questions)
+    passable, rates = pass_rates(campaign, questions)
     outcomes = outcomes_of(campaign)
     samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
     split = split_items(campaign).select_related("prompt").prefetch_related(samples)[:SPLIT_SHOWN]
     return {
-        "questions": asked,
-        "every_question": questions,
+        "passable": passable,
         "agreement": agreement_by_bucket(campaign, questions) if campaign.most > 1 else [],
         "rates": rates,
         "reason_tables": reason_tables(campaign, questions),

@@ -514,6 +514,14 @@ def test_dataset_page_says_which_comparison_was_opened_again(curator, dataset):
     assert page.context["preview"].entries == []
 
 
+def test_campaign_page_shows_the_questions_of_a_comparison_none_of_which_can_be_passed(curator, pairs):
+    campaign = make_comparison(pairs, ["baseline", "candidate"])
+    page = text_of(curator, campaign.get_absolute_url())
+    panel = page.partition('id="questions-head"')[2].partition("</section>")[0]
+    assert campaign.questions.get().text in panel
+    assert 'id="rates-head"' not in page
+
+
 def test_campaign_page_leads_to_a_dataset_once_the_comparison_is_closed(curator, pairs):
     campaign = make_comparison(pairs, ["baseline"], close=False)
     link = f"{reverse('dataset_new')}?campaign={campaign.slug}"
