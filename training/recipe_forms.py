@@ -45,6 +45,7 @@ HYPERPARAMETERS = (
     "warmup_steps",
     "gradient_accumulation",
     "mixture",
+    "image_draws",
     "importance_weights",
     "gradient_checkpointing",
     "sharded",
@@ -346,6 +347,16 @@ class RecipeForm(ShapeFields):
         ],
         label="How sources mix",
         help_text="By noise level: a level is drawn first, then a source whose band holds it.",
+    )
+    image_draws = forms.ChoiceField(
+        choices=[
+            ("epochs", "In epochs: each once before any comes again"),
+            ("replacement", "Each draw anew"),
+        ],
+        required=False,
+        initial=DEFAULT_HYPERPARAMETERS["image_draws"],
+        label="How images are drawn",
+        help_text="In epochs every image is seen about as often as any other, as in other trainers.",
     )
     importance_weights = forms.BooleanField(
         required=False,

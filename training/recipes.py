@@ -48,6 +48,7 @@ DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "learning_rate": 1e-4,
     "caption_dropout": 0.1,
     "mixture": "natural",
+    "image_draws": "epochs",
     "holdout": 0.1,
     "seed": 0,
     "checkpoint_every": 50,
@@ -370,7 +371,7 @@ def schedule_of(version: ModelVersion) -> Schedule:
 def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:
     """A stored recipe's settings, with the defaults of what it leaves open; one from before a setting was known goes on
     without it."""
-    return {**DEFAULT_HYPERPARAMETERS, "holdout": 0.0, **recipe.hyperparameters}
+    return {**DEFAULT_HYPERPARAMETERS, "holdout": 0.0, "image_draws": "replacement", **recipe.hyperparameters}
 
 
 def rows_of(recipe: Recipe) -> list[Row]:

@@ -211,6 +211,7 @@ class TestRecipeForm:
             "method": "dora", "lora_rank": 8, "lr_schedule": "cosine", "warmup_steps": 10, "gradient_accumulation": 2,
             "weight_decay": 0.02, "optimizer": "adafactor", "noise_offset": 0.05, "holdout": 0.2, "ema_decay": 0.99, "min_snr_gamma": 5,
             "mixture": "shares", "importance_weights": "on", "precision": "bf16", "kernels": "channels_last", "max_grad_norm": 0.5,
+            "image_draws": "replacement",
         }  # fmt: skip
         client.post(reverse("recipe_new"), self.data(preset="joint", t_prime="", **chosen))
         recipe = Recipe.objects.get()
@@ -227,6 +228,7 @@ class TestRecipeForm:
             "channels last",
             "Held out for validation",
             "about 1 held out",
+            "each anew",
         ):
             assert words in page
         form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
@@ -673,15 +675,17 @@ class TestOlderRecipes:
     def test_a_recipe_from_before_a_setting_was_known_goes_on_without_it(self, client, sign_in):
         sign_in("operator")
         recipe = make_recipe()
-        older = {key: value for key, value in recipe.hyperparameters.items() if key != "holdout"}
+        later = ("holdout", "image_draws")
+        older = {key: value for key, value in recipe.hyperparameters.items() if key not in later}
         with connection.cursor() as cursor:
             # As a migration would see it: the triggers keep everybody else from it.
             cursor.execute("SET LOCAL session_replication_role = replica")
             Recipe.objects.filter(pk=recipe.pk).update(hyperparameters=older)
             cursor.execute("SET LOCAL session_replication_role = origin")
-        assert make_run(Recipe.objects.get(pk=recipe.pk)).spec["holdout"] == 0
+        spec = make_run(Recipe.objects.get(pk=recipe.pk)).spec
+        assert [spec[key] for key in later] == [0, "replacement"]
         form = client.get(reverse("recipe_new"), {"like": recipe.slug}).context["form"]
-        assert form["holdout"].value() == 0
+        assert [form[key].value() for key in later] == [0, "replacement"]
 
 
 class TestSweeps:

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import accumulate
 
 from training.engine.bands import WORD, Region, Schedule, TableRow, check_table, draw_shares
+from training.engine.shuffles import shuffled
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Mixture:
     `importance_weights` each loss is multiplied by natural / used probability, so that the expected loss is the natural
     one.
 
-    Images are drawn uniformly from their source, with replacement: independence of history is what makes resuming exact.
+    Images are drawn evenly from their source: with "replacement" each anew, in "epochs" as from a shuffled deck that every
+    draw of the run moves on by one, whichever source it is for. Of a source alone that is each image once before any comes
+    again; of one that gets a share of the draws, no image twice within a deck. Either way a draw knows of no other,
+    which is what makes resuming exact.
+
     `sizes` counts the images of each row. Raises `TableRefused` for a table with gaps or empty bands.
     """
 
@@ -49,6 +54,8 @@ class Mixture:
     mode: str = "natural"
     importance_weights: bool = False
     caption_dropout: float = 0.0
+    image_draws: str = "replacement"
+    images_per_step: int = 1
 
     def __post_init__(self) -> None:
         check_table(self.schedule, self.rows)
@@ -76,7 +83,7 @@ class Mixture:
         return Draw(
             timestep=timestep,
             source=source,
-            image=_pick(u_image, self.sizes[source]),
+            image=self._image(source, step * self.images_per_step + slot, u_image),
             drop_caption=u_drop / WORD < self.caption_dropout,
             noise_seed=noise_seed >> 1,  # torch takes seeds below 2**63.
             weight=weight,
@@ -85,6 +92,14 @@ class Mixture:
     def shares(self) -> list[float]:
         """The expected share of draws of every row."""
         return draw_shares(self.schedule, self.rows, self.mode)
+
+    def _image(self, source: int, number: int, word: int) -> int:
+        """The image of a source for the run's draw of that number (from 0); `word` is the draw's own chance."""
+        size = self.sizes[source]
+        if self.image_draws == "replacement":
+            return _pick(word, size)
+        epoch, place = divmod(number, size)
+        return shuffled(place, size, first_word("images", self.seed, source, epoch))
 
     def _importance(self, timestep: float, source: int) -> float:
         """natural / used: the density at the timestep is the same in both, and cancels."""

@@ -57,6 +57,7 @@ LAYS_OUT_ITSELF = ("adamw8bit",)
 LR_SCHEDULES = ("constant", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 MIXTURES = ("natural", "shares")
+IMAGE_DRAWS = ("replacement", "epochs")
 KERNELS = ("auto", "probe", "plain", "channels_last", "compiled")
 DEVICES = ("auto", "cpu", "cuda")
 SHAPES = ("square", "aspect")
@@ -168,6 +169,8 @@ class RunSettings:
     caption_dropout: float = 0.1
     # natural: t first, then a source whose band holds t. shares: the source by weight first, then t in its band.
     mixture: str = "natural"
+    # epochs: each image of a source once before any comes again (see `draws.Mixture`); replacement: each draw anew.
+    image_draws: str = "replacement"
     # Only with "shares": weigh each draw by its natural probability, so that the expected loss is the natural one.
     importance_weights: bool = False
     # Where the latents and captions of all corpora would take more GiB than this, they are made as they are drawn, and not
@@ -218,6 +221,7 @@ _CHOICES = {
     "precision": PRECISIONS,
     "kernels": KERNELS,
     "mixture": MIXTURES,
+    "image_draws": IMAGE_DRAWS,
     "timestep_sampling": SAMPLINGS,
     "flow_weighting": WEIGHTINGS,
     "device": DEVICES,

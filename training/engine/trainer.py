@@ -94,6 +94,7 @@ LATER_SETTINGS = {
     "colour_weight": 1.0,
     "alpha_weight": 1.0,
     "backgrounds": 1,
+    "image_draws": "replacement",
     **FLOW_DEFAULTS,
     **SHAPE_DEFAULTS,
 }
@@ -169,6 +170,8 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         mode=settings.mixture,
         importance_weights=settings.importance_weights,
         caption_dropout=settings.caption_dropout,
+        image_draws=settings.image_draws,
+        images_per_step=settings.images_per_step,
     )
 
     learner = make_learner(trained_network(pipeline, settings), settings, group.mesh)

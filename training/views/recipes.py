@@ -38,7 +38,7 @@ TEAM = [Role.CURATOR, Role.OPERATOR]
 # Those that the form folds away until one of them is wrong.
 FOLDED_FIELDS = (
     "lr_schedule", "warmup_steps", "gradient_accumulation", "weight_decay", "caption_dropout", "ema_decay",
-    "min_snr_gamma", "noise_offset", "holdout", "mixture", "importance_weights", "seed", "dpo_beta",
+    "min_snr_gamma", "noise_offset", "holdout", "mixture", "image_draws", "importance_weights", "seed", "dpo_beta",
     "gradient_checkpointing", "colour_weight", "alpha_weight", "backgrounds", "optimizer", "max_grad_norm",
     "precision", "kernels", "sharded", *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
 )  # fmt: skip
@@ -71,6 +71,7 @@ LABELS = {
     "flow_weighting": "Weights of a flow's losses",
     "ema_decay": "Moving average",
     "mixture": "Mixture",
+    "image_draws": "Images drawn",
     "importance_weights": "Weighed back to the natural mixture",
     "holdout": "Held out for validation",
     "shapes": "Shapes of images",
@@ -102,6 +103,8 @@ VALUES: dict[tuple[str, Any], str] = {
     ("kernels", "compiled"): "compiled",
     ("mixture", "natural"): "natural",
     ("mixture", "shares"): "fixed shares",
+    ("image_draws", "epochs"): "in epochs",
+    ("image_draws", "replacement"): "each anew",
     ("timestep_sampling", "logit_normal"): "logit-normal",
     ("timestep_sampling", "uniform"): "evenly",
     ("flow_weighting", "none"): "all equal",

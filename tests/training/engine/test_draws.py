@@ -56,6 +56,31 @@ def test_images_and_dropped_captions_are_uniform() -> None:
     assert 0.09 < sum(draw.drop_caption for draw in draws) / len(draws) < 0.11
 
 
+def test_epochs_draw_each_image_of_a_source_alone_once_before_any_comes_again() -> None:
+    alone = Mixture(SCHEDULE, tuple(rows(Band())), (10,), seed=4, image_draws="epochs", images_per_step=4)
+    images = [alone.draw(number // 4, number % 4).image for number in range(400)]
+    epochs = [tuple(images[start : start + 10]) for start in range(0, 400, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len(set(epochs)) == len(epochs)
+    assert images != [replace(alone, seed=5).draw(number // 4, number % 4).image for number in range(400)]
+    # The same examples in other passes, or in another number of processes, are the same draws.
+    wide = replace(alone, images_per_step=8)
+    assert images == [wide.draw(number // 8, number % 8).image for number in range(400)]
+
+
+def test_epochs_change_the_image_of_a_draw_and_nothing_else() -> None:
+    epochs = replace(TAILORING, image_draws="epochs", images_per_step=32)
+    before, after = many(TAILORING), many(epochs)
+    assert [replace(draw, image=0) for draw in before] == [replace(draw, image=0) for draw in after]
+    for source, size in enumerate(TAILORING.sizes):
+        images = Counter(draw.image for draw in after if draw.source == source)
+        assert set(images) == set(range(size))
+        assert max(images.values()) / min(images.values()) < 1.3
+        for start in range(0, len(after) - size, size):
+            deck = [draw.image for draw in after[start : start + size] if draw.source == source]
+            assert len(set(deck)) == len(deck)
+
+
 def test_draws_depend_on_seed_step_and_slot_alone() -> None:
     assert TAILORING.draw(11, 3) == replace(TAILORING).draw(11, 3)
     others = {TAILORING.draw(11, 4), TAILORING.draw(12, 3), replace(TAILORING, seed=2).draw(11, 3)}

@@ -257,7 +257,12 @@ def test_parent_that_is_not_the_named_one_is_refused(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"precision": "bf16"}, {"mixture": "shares", "importance_weights": True, "caption_dropout": 1.0}]
+    "changes",
+    [
+        {"precision": "bf16"},
+        {"mixture": "shares", "importance_weights": True, "caption_dropout": 1.0},
+        {"image_draws": "epochs", "gradient_accumulation": 2},
+    ],
 )
 def test_other_precisions_and_mixtures_train(make_run: MakeRun, changes: dict[str, Any]) -> None:
     folder = make_run(sample_prompts=[], **changes)
