@@ -16,6 +16,7 @@ With "sharded" in run.json each of them keeps a part of the weights; see `shardi
 """
 
 import argparse
+import faulthandler
 import sys
 import traceback
 from contextlib import nullcontext
@@ -88,4 +89,6 @@ def _refuse(folder: Path, sentence: str, status: int) -> int:
 
 
 if __name__ == "__main__":
+    # Where a library breaks the process itself, the log says at least in which of our lines.
+    faulthandler.enable()
     sys.exit(main())

@@ -1,5 +1,6 @@
 """The trainer as its parent sees it: a child process with exit codes, signals and files."""
 
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -57,6 +58,7 @@ def in_warm_process(program: Program, folder: Path) -> BaseProcess:
 
 
 def run_program(folder: str) -> None:
+    faulthandler.enable()
     sys.exit(main([folder]))
 
 
