@@ -38,7 +38,14 @@ STUDENT = 4.303
 TRAINED, HELD_OUT, BATCH, STEPS = 96, 32, 8, 60
 POINTS = 20
 # High enough for the loss to fall far in so few steps; the decay is the script's own.
-SETTINGS = {"image_draws": "epochs", "learning_rate": 1e-4, "ema_decay": 0.9999, "weight_decay": 0.01, "max_grad_norm": 1.0, "precision": "fp32"}
+SETTINGS = {
+    "image_draws": "epochs",
+    "learning_rate": 1e-4,
+    "ema_decay": 0.9999,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "precision": "fp32",
+}
 
 LossOf = Callable[[dict[str, Any]], float]
 
