@@ -86,7 +86,7 @@ _database["OPTIONS"] = {
     "connect_timeout": 5,
     "application_name": env_str("ATELIER_PROCESS", "atelier"),
     # A process that is frozen in the middle of a transaction does not keep its locks for ever.
-    # Statements that the server keeps (curation.rows) are planned once for all values, which is most of what some of them take.
+    # Statements that the server keeps (accounts.rows) are planned once for all values, which is most of what some of them take.
     "options": f"-c idle_in_transaction_session_timeout={env_int('DATABASE_IDLE_SECONDS', 60, least=1, most=3600)}s "
     "-c plan_cache_mode=force_generic_plan",
     "prepare_threshold": 5,

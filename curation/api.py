@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import reverse
 from ninja import Router, Status
 from ninja.errors import HttpError
+from ninja.responses import Response
 
 from accounts.api import callers
 from accounts.models import Scope, User
@@ -65,9 +66,8 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
     response={200: LeaseOut, 404: Refusal, 409: LeaseRefusal},
     auth=callers(Scope.RATE),
     url_name="lease",
-    exclude_unset=True,
 )
-def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | Status[dict[str, str]]:
+def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> HttpResponse | Status[dict[str, str]]:
     """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open, and where the caller
     has to answer examples first."""
     user = _caller(request)
@@ -79,10 +79,12 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> dict[str, Any] | 
         return Status(409, {"detail": str(refusal.args[0]), "examples_url": reverse("rate_examples", args=[slug])})
     except LeaseRefused as refusal:
         raise HttpError(409, str(refusal.args[0])) from refusal
-    return {
-        "items": [item_specs(assignment, user, held.campaign) for assignment in held.assignments],
-        **lease_texts(held, user, guidelines=wanted.guideline_revision, questions=wanted.question_revision),
-    }
+    return _as_it_is(
+        {
+            "items": [item_specs(assignment, user, held.campaign) for assignment in held.assignments],
+            **lease_texts(held, user, guidelines=wanted.guideline_revision, questions=wanted.question_revision),
+        }
+    )
 
 
 @router.post(
@@ -160,7 +162,7 @@ def take_example(request: HttpRequest, slug: str, given: ExampleAnswerIn) -> dic
 @router.post(
     "/judgments", response={200: ResultsOut, 403: Refusal, 413: Refusal}, auth=callers(Scope.RATE), url_name="judgments"
 )
-def judge(request: HttpRequest, batch: JudgmentsIn) -> dict[str, Any]:
+def judge(request: HttpRequest, batch: JudgmentsIn) -> HttpResponse:
     """Take in judgments, each on its own, in the order given. Sending one again is harmless."""
     user = _caller(request)
     if not (user.is_superuser or user.has_role("rater")):
@@ -169,7 +171,7 @@ def judge(request: HttpRequest, batch: JudgmentsIn) -> dict[str, Any]:
         results = record_judgments(user, batch.judgments)
     except TooManyJudgments as refusal:
         raise HttpError(413, str(refusal.args[0])) from refusal
-    return {"results": [result._asdict() for result in results]}
+    return _as_it_is({"results": [result._asdict() for result in results]})
 
 
 @router.put("/rating-keys", response={200: KeysOut, 422: Refusal}, auth=callers(Scope.RATE), url_name="rating-keys")
@@ -179,6 +181,12 @@ def choose_keys(request: HttpRequest, chosen: KeysIn) -> dict[str, Any]:
         return {"keys": keep_keys(_caller(request), chosen.keys)}
     except Malformed as fault:
         raise HttpError(422, str(fault.args[0])) from fault
+
+
+def _as_it_is(answer: dict[str, Any]) -> HttpResponse:
+    """The answer without being read by its schema, which takes as long as half of what a lease asks of the database; tests
+    compare the two."""
+    return Response(answer, content_type="application/json; charset=utf-8")
 
 
 def _caller(request: HttpRequest) -> User:

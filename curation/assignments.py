@@ -16,7 +16,7 @@ from curation import tallies
 from curation.claims import claim
 from curation.example_rounds import ASKED, is_asked, with_asked
 from curation.gold import active_gold, unseen_gold
-from curation.leases import as_it_is, lock_place, with_samples
+from curation.leases import as_it_is, in_hand, lock_place, with_samples
 from curation.mixing import count_gold, gold_among, mix
 from curation.models import (
     Assignment,
@@ -122,7 +122,7 @@ def _lease(
     is_round = place.state == RaterState.QUALIFYING
     if is_round:
         count = min(count, round_left(campaign, place))
-    held = _held(campaign, rater, count, only_gold=is_round)
+    held = in_hand(campaign, rater, count, only_gold=is_round)
     wanted = 0 if only_held else count - len(held)
     new: list[int] = []
     if wanted > 0:
@@ -136,7 +136,8 @@ def _lease(
             "Your qualification round needs more items than there are, so a curator has to let you in. What you judged is kept."
         )
     # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
-    Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
+    if held:
+        Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
     return [*held, *new]
 
 
@@ -207,14 +208,6 @@ def _lapsed(campaign: Campaign, rater: User) -> list[int]:
     """Items whose lease ran out before this rater judged them."""
     leased = Assignment.objects.filter(rater=rater, state=AssignmentState.LEASED, expires_at__lte=Now())
     return list(leased.filter(item__campaign=campaign).order_by("pk").values_list("item_id", flat=True))
-
-
-def _held(campaign: Campaign, rater: User, count: int, *, only_gold: bool = False) -> list[int]:
-    # In the order in which they were handed out: by position, gold items would stand apart.
-    held = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
-    if only_gold:
-        held = held.filter(item__is_gold=True)
-    return list(held.order_by("pk").values_list("pk", flat=True)[:count])
 
 
 def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, together: bool) -> list[int]:

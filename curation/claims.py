@@ -8,10 +8,10 @@ from typing import Any
 from django.db import transaction
 
 from accounts.models import User
+from accounts.rows import Columns, fetch
 from curation.grids import prompts_beside_each_other
 from curation.models import FREE, Campaign, Item
 from curation.order import turn
-from curation.rows import Columns, fetch
 
 ITEM = Columns(Item)
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: S608 (Statements are put together from this module's own constants.)
 
+import json
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -9,11 +10,12 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, prefetch_related_objects
+from django.db.models import prefetch_related_objects
 from django.db.models.functions import Now
 from django.utils import timezone
 
 from accounts.models import User
+from accounts.rows import Columns, execute_prepared, fetch_prepared
 from curation import tallies
 from curation.details import check_details, prompt_words
 from curation.malformed import Malformed
@@ -26,11 +28,9 @@ from curation.models import (
     Judgment,
     JudgmentAction,
     Question,
-    QuestionRevision,
 )
 from curation.order import rerank
 from curation.questions import as_questions, ask_the_same
-from curation.rows import Columns, fetch_prepared
 from curation.sets import are_whole
 from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
@@ -56,6 +56,16 @@ SELECT {ASSIGNMENT.sql}, expires_at > statement_timestamp(), statement_timestamp
 FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s ORDER BY id
 """
 KNOWN = f"SELECT {JUDGMENT.sql} FROM curation_judgment WHERE id = ANY(%s::uuid[]) OR assignment_id = ANY(%s::bigint[])"
+REVISIONS = """
+SELECT id, campaign_id, number, questions::json FROM curation_questionrevision
+WHERE id = ANY(%s::bigint[]) OR (campaign_id = ANY(%s::bigint[]) AND number = ANY(%s::int[]))
+"""
+COLUMNS = ", ".join(f'"{name}"' for name in JUDGMENT.names)
+STORE = f"""
+INSERT INTO curation_judgment ({COLUMNS})
+SELECT {COLUMNS} FROM json_populate_recordset(NULL::curation_judgment, %s::json)
+"""
+END = "UPDATE curation_assignment SET state = %s WHERE id = ANY(%s::bigint[])"
 
 
 class TooManyJudgments(ValueError):
@@ -88,8 +98,15 @@ def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
             results[index] = Result(echo_id(row), REJECTED, fault.args[0])
     if submissions:
         echoes = {index: echo_id(rows[index]) for index in submissions}
-        with transaction.atomic():
-            taken, measured = _take_all(rater, submissions, echoes)
+        for last in range(len(submissions), -1, -1):
+            try:
+                with transaction.atomic():
+                    taken, measured = _take_all(rater, submissions, echoes)
+                break
+            except _IdTaken as clash:
+                # All of it once more: the id is known then, so that each round is about one row less.
+                if not last:
+                    raise clash.error from clash
         results |= taken
         for campaign in measured:
             review(campaign, rater)
@@ -102,24 +119,31 @@ def _take_all(
     """The results, and the campaigns of which gold items were judged."""
     desk = _open_desk(rater, list(submissions.values()))
     with tallies.kept({row.item_id for row in desk.assignments.values()}):
-        for last in range(len(submissions), -1, -1):
-            try:
-                with transaction.atomic():
-                    results = {index: _take(desk, each, echoes[index]) for index, each in submissions.items()}
-                    for number, judgment in enumerate(desk.stored):
-                        # Those of one batch come in at one moment, and stay in their order.
-                        judgment.received_at = desk.now + timedelta(microseconds=number)
-                    Judgment.objects.bulk_create(desk.stored)
-                break
-            except IntegrityError:
-                # Another request stored one of these very ids, for an assignment that our locks do not cover. A new desk
-                # knows that id, so that each round is about one row less.
-                if not last:
-                    raise
-                desk = _open_desk(rater, list(submissions.values()))
+        results = {index: _take(desk, each, echoes[index]) for index, each in submissions.items()}
+        for number, judgment in enumerate(desk.stored):
+            # Those of one batch come in at one moment, and stay in their order.
+            judgment.received_at = desk.now + timedelta(microseconds=number)
+        try:
+            _store(desk.stored)
+        except IntegrityError as error:
+            raise _IdTaken(error) from error
         _settle(desk)
     gold = [row.item for row in desk.touched.values() if row.item.is_gold]
     return results, list({item.campaign_id: item.campaign for item in gold}.values())
+
+
+class _IdTaken(Exception):
+    """Another request stored one of these very ids, for an assignment that our locks do not cover."""
+
+    def __init__(self, error: IntegrityError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _store(judgments: Sequence[Judgment]) -> None:
+    if judgments:
+        rows = [{name: getattr(each, name) for name in JUDGMENT.names} for each in judgments]
+        execute_prepared(STORE, [json.dumps(rows, default=str)])
 
 
 @dataclass
@@ -196,11 +220,12 @@ def _read_questions(
     leased = {row.question_revision_id for row in assignments}
     if None in leased:
         numbers.add(1)  # There was no other when leases did not say it yet.
-    wanted = Q(campaign__in=campaigns, number__in=numbers) | Q(pk__in=leased - {None})
     found = _Questions({}, {}, {})
-    for revision in QuestionRevision.objects.filter(wanted):
-        found.by_revision[revision.pk] = as_questions(revision.questions)
-        found.named[revision.campaign_id, revision.number] = revision.pk
+    for pk, campaign, number, questions in fetch_prepared(
+        REVISIONS, [list(leased - {None}), list(campaigns), list(numbers)]
+    ):
+        found.by_revision[pk] = as_questions(questions)
+        found.named[campaign, number] = pk
     without = campaigns - {campaign for campaign, _ in found.named}
     for question in Question.objects.filter(campaign__in=without) if without else ():
         found.now.setdefault(question.campaign_id, []).append(question)
@@ -370,7 +395,7 @@ def _settle(desk: _Desk) -> None:
     for state in (AssignmentState.JUDGED, AssignmentState.RELEASED):
         pks = [row.pk for row in touched if row.state == state]
         if pks:
-            Assignment.objects.filter(pk__in=pks).update(state=state)
+            execute_prepared(END, [str(state), pks])
     by_campaign: dict[int, dict[int, Item]] = {}
     for row in touched:
         if row.item.is_gold:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from accounts.models import User
+from accounts.rows import Columns, fetch_prepared
 from curation.models import Assignment, Campaign, CampaignRater, Item, Judgment
-from curation.rows import Columns, fetch_prepared
 from generation.models import Prompt, Sample
 
 CAMPAIGN, PLACE = Columns(Campaign, "c"), Columns(CampaignRater, "r")
@@ -24,6 +24,12 @@ SELECT {CAMPAIGN.sql}, statement_timestamp(),
        (SELECT json_build_object('pk', q.id, 'number', q.number, 'questions', q.questions)
         FROM curation_questionrevision q WHERE q.campaign_id = c.id ORDER BY q.number DESC LIMIT 1)
 FROM curation_campaign c WHERE c.id = %s
+"""
+# What their lease is still good for, in the order in which it was handed out: by position, gold items would stand apart.
+IN_HAND = """
+SELECT a.id FROM curation_assignment a JOIN curation_item i ON i.id = a.item_id
+WHERE a.rater_id = %s AND a.state = 'leased' AND a.expires_at > statement_timestamp() AND i.campaign_id = %s
+  AND (i.is_gold OR (i.is_open AND NOT %s)) ORDER BY a.id LIMIT %s
 """
 ASSIGNMENT, ITEM, PROMPT = Columns(Assignment, "a"), Columns(Item, "i"), Columns(Prompt, "p")
 HELD = f"""
@@ -53,6 +59,11 @@ def as_it_is(pk: int) -> Any:
     return campaign
 
 
+def in_hand(campaign: Campaign, rater: User, count: int, *, only_gold: bool) -> list[int]:
+    """The ids of the rater's live assignments that are still wanted, at most `count`."""
+    return [pk for (pk,) in fetch_prepared(IN_HAND, [rater.pk, campaign.pk, only_gold, count])]
+
+
 def with_samples(pks: Sequence[int]) -> list[Assignment]:
     """Those of these assignments (ids) whose lease is live, in the order in which they were handed out, with `.item.prompt`,
     `.shown` (samples with their prompts, from left to right) and `.chain` (judgments of before an undo, the newest first)."""
@@ -66,8 +77,9 @@ def with_samples(pks: Sequence[int]) -> list[Assignment]:
             judged.append(assignment.pk)
     samples = {(row[0], row[1]): _sample(row) for row in fetch_prepared(SHOWN, [[row.item_id for row in rows]])}
     chains: defaultdict[int, list[Judgment]] = defaultdict(list)
-    for judgment in Judgment.objects.filter(assignment__in=judged, superseded_by__isnull=True):
-        chains[judgment.assignment_id].append(judgment)
+    if judged:
+        for judgment in Judgment.objects.filter(assignment__in=judged, superseded_by__isnull=True):
+            chains[judgment.assignment_id].append(judgment)
     for assignment in rows:
         assignment.shown = [samples[assignment.item_id, slot] for slot in assignment.order]
         assignment.chain = chains[assignment.pk]

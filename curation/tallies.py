@@ -12,6 +12,7 @@ after a change and writes down the difference, `fill` and `differences` take it 
 
 # ruff: noqa: S608 (Statements are put together from this module's own constants.)
 
+import json
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,8 +22,8 @@ from typing import NamedTuple
 from django.db import connection, transaction
 from django.db.models import Sum
 
+from accounts.rows import execute_prepared, fetch_prepared
 from curation.models import Campaign, Tally, TallyKind
-from curation.rows import fetch_prepared
 
 # Any constant, known to nobody else who takes advisory locks in this database.
 LOCK = 0x61_74_65_6C_02
@@ -148,8 +149,8 @@ COLUMNS = "campaign_id, rater_id, what, bucket, question, key"
 OF_THESE = f"{OF_ITEMS} SELECT {COLUMNS}, n::bigint, at FROM counts"
 ADD = f"""
 INSERT INTO curation_tally ({COLUMNS}, n, at, is_folded)
-SELECT *, false FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[],
-                            %s::timestamptz[])
+SELECT *, false FROM json_to_recordset(%s::json) v (campaign_id bigint, rater_id bigint, what text, bucket text, question text,
+                                                    key text, n bigint, at timestamptz)
 """
 
 
@@ -164,10 +165,9 @@ def kept(items: Collection[int]) -> Iterator[None]:
     for key in before.keys() | after.keys():
         (n, at), (n_before, at_before) = after.get(key, (0, None)), before.get(key, (0, None))
         if n != n_before or at != at_before:
-            changes.append((*key, n - n_before, at if at != at_before else None))
+            changes.append(dict(key._asdict(), n=n - n_before, at=at if at != at_before else None))
     if changes:
-        with connection.cursor() as cursor:
-            cursor.execute(ADD, [list(column) for column in zip(*changes, strict=True)])
+        execute_prepared(ADD, [json.dumps(changes, default=str)])
 
 
 def fill(campaign: Campaign) -> None:

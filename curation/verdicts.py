@@ -5,13 +5,14 @@ open again while the judgments that may still come could change its verdict, or 
 that were superseded or undone, skips and flags do not count. What a curator decided on an item (curation.adjudications) stands above the rule, whatever comes in afterwards.
 """
 
+# ruff: noqa: S608 (Statements are put together from this module's own constants.)
+
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.db import connection
-
+from accounts.rows import Columns, execute_prepared, fetch_prepared
 from curation.models import (
     COMPARISONS,
     Campaign,
@@ -40,6 +41,29 @@ from curation.sets import side_of
 
 Tallies = dict[str, dict[str, int]]
 PENDING = Reading(Outcome.PENDING, False)
+QUESTION = Columns(Question)
+# What every batch of judgments asks and writes, in statements of our own (accounts.rows).
+QUESTIONS = f"SELECT {QUESTION.sql} FROM curation_question WHERE campaign_id = %s ORDER BY position"
+# As Judgment.objects.standing().
+STANDING = """
+SELECT item_id, answers::json, "order"::json FROM curation_judgment said
+WHERE item_id = ANY(%s::bigint[]) AND action = 'answer'
+  AND NOT EXISTS (SELECT 1 FROM curation_judgment later WHERE later.supersedes_id = said.id)
+  AND NOT EXISTS (SELECT 1 FROM curation_assignment barred WHERE barred.id = said.assignment_id AND barred.excluded)
+"""
+WRITE_ITEMS = """
+UPDATE curation_item i SET judged = v.judged, is_open = v.is_open
+FROM json_to_recordset(%s::json) v (item bigint, judged int, is_open bool) WHERE i.id = v.item
+"""
+WRITE_VERDICTS = """
+INSERT INTO curation_verdict (item_id, rule, outcome, by_rule, contested, tallies, posteriors, judgments, updated_at)
+SELECT item, rule, outcome, by_rule, contested, tallies, posteriors, judgments, statement_timestamp()
+FROM json_to_recordset(%s::json) v (item bigint, rule text, outcome text, by_rule text, contested bool, tallies jsonb,
+                                    posteriors jsonb, judgments int)
+ON CONFLICT (item_id) DO UPDATE SET
+    rule = excluded.rule, outcome = excluded.outcome, by_rule = excluded.by_rule, contested = excluded.contested,
+    tallies = excluded.tallies, posteriors = excluded.posteriors, judgments = excluded.judgments, updated_at = excluded.updated_at
+"""
 
 
 class Answer(NamedTuple):
@@ -76,7 +100,7 @@ def refresh_verdicts(
     if not read_under_locks:
         # Read before, they may be those of before a change whose recount held the items.
         campaign.refresh_from_db(fields=["rule", "state"])
-    rule, questions = read_rule(campaign.rule), list(campaign.questions.all())
+    rule, questions = read_rule(campaign.rule), [QUESTION.read(row) for row in fetch_prepared(QUESTIONS, [campaign.pk])]
     standing = standing_answers(items)
     is_new, likely = posteriors is not None, posteriors or {}
     if rule.is_estimated and not is_new:
@@ -113,44 +137,27 @@ def refresh_verdicts(
     rerank(campaign, [item.pk for item in items])
 
 
-# Statements of our own: Django's for many rows take longer to put together than the database takes to carry them out, for each
-# batch of judgments.
 def _write_items(items: Collection[Item]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE curation_item i SET judged = v.judged, is_open = v.is_open "
-            "FROM unnest(%s::bigint[], %s::int[], %s::bool[]) v (item, judged, is_open) WHERE i.id = v.item",
-            [[item.pk for item in items], [item.judged for item in items], [item.is_open for item in items]],
-        )
+    rows = [{"item": item.pk, "judged": item.judged, "is_open": item.is_open} for item in items]
+    execute_prepared(WRITE_ITEMS, [json.dumps(rows)])
 
 
 def _write_verdicts(verdicts: Collection[Verdict]) -> None:
     """Insert them, or put them in the place of those that the items have."""
-    columns: list[list[Any]] = [
-        [row.item_id for row in verdicts],
-        [row.rule for row in verdicts],
-        [str(row.outcome) for row in verdicts],
-        [str(row.by_rule) for row in verdicts],
-        [row.contested for row in verdicts],
-        [json.dumps(row.tallies) for row in verdicts],
-        [None if row.posteriors is None else json.dumps(row.posteriors) for row in verdicts],
-        [row.judgments for row in verdicts],
+    rows = [
+        {
+            "item": row.item_id,
+            "rule": row.rule,
+            "outcome": row.outcome,
+            "by_rule": row.by_rule,
+            "contested": row.contested,
+            "tallies": row.tallies,
+            "posteriors": row.posteriors,
+            "judgments": row.judgments,
+        }
+        for row in verdicts
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO curation_verdict
-                (item_id, rule, outcome, by_rule, contested, tallies, posteriors, judgments, updated_at)
-            SELECT item, rule, outcome, by_rule, contested, tallies::jsonb, posteriors::jsonb, judgments, statement_timestamp()
-            FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::bool[], %s::text[], %s::text[], %s::int[])
-                v (item, rule, outcome, by_rule, contested, tallies, posteriors, judgments)
-            ON CONFLICT (item_id) DO UPDATE SET
-                rule = excluded.rule, outcome = excluded.outcome, by_rule = excluded.by_rule, contested = excluded.contested,
-                tallies = excluded.tallies, posteriors = excluded.posteriors, judgments = excluded.judgments,
-                updated_at = excluded.updated_at
-            """,
-            columns,
-        )
+    execute_prepared(WRITE_VERDICTS, [json.dumps(rows)])
 
 
 def _estimated_before(items: Collection[Item]) -> dict[int, Posteriors]:
@@ -160,9 +167,8 @@ def _estimated_before(items: Collection[Item]) -> dict[int, Posteriors]:
 
 def standing_answers(items: Iterable[Item]) -> defaultdict[int, list[Answer]]:
     """Item id -> its standing answers."""
-    rows = Judgment.objects.standing().filter(item__in=[item.pk for item in items])
     found: defaultdict[int, list[Answer]] = defaultdict(list)
-    for item_id, answers, order in rows.order_by().values_list("item_id", "answers", "order"):
+    for item_id, answers, order in fetch_prepared(STANDING, [[item.pk for item in items]]):
         found[item_id].append(Answer(answers, order))
     return found
 

@@ -5,13 +5,23 @@ import pytest
 from django.db.models.functions import Now
 from django.test import Client
 from django.urls import reverse
+from ninja.responses import NinjaJSONEncoder
 
 from accounts.api import create_token
 from accounts.models import ApiToken, Role, Scope
+from curation.api_schemas import LeaseOut, ResultsOut
 from curation.campaigns import create_compare_campaign, pause_campaign
 from curation.models import Judgment
 from tests.accounts.factories import make_person
-from tests.curation.factories import add_example, make_batch, make_campaign, make_curator, make_rater, make_row
+from tests.curation.factories import (
+    add_example,
+    make_batch,
+    make_campaign,
+    make_curator,
+    make_rater,
+    make_row,
+    make_set_campaign,
+)
 from tests.curation.test_leases import make_pairs
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +73,29 @@ def test_lease_has_the_contracts_shape(rater, campaign):
     item = answer["items"][0]
     assert set(item) == {"assignment", "item", "prompt", "words", "bucket", "images", "expires_at", "supersedes"}
     assert [set(image) for image in item["images"]] == [{"url", "width", "height", "slot"}]
+
+
+@pytest.mark.parametrize("kind", ["style", "sets"])
+def test_answers_read_as_their_schemas_say(rater, kind):
+    """They are sent as they are, without being read by their schemas."""
+    if kind == "sets":
+        campaign = make_set_campaign(["a cat", "a dog"], raters=[rater])
+    else:
+        campaign = make_campaign(kind, items=3, raters=[rater])
+    client = signed_in(rater)
+    item = lease(client, campaign, count=1).json()["items"][0]
+    answers = {question.name: question.choices[0]["value"] for question in campaign.questions.all()}
+    row = make_row(item["assignment"], answers)
+    sent = post(client, "/api/judgments", {"judgments": [row, {"id": "no uuid"}]})
+    assert [result["status"] for result in sent.json()["results"]] == ["stored", "rejected"]
+    assert ResultsOut.model_validate(sent.json()).model_dump() == sent.json()
+    undo = make_row(item["assignment"], {}, action="undo", supersedes=row["id"])
+    assert post(client, "/api/judgments", {"judgments": [undo]}).json()["results"][0]["status"] == "stored"
+    leased = lease(client, campaign)
+    assert leased["Content-Type"] == "application/json; charset=utf-8"
+    assert undo["id"] in [each["supersedes"] for each in leased.json()["items"]]
+    read = LeaseOut.model_validate(leased.json()).model_dump(exclude_unset=True)
+    assert json.loads(json.dumps(read, cls=NinjaJSONEncoder)) == leased.json()
 
 
 def test_raters_judge_by_the_caption_and_read_no_word_of_the_prompt(rater):

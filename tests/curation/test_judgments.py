@@ -265,6 +265,6 @@ def test_a_batch_costs_as_many_queries_for_twenty_as_for_two(django_assert_num_q
     campaign = make_campaign(items=22, raters=[rater], overlap=2)
     leased = lease_items(campaign, rater, 22)
     for rows in (leased[:2], leased[2:]):
-        with django_assert_num_queries(18):
+        with django_assert_num_queries(16):
             results = record_judgments(rater, [make_row(row) for row in rows])
         assert {result.status for result in results} == {"stored"}

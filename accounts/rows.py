@@ -41,10 +41,21 @@ def fetch(statement: str, values: Sequence[Any] | dict[str, Any]) -> list[Any]:
 def fetch_prepared(statement: str, values: Sequence[Any]) -> list[Any]:
     """All rows of a statement that the server keeps for the connection, parsed and planned, once it came a few times; the plan is
     one for all values (`plan_cache_mode` in the settings), so these name the rows by keys. Arrays need their type: `%s::bigint[]`."""
+    with _prepared_cursor() as cursor:
+        cursor.execute(statement, values)
+        return list(cursor.fetchall())
+
+
+def execute_prepared(statement: str, values: Sequence[Any]) -> None:
+    """As `fetch_prepared`, of a statement that gives no rows. Many rows go in as one text, `json_to_recordset(%s::json)`: an array
+    for each column takes psycopg many times as long, value by value."""
+    with _prepared_cursor() as cursor:
+        cursor.execute(statement, values)
+
+
+def _prepared_cursor() -> Any:
     connection.ensure_connection()
     with connection.wrap_database_errors:
         # Django's own cursors put values into the text, which is another each time.
         raw: Any = Cursor(connection.connection)
-    with connection.make_debug_cursor(raw) if connection.queries_logged else connection.make_cursor(raw) as cursor:
-        cursor.execute(statement, values)
-        return list(cursor.fetchall())
+    return connection.make_debug_cursor(raw) if connection.queries_logged else connection.make_cursor(raw)
