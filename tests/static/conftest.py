@@ -1,7 +1,5 @@
 """A real Chromium against a real server, signed in by session."""
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,18 +8,10 @@ import pytest
 from django.conf import settings
 from django.db import connection, connections
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from accounts.models import User
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.chromium import open_chromium
 
 # Patience for a machine that does other things as well; the default is 5 s.
 expect.set_options(timeout=30_000)
@@ -33,22 +23,10 @@ def _static_root() -> None:
     Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
 
 
-@pytest.fixture
-def chromium(monkeypatch) -> Iterator[Browser]:
-    # Playwright runs an event loop in this thread, in which Django would refuse its ORM to the test itself.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    with sync_playwright() as playwright:
-        path = (
-            os.environ.get("CHROMIUM")
-            or shutil.which("chromium")
-            or shutil.which("chromium-browser")
-            or shutil.which("google-chrome")
-        )
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with open_chromium() as browser:
         yield browser
-        browser.close()
-        # While the loop runs Django gives this thread a connection of its own, which nobody else would close.
-        connections.close_all()
 
 
 @pytest.fixture
