@@ -1,6 +1,21 @@
 """What every test with pages needs."""
 
+from collections.abc import Iterator
+
 import pytest
+
+# What such tests share, for all tests of a module, takes long to start: a browser, an installation, a server with torch.
+LONG = ("browser", "processes", "model")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Long tests of a module stay on one worker, and begin before all others, so that no worker ends with one of them."""
+    long = [item for item in items if any(map(item.get_closest_marker, LONG))]
+    for item in long:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    yield
+    items.sort(key=set(items).difference(long).__contains__)
 
 
 @pytest.fixture(autouse=True)

@@ -1,17 +1,15 @@
 """The whole product as `make demo` starts it, in a folder of its own, and a Chromium that tells when a page complains."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from tests.chromium import open_chromium
 from tests.config.installation import Installation
-from tests.static.conftest import ARGUMENTS
 
 
 @dataclass
@@ -23,7 +21,7 @@ class Demo:
     accounts: dict[str, dict[str, str]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """`manage.py demo`, loaded; stopped at the end."""
     data_dir = tmp_path_factory.mktemp("demo") / "data"
@@ -38,15 +36,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
             installation.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    # Playwright runs an event loop in this thread, in which Django would refuse its ORM to other tests of this process.
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+    with open_chromium() as browser:
         yield browser
-        browser.close()
 
 
 @dataclass

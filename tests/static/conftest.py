@@ -1,27 +1,19 @@
 """A real Chromium against a real server, signed in by session."""
 
-import os
-import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connection, connections
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connections
 from django.test import Client
-from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect
 
 from accounts.models import User
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.chromium import open_chromium
 
 # Patience for a machine that does other things as well; the default is 5 s.
 expect.set_options(timeout=30_000)
@@ -33,30 +25,17 @@ def _static_root() -> None:
     Path(settings.STATIC_ROOT).mkdir(parents=True, exist_ok=True)
 
 
-@pytest.fixture
-def chromium(monkeypatch) -> Iterator[Browser]:
-    # Playwright runs an event loop in this thread, in which Django would refuse its ORM to the test itself.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-    with sync_playwright() as playwright:
-        path = (
-            os.environ.get("CHROMIUM")
-            or shutil.which("chromium")
-            or shutil.which("chromium-browser")
-            or shutil.which("google-chrome")
-        )
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with open_chromium() as browser:
         yield browser
-        browser.close()
-        # While the loop runs Django gives this thread a connection of its own, which nobody else would close.
-        connections.close_all()
 
 
 @pytest.fixture
-def sign_in(chromium, live_server, monkeypatch) -> Iterator[Callable[..., BrowserContext]]:
+def sign_in(chromium, live_server, under_way, monkeypatch) -> Iterator[Callable[..., BrowserContext]]:
     """sign_in(user, **context options) -> a browser context that is signed in as that person."""
     # A server thread that keeps its connection would keep the test database from being dropped.
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
-    contexts = []
 
     def open_context(user: User, **options) -> BrowserContext:
         client = Client()
@@ -64,23 +43,47 @@ def sign_in(chromium, live_server, monkeypatch) -> Iterator[Callable[..., Browse
         context = chromium.new_context(base_url=live_server.url, **options)
         cookie = client.cookies[settings.SESSION_COOKIE_NAME]
         context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
-        contexts.append(context)
         return context
 
     yield open_context
-    for context in contexts:
+    for context in chromium.contexts:
         context.close()
-    wait_for_server_threads()
+    # What is still being answered would hold tables that the end of the test empties.
+    under_way.wait()
 
 
-def wait_for_server_threads(seconds: float = 30) -> None:
-    """Requests that were under way when the browser closed may still hold a connection; the test's own thread has one more."""
-    end = time.monotonic() + seconds
-    with connection.cursor() as cursor:
-        while time.monotonic() < end:
-            cursor.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            if cursor.fetchone()[0] <= 1:
-                return
-            time.sleep(0.1)
+class UnderWay:
+    """How many requests the server answers just now; each has closed its connection to the database when it is done."""
+
+    def __init__(self) -> None:
+        self._count, self._changed = 0, threading.Condition()
+
+    def started(self, **kwargs: object) -> None:
+        self._add(1)
+
+    def finished(self, **kwargs: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            # Django's own receiver may come after this one: its test client takes it off and puts it back.
+            close_old_connections()
+        self._add(-1)
+
+    def _add(self, change: int) -> None:
+        with self._changed:
+            self._count += change
+            self._changed.notify_all()
+
+    def wait(self, seconds: float = 30) -> None:
+        """Return once none is. The server takes what came before the browser closed within the moment that follows."""
+        time.sleep(0.05)
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._count == 0, seconds)
+
+
+@pytest.fixture(scope="session")
+def under_way() -> Iterator[UnderWay]:
+    counted = UnderWay()
+    request_started.connect(counted.started)
+    request_finished.connect(counted.finished)
+    yield counted
+    request_started.disconnect(counted.started)
+    request_finished.disconnect(counted.finished)
