@@ -4,8 +4,9 @@ Same weights, images, captions, batch, precision (float32), learning rate, clipp
 the same number of threads; each as a process of its own, in turns, so that the machine's mood hits both. The script
 needs `datasets` (PYTHONPATH may lead to it) and takes its images by bilinear instead of Lanczos resizing.
 
-Figures are medians over the steps of all turns; the first two of a process warm it up and count for none, nor does
-the one that waits for a checkpoint. Losses are means with their standard errors: the two draw noise of their own.
+Figures are medians over the steps of all turns; the first twelve of a process warm it up and count for none, nor does
+the one that waits for a checkpoint, while those beside which the trainer still writes its own do. Losses are means with
+their standard errors: the two draw noise of their own.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 from benchmarks.trainer_processes import Watched, describe_script, start_ours, start_script, write_image_folder
 
-TURNS, STEPS, CHECKPOINT, WARM_UP = 2, 12, 8, 2
+TURNS, STEPS, CHECKPOINT, WARM_UP = 3, 40, 24, 12
 
 MakeRun = Callable[..., Path]
 
@@ -29,6 +30,7 @@ class Seen:
 
     first_step: list[float] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)
     stalls: list[float] = field(default_factory=list)
     first_losses: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -41,6 +43,7 @@ class Seen:
         waited = between.pop(CHECKPOINT + 1)
         plain = [seconds for step, seconds in between.items() if step > WARM_UP]
         self.steps += plain
+        self.turns.append(statistics.median(plain))
         self.stalls.append(waited - statistics.median(plain))
         self.first_losses.append(watched.losses[1])
         self.losses += watched.losses.values()
@@ -48,6 +51,10 @@ class Seen:
     @property
     def step(self) -> float:
         return statistics.median(self.steps)
+
+    def rates(self, batch: int) -> list[float]:
+        """Images a second of each turn."""
+        return [round(batch / seconds, 2) for seconds in self.turns]
 
     def loss(self) -> tuple[float, float]:
         """(mean, its standard error)."""
@@ -113,6 +120,8 @@ def _compare(ours: Seen, theirs: Seen, batch: int, peer: str, load: tuple[float,
         "peer": peer,
         "peer_value": round(batch / theirs.step, 2),
         "ratio": round(theirs.step / ours.step, 3),
+        "turns": ours.rates(batch),
+        "peer_turns": theirs.rates(batch),
         "steps": [len(ours.steps), len(theirs.steps)],
         "batch": batch,
         "threads": os.cpu_count(),

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks import ENVIRONMENT
+
 ROOT = Path(__file__).resolve().parents[1]
 # What tqdm shows: the step, of how many, the times and the rate, and the loss where one is known.
 BAR = re.compile(r"Steps:.*?\| *(\d+)/\d+ \[[^\]]*?(?:step_loss=([-+.\de]+))?\]")
@@ -69,7 +71,7 @@ def start_ours(run: Path) -> Watched:
             cwd=ROOT,
             stdout=file,
             stderr=file,
-            env={**os.environ, **_threads()},
+            env={**ENVIRONMENT, **_threads()},
         )
 
     def read(watched: Watched) -> None:
@@ -94,7 +96,7 @@ def start_script(script: Path, arguments: list[str], output: Path, *, resume: bo
         cwd=output.parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        env={**os.environ, **_threads(), **offline},
+        env={**ENVIRONMENT, **_threads(), **offline},
     )
     said: list[str] = []
     watched = Watched(process, began, lambda: "\n".join(said[-30:]))

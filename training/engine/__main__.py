@@ -24,6 +24,7 @@ from pathlib import Path
 
 from generation.engine.folders import FolderRefused
 from training.engine.bands import TableRefused
+from training.engine.host import keep_memory
 from training.engine.lifeline import StopRequest, die_with_parent, hold_folder, is_main_process
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run_files import write_json
@@ -47,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
                 (folder / "error.json").unlink(missing_ok=True)
             # Before torch is imported, which takes seconds: most refusals need none of it.
             load_run(folder / "run.json")
+            keep_memory()
             return _train(folder, stop)
     except RunRefused as refused:
         return _refuse(folder, refused.sentence, RESUMABLE if refused.retry else REFUSED)
