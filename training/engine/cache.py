@@ -82,10 +82,17 @@ class Encoded:
         if self.on_demand is not None:
             self.on_demand.encoder.pipeline = pipeline
 
+    @property
+    def damaged(self) -> list[str]:
+        """The names of files of the cache that were found damaged, set aside and made again."""
+        return [*self.latents.damaged, *self.texts.damaged]
+
     def close(self) -> None:
-        """Read nothing ahead any more."""
+        """Read nothing ahead any more, and hold nothing of the cache."""
         if self.on_demand is not None:
             self.on_demand.close()
+        self.latents.close()
+        self.texts.close()
 
     def _provide(self, draw: Draw) -> None:
         if self.on_demand is not None:

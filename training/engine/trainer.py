@@ -122,6 +122,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
             run = prepare(folder, settings, stop, group)
             resume(run)
         _say_what_is_on_demand(run)
+        _say_what_was_damaged(run)
         choose_kernels(run)
         if group.is_main:
             run.board.begin(run.learner.step)
@@ -346,6 +347,11 @@ def _say_what_is_on_demand(run: Run) -> None:
     names = [run.settings.sources[number].name for number in sorted(on_demand.sources)]
     images = sum(len(run.items[number]) for number in on_demand.sources)
     run.files.event("on_demand", run.learner.step, sources=names, images=images)
+
+
+def _say_what_was_damaged(run: Run) -> None:
+    if run.encoded.damaged:
+        run.files.event("cache_damaged", run.learner.step, files=run.encoded.damaged)
 
 
 def _loop(run: Run) -> None:

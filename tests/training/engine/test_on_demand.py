@@ -49,7 +49,7 @@ def kinds(run: Path) -> Counter[str]:
 
 
 def entries(run: Path, kind: str = "latents") -> int:
-    return len(ShardStore(run.parent / f"cache of {run.name}" / kind)._where)
+    return len(ShardStore(run.parent / f"cache of {run.name}" / kind))
 
 
 # In half precision a step is computed where an image must not be encoded.
