@@ -14,11 +14,10 @@ from safetensors import SafetensorError
 from generation.engine.safetensors_headers import HeaderRefused
 from training.engine.shard_files import ShardDamaged, ShardFile, write_shard
 from training.engine.store_index import StoreIndex
+from training.engine.trimming import QUARANTINE
 
 # What a store holds in memory, besides what a step needs at once.
 HELD_BYTES = 256 * 2**20
-# Where damaged files are moved to, for whoever wants to know why.
-QUARANTINE = "quarantine"
 
 
 class ShardStore:
@@ -68,6 +67,8 @@ class ShardStore:
     def close(self) -> None:
         """Hold no file any more: they may be deleted from here on."""
         for file in self._files.values():
+            with suppress(OSError):
+                file.touch()
             file.release()
 
     def hold(self, tensors: Mapping[str, torch.Tensor], *, besides: Collection[str] = ()) -> None:
