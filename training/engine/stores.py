@@ -60,9 +60,17 @@ class ShardStore:
     def add(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Write one file, atomically."""
         file = write_shard(self.folder, tensors)
-        self._index.add(file.path.name, file.digests())
+        self.adopt(file, file.digests())
+
+    def adopt(self, file: ShardFile, digests: Mapping[str, bytes]) -> None:
+        """Take a file that was written to the folder, with the digests of all its entries."""
+        self._index.add(file.path.name, digests)
         self._keep(file)
-        self._where.update(dict.fromkeys(tensors, file))
+        self._where.update(dict.fromkeys(digests, file))
+
+    @property
+    def open_files(self) -> int:
+        return len(self._files)
 
     def close(self) -> None:
         """Hold no file any more: they may be deleted from here on."""

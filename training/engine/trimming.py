@@ -16,7 +16,7 @@ from pathlib import Path
 from training.engine.run_files import write_json
 from training.engine.store_index import is_shard
 
-STORES = ("latents", "texts")
+STORES = ("latents", "texts", "drawn")
 # Where damaged files are moved to, for whoever wants to know why.
 QUARANTINE = "quarantine"
 RECORD = "trimmed.json"
@@ -49,20 +49,15 @@ class _File:
 def trim_cache(folder: Path, most_bytes: float) -> Trimmed:
     """Delete files of the stores in a cache folder until they take no more than `most_bytes`, or the rest is in use."""
     _clear_leftovers(folder)
-    files = sorted(_files(folder))
-    left = sum(each.size for each in files) + _index_bytes(folder)
-    deleted = deleted_bytes = held = 0
-    for each in files:
-        if left <= most_bytes:
-            break
-        if _delete(each):
-            deleted, deleted_bytes, left = deleted + 1, deleted_bytes + each.size, left - each.size
-        else:
-            held += each.size
-    trimmed = Trimmed(deleted, deleted_bytes, left, held, time.time())
+    trimmed = _trim([each for store in STORES for each in _files(folder / store)], _index_bytes(folder), most_bytes)
     if folder.is_dir():
         write_json(folder / RECORD, asdict(trimmed), sync=False)
     return trimmed
+
+
+def make_room(store: Path, most_bytes: float) -> bool:
+    """Delete files of one store until they take no more than `most_bytes`; whether they do."""
+    return _trim(list(_files(store)), 0, most_bytes).left_bytes <= most_bytes
 
 
 def last_trimmed(folder: Path) -> Trimmed | None:
@@ -75,17 +70,29 @@ def last_trimmed(folder: Path) -> Trimmed | None:
 
 def cache_bytes(folder: Path) -> int:
     """What a cache's files take on disk now."""
-    return sum(each.size for each in _files(folder)) + _index_bytes(folder)
+    return sum(each.size for store in STORES for each in _files(folder / store)) + _index_bytes(folder)
 
 
-def _files(folder: Path) -> Iterator[_File]:
-    for store in STORES:
-        for place, is_wanted in ((folder / store / QUARANTINE, False), (folder / store, True)):
-            for path in _listed(place):
-                with suppress(FileNotFoundError):
-                    if is_shard(path.name):
-                        status = path.stat()
-                        yield _File(is_wanted, status.st_mtime_ns, path, status.st_size)
+def _trim(files: list[_File], others: int, most_bytes: float) -> Trimmed:
+    left = others + sum(each.size for each in files)
+    deleted = deleted_bytes = held = 0
+    for each in sorted(files):
+        if left <= most_bytes:
+            break
+        if _delete(each):
+            deleted, deleted_bytes, left = deleted + 1, deleted_bytes + each.size, left - each.size
+        else:
+            held += each.size
+    return Trimmed(deleted, deleted_bytes, left, held, time.time())
+
+
+def _files(store: Path) -> Iterator[_File]:
+    for place, is_wanted in ((store / QUARANTINE, False), (store, True)):
+        for path in _listed(place):
+            with suppress(FileNotFoundError):
+                if is_shard(path.name):
+                    status = path.stat()
+                    yield _File(is_wanted, status.st_mtime_ns, path, status.st_size)
 
 
 def _index_bytes(folder: Path) -> int:
