@@ -4,6 +4,7 @@ A file is held by a shared lock, which the kernel lets go of when the process en
 nothing that is held. Its tensors are mapped into memory, so that they stay readable even where somebody deletes it.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -35,8 +36,7 @@ class ShardFile:
         descriptor = os.open(path, os.O_RDONLY)
         self._close = weakref.finalize(self, os.close, descriptor)
         self._descriptor: int | None = descriptor
-        # Nobody who trims waits for us, nor we for them: a file that is being deleted counts as gone.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        _hold(descriptor)
         if os.fstat(descriptor).st_nlink == 0:
             raise FileNotFoundError(path)
         self._infos = read_header(path)
@@ -82,6 +82,16 @@ class ShardFile:
         return digest_of(key, info.dtype, info.shape, content)
 
 
+def _hold(descriptor: int) -> None:
+    """Nobody who trims waits for us, nor we for them: a file that is being deleted counts as gone (BlockingIOError)."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):
+            raise
+        # A file system without locks: whoever trims gets none there either, and deletes nothing.
+
+
 def digest_of(key: str, dtype: str, shape: tuple[int, ...], content: bytes) -> bytes:
     """SHA-256 of an entry: what it is called, how it lies, and its bytes."""
     digest = hashlib.sha256(f"{key} {dtype} {shape} ".encode())
@@ -97,7 +107,7 @@ def write_shard(folder: Path, tensors: Mapping[str, torch.Tensor]) -> ShardFile:
     try:
         with temporary.open("wb") as file:
             # Whoever tidies up sees that it is being written.
-            fcntl.flock(file, fcntl.LOCK_SH)
+            _hold(file.fileno())
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

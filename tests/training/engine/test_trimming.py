@@ -1,5 +1,6 @@
 """Trimming the cache that all runs share: the oldest goes first, what is used stays, and a run never fails by it."""
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -88,6 +89,18 @@ def test_file_that_is_just_being_deleted_counts_as_gone_and_not_as_damaged(cache
     assert there.count(False) == 2
     assert store.damaged == []
     assert len(shards(cache / "latents")) == 3
+
+
+def test_file_system_without_locks_is_read_and_never_trimmed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert left(cache) == "abcdefxy"
+    ShardStore(cache / "latents").add(tensors("gh"))
+    with pytest.raises(OSError, match="No locks"):
+        trim_cache(cache, 0)
+    assert left(cache) == "abcdefxy"
 
 
 def test_damaged_files_and_leftovers_of_killed_writers_go_first(cache: Path) -> None:
