@@ -128,8 +128,10 @@ CLIP_DIR = Path(env_str("CLIP_DIR", str(DEMO_DIR / "clip")))
 IMPORT_ROOTS = env_list("IMPORT_ROOTS", [str(DATA_DIR / "imports"), str(DEMO_DIR)])
 # Corpora are read below this folder, which web and workers see under the same path; empty: there are none.
 CORPORA_ROOT = env_str("CORPORA_ROOT", "")
-# Corpora whose latents and captions would take more are not cached.
+# Corpora whose latents and captions would take more are not cached first, and no more of theirs is kept as they are drawn.
 CORPUS_CACHE_GIB = env_int("CORPUS_CACHE_GIB", 50, least=0, most=1_000_000)
+# What the latents and texts of all runs may take on the disk of a machine that trains.
+TRAINING_CACHE_GIB = env_int("TRAINING_CACHE_GIB", max(200, 2 * CORPUS_CACHE_GIB), least=1, most=2_000_000)
 CORPORA_DIR = DATA_DIR / "corpora"
 # Processes that train one run together, each on a GPU of its own.
 TRAINER_PROCESSES = env_int("TRAINER_PROCESSES", 1, least=1, most=64)

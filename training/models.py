@@ -311,6 +311,10 @@ class RunEvent(models.Model):
                 f"Latents and texts of {', '.join(self.detail.get('sources', []))} are made as they are drawn: those of all "
                 f"{int(self.detail.get('images') or 0):,} images would take too long, or too much room, to make first."
             ),
+            "cache_damaged": (
+                f"The cache of latents and texts had damaged files ({len(self.detail.get('files', []))}): they were set aside, "
+                "and what they held was made again."
+            ),
             "no_room": (
                 f"The machine's memory has no room for a copy of a checkpoint ({self._gigabytes('needed')} with what a step "
                 f"takes, {self._gigabytes('free')} free): the training waits while checkpoints are written."

@@ -105,7 +105,8 @@ def rehearse(context: JobContext) -> dict[str, Any]:
             trainer_command(folder, spec),
             log_path=folder / "trainer.log",
             cwd=settings.BASE_DIR,
-            env={"ATELIER_TRACKERS": "off"},
+            # A run draws most of a large corpus for the first time, which a second rehearsal would find on disk.
+            env={"ATELIER_TRACKERS": "off", "ATELIER_DRAWN_CACHE": "off"},
             on_tick=lambda: _tell(folder, context),
             grace_seconds=10.0,
         )

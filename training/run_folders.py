@@ -22,6 +22,7 @@ from generation.engine.folders import hash_file
 from generation.models import ModelVersion
 from jobs.context import JobContext, JobFailed
 from training import corpora
+from training.caches import encodings_dir
 from training.engine import recipe as run_json
 from training.engine.run_files import write_bytes
 from training.engine.shards import CorpusRefused
@@ -67,7 +68,7 @@ def _settings(parent: ModelVersion, spec: Mapping[str, Any], sources: list[dict[
         **spec,
         "parent": str(parent.folder),
         "parent_hash": parent.content_hash,
-        "cache_dir": str(Path(settings.CACHE_DIR) / "encodings"),
+        "cache_dir": str(encodings_dir()),
         "corpus_cache_gib": settings.CORPUS_CACHE_GIB,
         "sources": sources,
     }

@@ -13,6 +13,7 @@ from jobs.context import Cancelled, JobContext, JobFailed
 from jobs.handlers import handler
 from jobs.models import Queue
 from training import corpora, evaluations, rehearsals, runs
+from training.caches import trim_quietly
 from training.models import Evaluation, TrainingRun
 from training.processes import trainer_command
 from training.run_folders import prepare_folder
@@ -31,7 +32,10 @@ def train(context: JobContext) -> dict[str, Any]:
     run = _run_of(context)
     if run.result_id is None:
         folder = prepare_folder(run, context)
-        _train_to_the_end(run, folder, context)
+        try:
+            _train_to_the_end(run, folder, context)
+        finally:
+            trim_quietly()
         _publish_result(run, folder, context)
     run.refresh_from_db()
     return {"model_version": run.result.number} if run.result else {}
@@ -51,7 +55,10 @@ def evaluate(context: JobContext) -> dict[str, Any]:
 @handler(rehearsals.KIND, queue=Queue.TRAIN, max_attempts=2)
 def rehearse(context: JobContext) -> dict[str, Any]:
     """Train two steps of what a run would be, and say what they took."""
-    return rehearsals.rehearse(context)
+    try:
+        return rehearsals.rehearse(context)
+    finally:
+        trim_quietly()
 
 
 @handler(corpora.INDEX_KIND, queue=Queue.CPU, max_attempts=8)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from config.embedded.child import PROJECT
@@ -17,6 +18,7 @@ from config.embedded.problem import Problem
 from config.embedded.processes import can_draw
 from config.embedded.services import urls
 from config.embedded.valkey import binary
+from training.engine.trimming import cache_bytes, last_trimmed
 
 LEAST_SPACE = 1024**3
 PACKAGES = (
@@ -89,6 +91,7 @@ def _before_start(data_dir: Path, host: str, port: int, *, ours: bool = False) -
     yield folder
     if folder.ok:
         yield _finding("settings", lambda: _check_settings(data_dir))
+        yield Finding("cache of the training", _describe_cache(data_dir))
     if not os.environ.get("DATABASE_URL"):
         yield _finding("embedded Postgres", lambda: _check_postgres(data_dir))
     if not os.environ.get("CELERY_BROKER_URL"):
@@ -137,6 +140,14 @@ def _check_settings(data_dir: Path) -> str:
     if done.returncode:
         raise Problem(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "The settings cannot be read.")
     return "every variable of the environment is understood"
+
+
+def _describe_cache(data_dir: Path) -> str:
+    """What latents and texts take of the disk; TRAINING_CACHE_GIB is its bound."""
+    folder = data_dir / "cache" / "encodings"
+    trimmed = last_trimmed(folder)
+    moment = datetime.fromtimestamp(trimmed.at, UTC).strftime("%Y-%m-%d %H:%M UTC") if trimmed else "never"
+    return f"{cache_bytes(folder) / 1024**3:.1f} GiB, last trimmed: {moment}"
 
 
 def _check_postgres(data_dir: Path) -> str:

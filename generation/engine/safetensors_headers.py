@@ -28,10 +28,12 @@ class HeaderRefused(Exception):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: its type as the format names it ("F16"), and its shape."""
+    """One tensor: its type as the format names it ("F16"), its shape, and the bytes of the file that it lies in."""
 
     dtype: str
     shape: tuple[int, ...]
+    begin: int
+    end: int
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -52,10 +54,10 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     if not isinstance(header, dict):
         raise HeaderRefused("its header is not a JSON object")
     header.pop("__metadata__", None)
-    return _checked(header, data_bytes=size - 8 - length)
+    return _checked(header, start=8 + length, size=size)
 
 
-def _checked(header: dict[str, object], *, data_bytes: int) -> dict[str, TensorInfo]:
+def _checked(header: dict[str, object], *, start: int, size: int) -> dict[str, TensorInfo]:
     tensors, spans = {}, []
     for name, value in header.items():
         try:
@@ -65,13 +67,13 @@ def _checked(header: dict[str, object], *, data_bytes: int) -> dict[str, TensorI
             raise HeaderRefused(f"its tensor {name} is not described") from None
         if dtype not in BYTES or min(shape, default=0) < 0 or end - begin != math.prod(shape) * BYTES[dtype]:
             raise HeaderRefused(f"its tensor {name} has a size that does not fit its shape")
-        tensors[name] = TensorInfo(dtype, shape)
+        tensors[name] = TensorInfo(dtype, shape, start + begin, start + end)
         spans.append((begin, end))
     position = 0
     for begin, end in sorted(spans):
         if begin != position:
             raise HeaderRefused("its tensors overlap or leave gaps")
         position = end
-    if position != data_bytes:
+    if start + position != size:
         raise HeaderRefused("its data is cut off or has a tail")
     return tensors

@@ -17,9 +17,10 @@ from jobs.testing import run_due_jobs
 from tests.accounts.factories import make_person
 from tests.training.factories import make_dataset_version, make_evaluation, make_parent, make_real_parent
 from tests.training.shards import picture, write_corpus, write_shard
-from training import corpora, integrity
+from training import caches, corpora, integrity
 from training.corpora import register_corpus, resolve_folder
 from training.engine.shards import CorpusRefused
+from training.engine.trimming import last_trimmed
 from training.evaluations import corpora_behind
 from training.model_cards import card
 from training.models import Corpus, Preset, Recipe, RecipeSource
@@ -384,6 +385,9 @@ def test_a_run_trains_on_a_corpus_and_its_version_says_so(root, settings, tmp_pa
     run_due_jobs()
     rehearsal.refresh_from_db()
     assert (rehearsal.state, rehearsal.error) == (JobState.SUCCEEDED, "")
+    trimmed = last_trimmed(caches.encodings_dir())
+    assert trimmed is not None
+    assert trimmed.left_bytes > 0
 
     run.refresh_from_db()
     assert run.job.error == ""

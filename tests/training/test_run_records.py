@@ -146,6 +146,8 @@ def test_what_happened_in_words():
     short = RunEvent(kind="no_room", step=50, detail={"needed": 15_200_000_000, "free": 9_000_000_000})
     assert "(15.2 GB with what a step takes, 9.0 GB free): the training waits" in short.in_words
     assert kernels.in_words == "Steps are computed channels last; tried: plain 0.200 s, channels last 0.100 s."
+    damaged = RunEvent(kind="cache_damaged", detail={"files": ["0f.safetensors", "ab.safetensors"]})
+    assert "had damaged files (2): they were set aside, and what they held was made again." in damaged.in_words
     on_demand = RunEvent(kind="on_demand", detail={"sources": ["content", "domain"], "images": 2_000_000})
     assert on_demand.in_words.startswith(
         "Latents and texts of content, domain are made as they are drawn: those of all 2,000,000"

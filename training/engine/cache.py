@@ -1,7 +1,7 @@
 """The inputs of a run: latents and text embeddings, from the cache that all runs share or made as they are drawn.
 
 Those of dataset versions and of small corpora are made before the first step and kept in files, by their keys (see
-`encodings`). Of larger corpora that would take days and fill the disk: theirs are made on demand, and kept in no file.
+`encodings`). Of larger corpora that would take days and fill the disk: theirs are made on demand, and kept as far as there is room.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +14,7 @@ from torch.nn import functional
 from generation.engine.families import STABLE_DIFFUSION_XL
 from generation.engine.folders import Manifest
 from generation.engine.pipeline import Pipeline
+from training.engine.drawn import Drawn
 from training.engine.draws import Draw
 from training.engine.encodings import Encoder, Entries, pooled_key
 from training.engine.lazy import LazySequence
@@ -82,10 +83,18 @@ class Encoded:
         if self.on_demand is not None:
             self.on_demand.encoder.pipeline = pipeline
 
+    @property
+    def damaged(self) -> list[str]:
+        """The names of files of the cache that were found damaged, set aside and made again."""
+        drawn = self.on_demand.drawn if self.on_demand else None
+        return [*self.latents.damaged, *self.texts.damaged, *(drawn.store.damaged if drawn else [])]
+
     def close(self) -> None:
-        """Read nothing ahead any more."""
+        """Read nothing ahead any more, and hold nothing of the cache."""
         if self.on_demand is not None:
             self.on_demand.close()
+        self.latents.close()
+        self.texts.close()
 
     def _provide(self, draw: Draw) -> None:
         if self.on_demand is not None:
@@ -102,9 +111,11 @@ def encode_sources(
     with_captions: bool = True,
     shapes: Sequence[Sequence[Shape]] | None = None,
     corpus_bytes: float = float("inf"),
+    keeps_drawn: bool = True,
 ) -> Encoded:
     """Make sure that every image and caption is in the cache; a decoder needs no captions. Where those of all corpora would
-    take more than `corpus_bytes`, or are very many, theirs are left to be made on demand; not for a decoder, which may lie in
+    take more than `corpus_bytes`, or are very many, theirs are left to be made on demand, and as many bytes of them kept on disk
+    if `keeps_drawn`; not for a decoder, which may lie in
     memory in another way by then. Without `shapes`, one for each item, all images are squares of the model's own side.
     `report(done, total)` is called after each new entry and may raise to stop. Raises `RunRefused` for an image that is
     missing, unreadable or not the one of its sha256."""
@@ -130,6 +141,8 @@ def encode_sources(
     _fill(
         latents, missing_images, lambda key: {key: encoder.encode_image(read_pixels(*images[key]))}, report, done, total
     )
+    length = text_length(pipeline)
+    kept = Drawn(cache_dir / "drawn", corpus_bytes) if drawn and corpus_bytes > 0 and keeps_drawn else None
     return Encoded(
         latents=latents,
         texts=texts,
@@ -138,9 +151,11 @@ def encode_sources(
         rejected_keys=tuple(_rejected_keys(encoder, *each) for each in zip(sources, shapes, strict=True)),
         text_keys=tuple(_text_keys(encoder, items) for items in sources),
         empty_text_key=encoder.text_key(""),
-        text_length=text_length(pipeline),
+        text_length=length,
         latent_factor=pipeline.pipe.vae_scale_factor if pipeline.report.pipeline == STABLE_DIFFUSION_XL.pipeline else 0,
-        on_demand=OnDemand(encoder, sources, shapes, drawn, latents, texts) if drawn else None,
+        on_demand=OnDemand(encoder, sources, shapes, drawn, latents, texts, kept, has_pooled=length > 0)
+        if drawn
+        else None,
     )
 
 

@@ -1,7 +1,8 @@
 """Latents and captions that are made as they are drawn, for corpora of which not all can be made before the first step.
 
 What a step draws is known in advance, so images are read a little ahead, beside the steps, and encoded right before
-the step that needs them. A latent is the same to the bit whether it is made now or was cached before.
+the step that needs them, unless they are still on disk from an earlier draw (see `drawn`). A latent is the same to the bit
+whether it is made now or was kept.
 """
 
 import os
@@ -10,8 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
 
+from training.engine.drawn import Drawn
 from training.engine.draws import Draw
-from training.engine.encodings import Encoder
+from training.engine.encodings import Encoder, Entries, pooled_key
 from training.engine.manifests import Item
 from training.engine.pixels import read_image, to_pixels
 from training.engine.shapes import Shape
@@ -25,7 +27,8 @@ THREADS = 4
 class OnDemand:
     """Makes what draws of some sources need, and has the stores hold it in memory for a while.
 
-    `sources` are the numbers of these sources in `items` and `shapes`. Only one thread may use it.
+    `sources` are the numbers of these sources in `items` and `shapes`; `drawn` is where what was made is kept on disk, None
+    where nothing is; `has_pooled` says whether a caption has a vector beside its sequence. Only one thread may use it.
     """
 
     def __init__(
@@ -36,8 +39,13 @@ class OnDemand:
         sources: Iterable[int],
         latents: ShardStore,
         texts: ShardStore,
+        drawn: Drawn | None = None,
+        *,
+        has_pooled: bool = False,
     ) -> None:
         self.encoder = encoder
+        self.drawn = drawn
+        self._has_pooled = has_pooled
         self.sources = frozenset(sources)
         self._items, self._shapes = items, shapes
         self._latents, self._texts = latents, texts
@@ -54,7 +62,7 @@ class OnDemand:
             if draw.source not in self.sources:
                 continue
             item, shape, key = self._image(draw)
-            if key not in self._latents and key not in self._ahead:
+            if key not in self._latents and key not in self._ahead and not self._has([key]):
                 self._ahead[key] = self._pool().submit(read_image, item, shape)
 
     def provide(self, draws: Iterable[Draw]) -> None:
@@ -67,19 +75,42 @@ class OnDemand:
             item, shape, key = self._image(draw)
             latents.add(key)
             if key not in self._latents:
-                ahead = self._ahead.pop(key, None)
-                image = ahead.result() if ahead else read_image(item, shape)
-                self._latents.hold({key: self.encoder.encode_image(to_pixels(image))}, besides=latents)
+                self._latents.hold(self._latent(item, shape, key), besides=latents)
             text_key = self.encoder.text_key(item.caption)
             if not draw.drop_caption and text_key not in self._texts:
-                entries = self.encoder.encode_caption(item.caption)
+                entries = self._caption(item.caption, text_key)
                 texts |= set(entries)
                 self._texts.hold(entries, besides=texts)
 
+    def _latent(self, item: Item, shape: Shape, key: str) -> Entries:
+        ahead = self._ahead.pop(key, None)
+        if self.drawn is not None and self._has([key]):
+            return {key: self.drawn[key]}
+        image = ahead.result() if ahead else read_image(item, shape)
+        return self._kept({key: self.encoder.encode_image(to_pixels(image))})
+
+    def _caption(self, caption: str, key: str) -> Entries:
+        keys = [key, pooled_key(key)] if self._has_pooled else [key]
+        if self.drawn is not None and self._has(keys):
+            return {each: self.drawn[each] for each in keys}
+        return self._kept(self.encoder.encode_caption(caption))
+
+    def _has(self, keys: Sequence[str]) -> bool:
+        """Whether all of them are on disk, or on their way there."""
+        drawn = self.drawn
+        return drawn is not None and all(key in drawn for key in keys)
+
+    def _kept(self, entries: Entries) -> Entries:
+        if self.drawn is not None:
+            self.drawn.keep(entries)
+        return entries
+
     def close(self) -> None:
-        """Read nothing ahead any more."""
+        """Read nothing ahead any more, and have written what was to be kept."""
         if self._readers is not None:
             self._readers.shutdown(wait=True, cancel_futures=True)
+        if self.drawn is not None:
+            self.drawn.close()
         self._readers, self._ahead = None, {}
 
     def _image(self, draw: Draw) -> tuple[Item, Shape, str]:

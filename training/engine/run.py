@@ -1,7 +1,7 @@
 """One run at work: what it was asked, what it reads, what it learns, and where it writes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from generation.engine.pipeline import Pipeline
@@ -45,6 +45,8 @@ class Run:
     trackers: Trackers
     group: Group
     writer: Writer
+    # Damaged files of the cache that the run's events name already.
+    damage_said: set[str] = field(default_factory=set)
     # See `kernels`.
     way: tuple[str, ...] = ()
 

@@ -23,7 +23,8 @@ from typing import Any
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
 # whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
 # learning "rate". kernels: the "way" that the steps are computed, the "seconds" of each that was tried, and which "failed".
-# on_demand: the latents and captions of so many "images" of these "sources" are made as they are drawn. no_room: the
+# on_demand: the latents and captions of so many "images" of these "sources" are made as they are drawn. cache_damaged: these "files" of
+# the cache were not what they were when they were written, and what they held was made again. no_room: the
 # machine's memory does not hold a copy of a checkpoint, "needed" of "free" bytes, so that training waits while one is
 # written. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
 # SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. collapse: drawings of different
@@ -41,6 +42,7 @@ KINDS = (
     "rolled_back",
     "kernels",
     "on_demand",
+    "cache_damaged",
     "no_room",
     "smaller_batch",
     "overfitting",

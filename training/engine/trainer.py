@@ -7,6 +7,7 @@ bits as one that was not, on the same kind of machine with the same number of th
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections import deque
@@ -67,6 +68,8 @@ from training.engine.writer import NoRoom, Writer
 MAX_SKIPPED = 5
 MAX_ROLLBACKS = 2
 RATE_WINDOW = 20
+# "off" where a rehearsal measures what drawing an image for the first time takes.
+DRAWN_VARIABLE = "ATELIER_DRAWN_CACHE"
 # What may change between the attempts of one run without changing its weights.
 FREE_SETTINGS = {
     "parent",
@@ -123,6 +126,7 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
             run = prepare(folder, settings, stop, group)
             resume(run)
         _say_what_is_on_demand(run)
+        _say_what_was_damaged(run)
         choose_kernels(run)
         if group.is_main:
             run.board.begin(run.learner.step)
@@ -192,6 +196,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         with_captions=not settings.trains_decoder,
         shapes=shapes,
         corpus_bytes=settings.corpus_cache_gib * 2**30,
+        keeps_drawn=os.environ.get(DRAWN_VARIABLE) != "off",
     )
     make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
@@ -351,6 +356,13 @@ def _say_what_is_on_demand(run: Run) -> None:
     run.files.event("on_demand", run.learner.step, sources=names, images=images)
 
 
+def _say_what_was_damaged(run: Run) -> None:
+    damaged = [name for name in run.encoded.damaged if name not in run.damage_said]
+    if damaged:
+        run.files.event("cache_damaged", run.learner.step, files=damaged)
+        run.damage_said.update(damaged)
+
+
 def _loop(run: Run) -> None:
     settings = run.settings
     run.learner.network.train()
@@ -372,6 +384,7 @@ def _loop(run: Run) -> None:
             # What was learned until an image was found damaged is not lost.
             _save_if_new(run)
             raise
+        _say_what_was_damaged(run)
         line = train_step(run)
         learner = run.learner
         seconds.append(time.monotonic() - started)
