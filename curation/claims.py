@@ -14,6 +14,8 @@ from curation.models import FREE, Campaign, Item
 from curation.order import turn
 
 ITEM = Columns(Item)
+# How often items that look free may turn out not to be. Each time somebody else came through with them.
+WAITS = (False,) * 50
 
 
 def claim(
@@ -36,13 +38,16 @@ def claim(
         in_turn_values = [*values, prompts, prompts, wanted]
     again = f"SELECT {ITEM.sql} FROM curation_item WHERE {where} AND id = ANY(%s) ORDER BY {order}"
     # At first items that others are busy with are passed over. Where those are all that is left, their answer is waited for.
-    for skip_locked in (True, True, False, False, False):
+    for skip_locked in (True, True, *WAITS):
         before = transaction.savepoint()
         if skip_locked:
             locked = _ids(f"{in_turn} FOR NO KEY UPDATE SKIP LOCKED", in_turn_values)
         else:
             # Whoever waits does so in the order in which everybody locks, whatever the campaign's is.
             first = _ids(in_turn, in_turn_values)
+            if not first:
+                transaction.savepoint_rollback(before)
+                break
             by_key = f"SELECT id FROM curation_item WHERE {where} AND id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
             locked = _ids(by_key, [*values, first])
         # A row that another rater leased between the start of that statement and our lock looks free in its snapshot; the
@@ -52,8 +57,8 @@ def claim(
             return chosen
         # Locks that came to nothing are given back: whoever waits while holding some might be waited for in turn.
         transaction.savepoint_rollback(before)
-        if not locked and not skip_locked:
-            break
+        # That none could be locked says nothing yet: a row that was judged while we waited is looked at anew with the count of its
+        # judgments as it is and the leases as they were, and so counts one person twice.
     return []
 
 

@@ -2,10 +2,10 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.models import Count
 
 from curation.assignments import lease_items
@@ -64,6 +64,28 @@ def test_twenty_leases_at_once_share_what_there_is():
     assert sum(len(rows) for rows in leased) == 20
     by_item = Assignment.objects.values("item").annotate(count=Count("pk"))
     assert {row["count"] for row in by_item} == {2}
+
+
+def test_items_that_another_is_just_judging_are_handed_out_when_that_is_stored():
+    """And not taken for none at all: with the judgment counted, and the lease that it ends as well, they looked full."""
+    first, second = make_rater(), make_rater()
+    campaign = make_campaign(items=2, raters=[first, second], overlap=2)
+    rows = [make_row(row) for row in lease_items(campaign, first, 2)]
+    begun, done, seen = Event(), Event(), {}
+
+    def act(rater):
+        if rater == first:
+            with transaction.atomic():
+                record_judgments(first, rows)
+                begun.set()
+                seen["waited"] = not done.wait(0.7)
+        else:
+            assert begun.wait(30)
+            seen["items"] = len(lease_items(campaign, second, 2))
+            done.set()
+
+    together(act, [first, second])
+    assert seen == {"waited": True, "items": 2}
 
 
 def test_tabs_of_one_rater_get_the_same_items():
