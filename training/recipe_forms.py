@@ -350,13 +350,13 @@ class RecipeForm(ShapeFields):
     )
     image_draws = forms.ChoiceField(
         choices=[
-            ("epochs", "In epochs: each once before any comes again"),
+            ("epochs", "In epochs"),
             ("replacement", "Each draw anew"),
         ],
         required=False,
         initial=DEFAULT_HYPERPARAMETERS["image_draws"],
         label="How images are drawn",
-        help_text="In epochs every image is seen about as often as any other, as in other trainers.",
+        help_text="In epochs each is seen once before any comes again, as in other trainers.",
     )
     importance_weights = forms.BooleanField(
         required=False,
