@@ -23,7 +23,7 @@ def prepare_torch() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     # With that, torch fills all new memory with NaN, before it is written, so that a read of it would show. Nothing here
-    # reads what it has not written, and the filling took a tenth of the processor's time.
+    # reads what it has not written, and on a CPU the filling is a good part of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False
 
 

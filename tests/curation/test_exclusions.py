@@ -19,6 +19,7 @@ from curation.models import Assignment, CampaignRater, Judgment, RaterExclusion,
 from curation.recounts import estimate_posteriors, recount, set_rule
 from curation.rules import Rule, RuleKind, RuleRefused
 from curation.statistics import Share
+from curation.verdicts import standing_answers
 from jobs.models import Job
 from jobs.testing import run_due_jobs
 from tests.accounts.factories import make_person
@@ -35,6 +36,29 @@ def place_of(campaign, rater):
 
 def exclude(campaign, rater, reason="Answers without looking.", **fields):
     return set_excluded(place_of(campaign, rater), excluded=True, reason=reason, by=campaign.created_by, **fields)
+
+
+def test_the_statement_for_verdicts_reads_what_stands_as_everybody_else_does():
+    """Every kind of judgment that does not count, and some that do."""
+    _, corrected, undone, skipped, out = raters = [make_rater() for _ in range(5)]
+    campaign = make_campaign(items=2, raters=raters, overlap=5)
+    for rater in raters:
+        held = lease_items(campaign, rater, 2)
+        first = make_row(held[0])
+        rows = {
+            corrected: [first, make_row(held[0], {"alignment": "fail"}, supersedes=first["id"])],
+            undone: [first, make_row(held[0], {}, action="undo", supersedes=first["id"])],
+            skipped: [make_row(held[0], {}, action="skip"), make_row(held[1], {}, action="flag", reason="Broken.")],
+        }
+        results = record_judgments(rater, rows.get(rater, [make_row(each) for each in held]))
+        assert {result.status for result in results} == {"stored"}
+    exclude(campaign, out)
+    standing = Judgment.objects.standing().order_by("item", "pk").values_list("item", "answers", "order")
+    read = standing_answers(campaign.items.all())
+    assert sorted(standing, key=str) == sorted(
+        ((item, each.answers, each.order) for item, answers in read.items() for each in answers), key=str
+    )
+    assert len(standing) == 3
 
 
 def take_in(campaign, rater, reason="It was another account."):
