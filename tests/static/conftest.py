@@ -1,7 +1,9 @@
 """A real Chromium against a real server, signed in by session."""
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,30 +55,49 @@ def sign_in(chromium, live_server, under_way, monkeypatch) -> Iterator[Callable[
 
 
 class UnderWay:
-    """How many requests the server answers just now; each has closed its connection to the database when it is done."""
+    """The requests that the server answers just now; each has closed its connection to the database when it is done."""
 
     def __init__(self) -> None:
-        self._count, self._changed = 0, threading.Condition()
+        # A thread answers one request at a time; a thread that ended answers none, however it ended.
+        self._asked: dict[threading.Thread, str] = {}
+        self._changed = threading.Condition()
 
-    def started(self, **kwargs: object) -> None:
-        self._add(1)
+    def started(self, environ: dict[str, object] | None = None, **kwargs: object) -> None:
+        asked = environ or {}
+        with self._changed:
+            self._asked[threading.current_thread()] = f"{asked.get('REQUEST_METHOD')} {asked.get('PATH_INFO')}"
 
     def finished(self, **kwargs: object) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            # Django's own receiver may come after this one: its test client takes it off and puts it back.
-            close_old_connections()
-        self._add(-1)
+        try:
+            if threading.current_thread() is not threading.main_thread():
+                # Django's own receiver may come after this one: its test client takes it off and puts it back.
+                close_old_connections()
+        finally:
+            with self._changed:
+                self._asked.pop(threading.current_thread(), None)
+                self._changed.notify_all()
 
-    def _add(self, change: int) -> None:
-        with self._changed:
-            self._count += change
-            self._changed.notify_all()
-
-    def wait(self, seconds: float = 30) -> None:
+    def wait(self, seconds: float = 60) -> None:
         """Return once none is. The server takes what came before the browser closed within the moment that follows."""
         time.sleep(0.05)
         with self._changed:
-            assert self._changed.wait_for(lambda: self._count == 0, seconds)
+            end = time.monotonic() + seconds
+            while self._unanswered() and time.monotonic() < end:
+                self._changed.wait(1)
+            assert not self._unanswered(), self._tell()
+
+    def _unanswered(self) -> dict[threading.Thread, str]:
+        me = threading.current_thread()
+        return {thread: asked for thread, asked in self._asked.items() if thread is not me and thread.is_alive()}
+
+    def _tell(self) -> str:
+        """What is not answered, and where in the code each is."""
+        frames = sys._current_frames()
+        told = []
+        for thread, asked in self._unanswered().items():
+            frame = frames.get(thread.ident or 0)
+            told.append(f"{asked}\n{''.join(traceback.format_stack(frame)) if frame else 'has ended'}")
+        return "\n".join(["", *told])
 
 
 @pytest.fixture(scope="session")
