@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 from curation.guidelines import revise_guidelines
 from tests.curation.factories import make_campaign, make_curator
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 OLD = "# Stickers\n\nAccept a white rim.\n\nRefuse letters, and everything else that is written in the picture."
 
 
