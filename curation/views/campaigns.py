@@ -132,24 +132,40 @@ def campaign_new(request: HttpRequest) -> HttpResponse:
 @policy(read=TEAM)
 @require_safe
 def campaign(request: HttpRequest, slug: str) -> HttpResponse:
-    """One campaign: how it stands, who judges, what they disagree about."""
+    """One campaign: how it stands, who judges, what they disagree about. Of what a page asks for again, that alone."""
     assert isinstance(request.user, User)
-    found = get_object_or_404(
-        Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job"), slug=slug
-    )
-    with tallies.at_one_moment([found.pk], *SHOWN):
-        context = _shown(found, request.user)
-    return render(request, "curation/campaign.html", context)
+    visible = Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job")
+    found = get_object_or_404(visible.prefetch_related("questions"), slug=slug)
+    is_asked_again = request.htmx and request.htmx.target == "standing"  # type: ignore[attr-defined]
+    with tallies.at_one_moment([found.pk], *(OF_PROGRESS if is_asked_again else SHOWN)):
+        context = _standing(found, request.user)
+        if not is_asked_again:
+            context |= _shown(found, request.user, is_blind=context["is_blind"])
+    return render(request, "curation/_standing.html" if is_asked_again else "curation/campaign.html", context)
 
 
-def _shown(found: Campaign, user: User) -> dict[str, Any]:
-    """What the page of a campaign says to this person."""
+def _standing(found: Campaign, user: User) -> dict[str, Any]:
+    """How far the campaign is, as this person may know it."""
     progress = progress_of([found])[found.pk]
     rate = recent_rate(found) if found.state == CampaignState.OPEN else 0.0
-    blind = verbs.is_blind_for(found, user)
+    is_blind = verbs.is_blind_for(found, user)
+    outcomes = {} if is_blind else outcomes_of(found)
+    return {
+        "campaign": found,
+        "progress": progress,
+        "pace": f"{rate:.1f} judgments/min" if rate else "",
+        "time_left": _time_left(progress.wanted - progress.judgments, rate),
+        "is_blind": is_blind,
+        "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
+        "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),
+    }
+
+
+def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
+    """What the page of a campaign says to this person besides."""
     raters = rater_rows(found)
     accuracy = accuracy_by_rater(found)
-    consistency = {} if blind else consistency_by_rater(found)
+    consistency = {} if is_blind else consistency_by_rater(found)
     for row in raters:
         place = row["place"]
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
@@ -157,10 +173,6 @@ def _shown(found: Campaign, user: User) -> dict[str, Any]:
         row["consistency"] = consistency.get(place.rater_id)
     questions = list(found.questions.all())
     context: dict[str, Any] = {
-        "campaign": found,
-        "progress": progress,
-        "pace": f"{rate:.1f} judgments/min" if rate else "",
-        "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "raters": raters,
         "has_accuracy": bool(accuracy),
         "has_consistency": bool(consistency),
@@ -178,14 +190,13 @@ def _shown(found: Campaign, user: User) -> dict[str, Any]:
         "questions": questions,
         "by_wording": answers_by_revision(found, TallyKind.WORDING),
         "events": _events(found),
-        "is_blind": blind,
         "may_write": may_curate(user),
         "may_rate": Campaign.objects.rateable_by(user).filter(pk=found.pk).exists(),
         "is_selectable": found.kind in SELECTABLE
         or (found.kind == CampaignKind.COMPARE and found.state == CampaignState.CLOSED),
         "moves": _moves(found),
     }
-    return context if blind else context | _results(found)
+    return context if is_blind else context | _results(found)
 
 
 def _events(campaign: Campaign) -> list[tuple[CampaignEvent, str]]:
@@ -255,7 +266,6 @@ def _time_left(judgments: int, rate: float) -> str:
 def _results(campaign: Campaign) -> dict[str, Any]:
     questions = list(campaign.questions.all())
     passable, rates = pass_rates(campaign, questions)
-    outcomes = outcomes_of(campaign)
     samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
     split = split_items(campaign).select_related("prompt").prefetch_related(samples)[:SPLIT_SHOWN]
     return {
@@ -264,8 +274,6 @@ def _results(campaign: Campaign) -> dict[str, Any]:
         "rates": rates,
         "reason_tables": reason_tables(campaign, questions),
         "marked_words": marked_words(campaign) if any(row.marks == Mark.WORDS for row in questions) else [],
-        "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
-        "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),
         "split": split,
         "waiting": waiting_in([campaign])[campaign.pk],
         "datasets": campaign.datasets.all(),

@@ -26,6 +26,8 @@ from tests.curation.factories import (
 from tests.curation.test_leases import make_pairs
 
 pytestmark = pytest.mark.django_db
+# What a page sends that asks again for how its campaign stands.
+STANDING = {"HX-Request": "true", "HX-Target": "standing"}
 STYLE = dict.fromkeys(["visual_quality", "prompt_alignment", "style_alignment"], "pass")
 
 
@@ -272,6 +274,17 @@ def test_guidelines_are_shown_without_scripts(curator, rater):
         assert "example.org/x.png" not in text
 
 
+def test_a_campaign_page_asks_again_for_how_it_stands_alone(curator, campaign, django_assert_max_num_queries):
+    address = campaign.get_absolute_url()
+    whole = curator.get(address).content.decode()
+    with django_assert_max_num_queries(9):
+        part = curator.get(address, headers=STANDING).content.decode()
+    assert part.strip().endswith("</section>")
+    assert "<html" not in part
+    assert whole.count(part.strip()) == 1
+    assert "<html" in curator.get(address, headers={"HX-Request": "true"}).content.decode()
+
+
 def test_comparison_hides_its_results_from_who_judges_in_it():
     judge = make_person(Role.RATER, Role.CURATOR)
     campaign = create_compare_campaign("Blind", make_pairs(2), by=make_curator(), raters=[judge])
@@ -280,6 +293,7 @@ def test_comparison_hides_its_results_from_who_judges_in_it():
     page = client.get(campaign.get_absolute_url())
     assert page.context["is_blind"]
     assert "preferred" not in page.content.decode()
+    assert "preferred" not in client.get(campaign.get_absolute_url(), headers=STANDING).content.decode()
     sample = campaign.items.first().item_samples.first().sample
     assert "baseline" not in client.get(sample.get_absolute_url()).content.decode()
     signed_in(make_curator()).post(reverse("campaign_close", args=[campaign.slug]))
