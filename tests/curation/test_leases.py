@@ -1,9 +1,10 @@
 import pytest
 from django.db import connection
 
-from curation.assignments import LeaseRefused, _sides, lease_items, left_for
+from curation.assignments import WANTED, LeaseRefused, _sides, lease_items, left_for
 from curation.campaigns import close_campaign, create_compare_campaign, open_campaign, pause_campaign, set_raters
 from curation.judgments import record_judgments
+from curation.leases import in_hand
 from curation.models import Assignment, Item
 from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row
 
@@ -48,6 +49,27 @@ def test_lease_that_ran_out_goes_to_somebody_else_and_may_come_back():
     assert lease_items(campaign, first, 1) == []
     expire(*taken)
     assert [row.pk for row in lease_items(campaign, first, 1)] == [held[0].pk]
+
+
+@pytest.mark.parametrize("only_gold", [True, False])
+def test_what_a_rater_has_in_hand_is_what_lives_and_is_wanted(only_gold):
+    rater = make_rater()
+    campaign, elsewhere = (make_campaign(items=9, raters=[rater]) for _ in range(2))
+    held = lease_items(campaign, rater, 8)
+    lease_items(elsewhere, rater, 2)
+    expire(held[0])
+    Assignment.objects.filter(pk=held[1].pk).update(state="released")
+    # Gold that ran out, gold, and an item that wants nothing more.
+    Item.objects.filter(pk__in=items_of(held[2:4])).update(is_open=False, is_gold=True)
+    expire(held[2])
+    Item.objects.filter(pk=held[4].item_id).update(is_open=False)
+    live = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign).order_by("pk")
+    if only_gold:
+        live = live.filter(item__is_gold=True)
+    expected = list(live.values_list("pk", flat=True))
+    assert len(expected) == (1 if only_gold else 4)
+    assert in_hand(campaign, rater, 9, only_gold=only_gold) == expected
+    assert in_hand(campaign, rater, 1, only_gold=only_gold) == expected[:1]
 
 
 def test_skipped_item_does_not_come_back_to_its_rater_but_goes_to_others():
