@@ -7,7 +7,7 @@ import json
 import sys
 from importlib import import_module
 
-NAMES = ["drawing", "rating", "training", "training_losses", "training_at_size"]
+NAMES = ["drawing", "rating", "rating_screen", "training", "training_losses", "training_at_size"]
 WITH_OPTIONS = "rating"
 
 

@@ -120,7 +120,7 @@ class Rater:
     """A signed-in rater with a connection of its own, as benchmarks.rating.rounds wants it."""
 
     def __init__(self, address: str, cookies: dict[str, str], project: int) -> None:
-        from benchmarks.rating import Web
+        from benchmarks.serving import Web
 
         self.project = project
         cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())

@@ -17,19 +17,19 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
+
+from benchmarks.serving import Web, served, session_of
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = 20
@@ -72,7 +72,7 @@ Client = Any
 def measure(options: Options | None = None) -> Iterator[dict[str, Any]]:
     """The measurements in the order of the module's docstring; the peer's come last, where there is a peer."""
     options = options or Options()
-    with _served(options) as (address, processes):
+    with served(options.folder) as (address, processes):
         yield from _measure_ours(options, address, processes)
     if options.label_studio:
         from benchmarks import label_studio
@@ -175,32 +175,6 @@ class Rater:
         if refused := [result["reason"] for result in results if result["status"] != "stored"]:
             raise ValueError(f"{len(refused)} judgments were not stored: {refused[0]}")
         return len(results)
-
-
-class Web:
-    """One kept connection to a web server; a request that fails opens it anew."""
-
-    def __init__(self, address: str, headers: dict[str, str], seconds: float = 300) -> None:
-        self.address, self.headers, self.seconds = urlsplit(address), headers, seconds
-        self.connection: http.client.HTTPConnection | None = None
-
-    def ask(self, method: str, path: str, body: Any = None) -> bytes:
-        """The answer's body. Raises ValueError unless it is a success, OSError or HTTPException where there is none."""
-        if self.connection is None:
-            assert self.address.hostname
-            self.connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=self.seconds)
-        try:
-            sent = None if body is None else json.dumps(body)
-            self.connection.request(method, path, sent, {"Content-Type": "application/json", **self.headers})
-            response = self.connection.getresponse()
-            content = response.read()
-        except (OSError, http.client.HTTPException):
-            self.connection.close()
-            self.connection = None
-            raise
-        if not 200 <= response.status < 300:
-            raise ValueError(f"{method} {path.partition('?')[0]} answered {response.status}: {content[:120]!r}")
-        return content
 
 
 def _measure_ours(options: Options, address: str, processes: list[int]) -> Iterator[dict[str, Any]]:
@@ -319,7 +293,7 @@ def _pages(address: str, campaign: Any, curator: Any, rater: Any) -> Iterator[di
         "list of campaigns in the API": (rater, "/api/campaigns"),
     }
     for name, (person, path) in pages.items():
-        web = Web(address, {"Cookie": f"sessionid={_session(person)}"})
+        web = Web(address, {"Cookie": f"sessionid={session_of(person)}"})
         times: list[float] = []
         failed: dict[str, str] = {}
         until = time.monotonic() + PAGE_SECONDS
@@ -342,71 +316,6 @@ def _pages(address: str, campaign: Any, curator: Any, rater: Any) -> Iterator[di
             "aim_p95_ms": 100,
             "load": round(os.getloadavg()[0], 2),
         }
-
-
-def _session(person: Any) -> str:
-    """The key of a new session in which the person is signed in."""
-    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
-    from django.contrib.sessions.backends.db import SessionStore
-
-    store = SessionStore()
-    store[SESSION_KEY] = str(person.pk)
-    store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
-    store[HASH_SESSION_KEY] = person.get_session_auth_hash()
-    store.save()
-    assert store.session_key
-    return store.session_key
-
-
-@contextmanager
-def _served(options: Options) -> Iterator[tuple[str, list[int]]]:
-    """Our own web server with an empty or kept database, until the block ends: its address, and the processes that serve (web
-    and Postgres). Django is set up here, too."""
-    from config.embedded import processes
-    from config.embedded.child import Child
-    from config.embedded.folder import hold_lock, prepare_folder
-    from config.embedded.ports import choose_port
-    from config.embedded.services import start_services
-
-    with ExitStack() as stack:
-        folder = options.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="atelier-bench-")))
-        prepare_folder(folder)
-        stack.enter_context(hold_lock(folder))
-        services = start_services(folder)
-        stack.callback(services.stop)
-        os.environ |= {
-            "DATA_DIR": str(folder),
-            "DATABASE_URL": services.database_url,
-            "CELERY_BROKER_URL": services.broker_url,
-            "DJANGO_SETTINGS_MODULE": "config.settings",
-        }
-        started = time.perf_counter()
-        for command in (("migrate", "--noinput", "--verbosity=0"), ("collectstatic", "--noinput", "--verbosity=0")):
-            _run(Child(processes.manage(command[0], *command), folder))
-        print(f"Ready after {time.perf_counter() - started:.1f} s.", file=sys.stderr, flush=True)
-        port = choose_port(folder, "web")
-        # The scheduler and its worker run as well, since they do what keeps the pages quick.
-        others = [program for program in processes.workers(folder) if program.name in ("control", "scheduler")]
-        serving = [child.pid for child in services.children if child.program.name == "postgres"]
-        for program in (processes.web("127.0.0.1", port), *others):
-            child = Child(program, folder)
-            child.start()
-            stack.callback(child.stop)
-            child.wait_ready()
-            if program.name == "web":
-                serving.append(child.pid)
-        import django
-
-        django.setup()
-        yield f"http://127.0.0.1:{port}", [pid for pid in serving if pid]
-
-
-def _run(child: Any) -> None:
-    child.start()
-    while child.is_alive():
-        time.sleep(0.05)
-    if child.process.returncode:
-        sys.exit(f"{child.program.name} failed:\n{child.log_tail()}")
 
 
 def main(arguments: list[str]) -> None:

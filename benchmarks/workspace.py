@@ -63,7 +63,7 @@ def make_campaign(slug: str, *, items: int, judgments: int, by: User, raters: li
         first_revision(campaign)
         first_questions(campaign)
         set_raters(campaign, raters, by=by)
-        batch = _make_batch(slug, items, by)
+        batch = make_batch(slug, items, by)
         with connection.cursor() as cursor:
             # Rows are made consistent by construction: keys and guards would be looked at row by row.
             cursor.execute("SET LOCAL session_replication_role = replica")
@@ -171,7 +171,8 @@ def _person(email: str, roles: list[str]) -> User:
     return User.objects.filter(email=email).first() or User.objects.create_user(email, roles=roles)
 
 
-def _make_batch(slug: str, items: int, by: User) -> GenerationBatch:
+def make_batch(slug: str, items: int, by: User) -> GenerationBatch:
+    """A finished batch with its model, prompts and job; it has no samples yet."""
     prompt_set = PromptSet.objects.create(
         slug=slug, name=slug, content_hash=f"{items:064x}", prompt_count=PROMPTS, created_by=by
     )
