@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 
 from accounts.models import User
+from accounts.rows import is_there
 from curation import tallies
 from curation.models import (
     Campaign,
@@ -58,9 +59,20 @@ def samples_of(row: GuidelineExample) -> tuple[int, ...]:
 
 def examples_of(revision: GuidelineRevision | None) -> list[GuidelineExample]:
     """The revision's examples in their order, with samples and prompts."""
-    if revision is None:
-        return []
-    return list(revision.examples.select_related("sample__prompt", "beside").order_by("position"))
+    return [] if revision is None else list(_with_samples(revision.examples.all()))
+
+
+def newest_examples(campaign: Campaign) -> list[GuidelineExample]:
+    """Those of the revision that raters see now."""
+    some = "SELECT 1 FROM curation_guidelineexample e JOIN curation_guidelinerevision r ON r.id = e.revision_id"
+    if not is_there(f"{some} WHERE r.campaign_id = %s", [campaign.pk]):
+        return []  # As in many campaigns; what follows takes long to put together.
+    newest = campaign.revisions.order_by("-number").values("pk")[:1]
+    return list(_with_samples(GuidelineExample.objects.filter(revision=Subquery(newest))))
+
+
+def _with_samples(examples: QuerySet[GuidelineExample]) -> QuerySet[GuidelineExample]:
+    return examples.select_related("sample__prompt", "beside").order_by("position")
 
 
 def as_examples(rows: Iterable[GuidelineExample]) -> list[Example]:

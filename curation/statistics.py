@@ -290,16 +290,25 @@ def _curve_of_judgments(campaign: Campaign) -> list[tuple[float, int]]:
 
 
 def _curve_of_minutes(campaign: Campaign) -> list[tuple[float, int]]:
-    """The same from the counts by minute: (seconds from the begin of the first minute to the end of one, judgments)."""
+    """The same from the counts by minute, at even distances, so that a pause is a level stretch: (seconds from the begin of the
+    first minute, judgments until then)."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            SELECT (60 * (1 + max(minute) - min(min(minute)) OVER ()))::float8, sum(sum(n)) OVER (ORDER BY min(minute))
-            FROM (SELECT key::bigint AS minute, sum(n) AS n, ntile(%s) OVER (ORDER BY key::bigint) AS tile
-                  FROM curation_tally WHERE what = %s AND campaign_id = %s GROUP BY key) minutes
-            GROUP BY tile ORDER BY 1
+            WITH campaign AS (
+                SELECT key::bigint AS minute, n::float8 AS n FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+            ), span AS (
+                -- Minutes have all as many digits: the first and the last are the ends of an index.
+                SELECT min(key)::bigint AS first, 1 + max(key)::bigint - min(key)::bigint AS minutes,
+                       least(%(points)s, 1 + max(key)::bigint - min(key)::bigint) AS points
+                FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+            ), counted AS (
+                SELECT (minute - first) * points / minutes AS place, sum(n) AS n FROM campaign, span GROUP BY 1
+            )
+            SELECT (60.0 * minutes * (1 + place) / points)::float8, sum(coalesce(n, 0)) OVER (ORDER BY place)
+            FROM span CROSS JOIN generate_series(0, points - 1) place LEFT JOIN counted USING (place) ORDER BY place
             """,
-            [CURVE_POINTS, TallyKind.MINUTE, campaign.pk],
+            {"what": TallyKind.MINUTE, "campaign": campaign.pk, "points": CURVE_POINTS},
         )
         return [(float(seconds), int(count)) for seconds, count in cursor.fetchall()]
 

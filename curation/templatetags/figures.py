@@ -22,6 +22,12 @@ def grouped(number: int) -> str:
 
 
 @register.filter
+def in_seconds(seconds: float | None) -> str:
+    """ "2.3 s"; a dash where there is nothing."""
+    return "–" if seconds is None else f"{seconds:.1f} s"
+
+
+@register.filter
 def with_interval(share: Share | None) -> SafeString:
     """ "61% [56, 66] n 120"; a dash where there is nothing."""
     # A variable that is not there comes as an empty text.

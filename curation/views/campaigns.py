@@ -19,7 +19,7 @@ from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.campaign_forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
 from curation.datasets import SELECTABLE
-from curation.examples import examples_of, right_answers
+from curation.examples import newest_examples, right_answers
 from curation.fails import marked_words, reason_tables
 from curation.guidelines import guidelines_html
 from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome, TallyKind
@@ -177,7 +177,9 @@ def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
         "has_accuracy": bool(accuracy),
         "has_consistency": bool(consistency),
         "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
-        "raters_form": RatersForm(campaign=found),
+        "raters_form": RatersForm(
+            campaign=found, initial={"raters": [row["place"].rater_id for row in raters if not row["is_removed"]]}
+        ),
         "rule": read_rule(found.rule),
         "rule_words": read_rule(found.rule).in_words(found.compares),
         "rule_form": RuleForm(campaign=found),
@@ -185,7 +187,7 @@ def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
         "order_form": OrderForm(campaign=found),
         "takes_scores": not why_no_scores(found),
         "guidelines": guidelines_html(found.guidelines),
-        "examples": [(row, right_answers(row, questions)) for row in examples_of(found.revisions.first())],
+        "examples": [(row, right_answers(row, questions)) for row in newest_examples(found)],
         "by_revision": answers_by_revision(found),
         "questions": questions,
         "by_wording": answers_by_revision(found, TallyKind.WORDING),
@@ -268,14 +270,15 @@ def _results(campaign: Campaign) -> dict[str, Any]:
     passable, rates = pass_rates(campaign, questions)
     samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
     split = split_items(campaign).select_related("prompt").prefetch_related(samples)[:SPLIT_SHOWN]
+    waiting = waiting_in([campaign])[campaign.pk]
     return {
         "passable": passable,
         "agreement": agreement_by_bucket(campaign, questions) if campaign.most > 1 else [],
         "rates": rates,
         "reason_tables": reason_tables(campaign, questions),
         "marked_words": marked_words(campaign) if any(row.marks == Mark.WORDS for row in questions) else [],
-        "split": split,
-        "waiting": waiting_in([campaign])[campaign.pk],
+        "split": split if waiting.split else [],
+        "waiting": waiting,
         "datasets": campaign.datasets.all(),
     }
 

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from curation.assignments import lease_items
 from curation.campaigns import close_campaign, create_compare_campaign, create_pick_campaign
-from curation.examples import Example, as_examples, example_changes, examples_of
+from curation.examples import Example, as_examples, example_changes, examples_of, newest_examples
 from curation.gold import GoldRefused, copy_gold, mark_gold, retire_gold
 from curation.guidelines import GuidelinesRefused, revise_guidelines
 from curation.judgments import record_judgments
@@ -134,6 +134,7 @@ def test_a_revision_tells_which_examples_it_added_changed_and_removed(campaign, 
     # A revision of the text alone keeps them, and saving them as they are is nothing to save.
     revise(campaign)
     assert as_examples(examples_of(campaign.revisions.first())) == as_examples(examples_of(newest))
+    assert newest_examples(campaign) == examples_of(campaign.revisions.first()) != examples_of(newest)
     same = form_of(campaign, (first.pk, "fail", "A rim, but letters"), (third.pk, "pass", "A rim"))
     assert "so there is nothing to save" in client.post(page_of(campaign), same).content.decode()
 

@@ -160,6 +160,22 @@ def test_long_campaign_has_its_curve_from_the_minutes():
     points = judgments_curve(campaign)["series"][0]["points"]
     assert (points[0], points[-1], len(points)) == ([0.0, 0], [round(898 / 60, 3), 6000], 121)
     assert points == sorted(points)
+    # Half of the time, half of the judgments; each point says what there was until then.
+    assert points[60] == [round(449 / 60, 3), 3000]
+    # A pause of as long again, and a last judgment: nothing in between.
+    Tally.objects.create(campaign=campaign, what=TallyKind.MINUTE, key=str(29_000_000 + 2 * 898 - 1), n=1)
+    points = judgments_curve(campaign)["series"][0]["points"]
+    assert [points[place][1] for place in (60, 61, 119, 120)] == [6000, 6000, 6000, 6001]
+
+
+def test_a_few_minutes_of_a_long_campaign_are_a_point_each():
+    rater = make_rater()
+    campaign = make_campaign(items=1, raters=[rater])
+    for minute in (1, 2, 4):
+        Tally.objects.create(campaign=campaign, what=TallyKind.MINUTE, key=str(29_000_000 + minute), n=2000)
+    Tally.objects.create(campaign=campaign, what=TallyKind.SEEN, rater_id=rater.pk, n=6000)
+    points = judgments_curve(campaign)["series"][0]["points"]
+    assert points == [[0.0, 0], [1.0, 2000], [2.0, 4000], [3.0, 4000], [4.0, 6000]]
 
 
 def test_station_counts_what_is_accepted():
