@@ -28,7 +28,8 @@ def _static_root() -> None:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
+def chromium(django_db_setup: None) -> Iterator[Browser]:
+    # Set up while the browser's loop runs, the database would have a connection that its end does not know of.
     with open_chromium() as browser:
         yield browser
 
