@@ -1,10 +1,12 @@
 """What app.js does for every page, in a real browser."""
 
 import pytest
+from playwright.sync_api import expect
 
 from accounts.models import Role
 from jobs.models import JobState
 from tests.accounts.factories import make_person
+from tests.curation.factories import make_campaign, make_curator
 from tests.generation.factories import finish_job, make_batch
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -36,3 +38,15 @@ def test_polling_leaves_the_focus_and_the_scrolling_alone(sign_in):
     page.wait_for_selector("#board:not([data-before])")
     assert page.evaluate("document.activeElement.textContent") == "Failed"
     assert page.evaluate("[...document.querySelectorAll('.table-wrap')].map((box) => box.scrollLeft)[0]") == 90
+
+
+def test_the_way_back_leads_to_the_page_and_not_to_a_part_of_it(sign_in):
+    campaign, curator = make_campaign(), make_curator()
+    page = sign_in(curator).new_page()
+    page.goto(campaign.get_absolute_url())
+    with page.expect_response(lambda answer: "hx-request" in answer.request.headers) as asked_again:
+        pass
+    asked_again.value.finished()
+    page.goto("/campaigns/")
+    page.go_back()
+    expect(page.get_by_role("heading", name=str(campaign), level=1)).to_be_visible()
