@@ -44,7 +44,6 @@ addEventListener("keydown", (event) => {
     const picture = document.querySelector("#rate img");
     key.painted = performance.now();
     key.decoded = Boolean(picture && picture.complete && picture.naturalWidth);
-    key.shows = picture ? picture.src : "";
     window.seen.keys.push(key);
   });
   // Whether or not the page lets the event go on.
@@ -84,12 +83,12 @@ def measure() -> Iterator[dict[str, Any]]:
     with served(None) as (address, _):
         from curation.models import Judgment
 
-        slug, session = _make_campaign(len(LATENCIES_MS) * TURNS * (KEYS + WARM_UP) + 50)
+        pressed = len(LATENCIES_MS) * TURNS * (KEYS + WARM_UP)
+        slug, session = _make_campaign(pressed + 50)
         found = {latency: Seen() for latency in LATENCIES_MS}
         for _turn in range(TURNS):
             for latency in LATENCIES_MS:
                 found[latency].take(_judge(address, slug, session, latency))
-        pressed = len(LATENCIES_MS) * TURNS * (KEYS + WARM_UP)
         yield from _describe(found)
         yield {
             "unit": "judgments",
@@ -123,7 +122,6 @@ def _describe(found: dict[int, Seen]) -> Iterator[dict[str, Any]]:
 
 def _make_campaign(items: int) -> tuple[str, str]:
     """(slug, session of its rater): an open campaign of stickers with pictures of their own."""
-    from accounts.models import User
     from benchmarks import workspace
     from curation.campaigns import create_campaign
     from curation.models import CampaignKind
@@ -149,7 +147,7 @@ def _make_campaign(items: int) -> tuple[str, str]:
     campaign = create_campaign(
         CampaignKind.ALIGNMENT, name="Screen", by=curator, batches=[batch], raters=raters, open_now=True
     )
-    return campaign.slug, session_of(User.objects.get(pk=raters[0].pk))
+    return campaign.slug, session_of(raters[0])
 
 
 def _draw(number: int) -> Any:

@@ -269,9 +269,7 @@ class RatersForm(forms.Form):
     raters = RaterField(required=False, help_text="Who leaves keeps their judgments.")
 
     def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:
-        kwargs.setdefault(
-            "initial", {"raters": campaign.memberships.filter(removed_at=None).values_list("rater", flat=True)}
-        )
+        """`initial` says who rates now: whoever shows the form has read that already."""
         super().__init__(*args, **kwargs)
         self.campaign = campaign
         self.fields["raters"].offer(people_who_rate())  # type: ignore[attr-defined]

@@ -295,7 +295,7 @@ def _curve_of_minutes(campaign: Campaign) -> list[tuple[float, int]]:
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            WITH campaign AS (
+            WITH given AS (
                 SELECT key::bigint AS minute, n::float8 AS n FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
             ), span AS (
                 -- Minutes have all as many digits: the first and the last are the ends of an index.
@@ -303,7 +303,7 @@ def _curve_of_minutes(campaign: Campaign) -> list[tuple[float, int]]:
                        least(%(points)s, 1 + max(key)::bigint - min(key)::bigint) AS points
                 FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
             ), counted AS (
-                SELECT (minute - first) * points / minutes AS place, sum(n) AS n FROM campaign, span GROUP BY 1
+                SELECT (minute - first) * points / minutes AS place, sum(n) AS n FROM given, span GROUP BY 1
             )
             SELECT (60.0 * minutes * (1 + place) / points)::float8, sum(coalesce(n, 0)) OVER (ORDER BY place)
             FROM span CROSS JOIN generate_series(0, points - 1) place LEFT JOIN counted USING (place) ORDER BY place

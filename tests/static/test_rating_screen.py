@@ -77,6 +77,23 @@ def test_undo_skip_and_report_are_rows_of_their_own(sign_in, rater):
     assert page.faults == []
 
 
+def test_the_strip_keeps_what_is_in_it_and_the_focus_there(sign_in, rater):
+    campaign = make_campaign(items=4, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, "f")
+    first = page.locator("#rate-strip button").first.element_handle()
+    first.focus()
+    press(page, "j")
+    page.wait_for_function("document.querySelectorAll('#rate-strip li').length === 2")
+    assert page.evaluate("(kept) => document.querySelectorAll('#rate-strip button')[1] === kept", first)
+    assert page.evaluate("(kept) => document.activeElement === kept", first)
+    # What it undoes is gone, and the focus goes to what is in its place.
+    first.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#rate-strip li').length === 1")
+    assert page.evaluate("document.querySelector('#rate-strip').contains(document.activeElement)")
+    assert page.faults == []
+
+
 def test_undo_after_a_reload_goes_on_where_the_chain_ended(sign_in, rater):
     campaign = make_campaign(items=2, raters=[rater])
     context = sign_in(rater)
