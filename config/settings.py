@@ -74,6 +74,7 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "accounts.navigation.navigation",
             ],
+            "builtins": ["accounts.templatetags.icons"],
         },
     }
 ]
