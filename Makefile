@@ -21,6 +21,7 @@ export CHROMIUM
 endif
 
 BIN := $(VENV)/bin
+PACKAGES = accounts benchmarks config curation demo generation jobs tests training
 JS_TESTS = $(shell find static tests -name '*.test.js' -o -name '*.test.mjs' | sort)
 
 help:
@@ -34,11 +35,13 @@ demo:
 	@tools/set-up worker
 	@exec $(BIN)/python manage.py demo
 
-# Every check runs, also after one that failed; pytest has the last word.
+# Every check runs, also after one that failed; pytest has the last word. Tests start hundreds of processes, each of which would
+# compile all modules anew where Python is told to keep no bytecode, as build servers often tell it.
 test:
 	@tools/set-up worker,dev
 	@chromium=$$(tools/set-up-browser) && export CHROMIUM="$$chromium" && \
 	status=0; \
+	$(BIN)/python -m compileall -q $(PACKAGES); \
 	$(MAKE) --no-print-directory lint || status=1; \
 	$(BIN)/python tools/node.py --test --test-reporter=dot $(JS_TESTS) || status=1; \
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS) || status=1; \

@@ -10,12 +10,10 @@ LONG = ("browser", "processes", "model")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Long tests of a module stay on one worker, and begin before all others, so that no worker ends with one of them."""
-    long = [item for item in items if any(map(item.get_closest_marker, LONG))]
-    for item in long:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """Modules with long tests begin before all others, so that no worker ends with one of them."""
     yield
-    items.sort(key=set(items).difference(long).__contains__)
+    long = {item.path for item in items if any(map(item.get_closest_marker, LONG))}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)
