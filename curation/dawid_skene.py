@@ -37,7 +37,9 @@ class Estimates:
         return float((self.shares * np.diagonal(self.tables[rater])).sum())
 
 
-def estimate(items: Sequence[int], raters: Sequence[int], answers: Sequence[int]) -> Estimates:
+def estimate(
+    items: Sequence[int] | Indices, raters: Sequence[int] | Indices, answers: Sequence[int] | Indices
+) -> Estimates:
     """Estimates from judgments given as three equally long lists of indices from 0. Raises ValueError for none, or for lists
     that do not fit.
 

@@ -1,15 +1,18 @@
 """Raters beside each other: each one's table of answers by estimated truth, for every question of a campaign, and habits that
 deserve a look."""
 
-from collections import defaultdict
+import json
 from dataclasses import dataclass
-from typing import NamedTuple
-from uuid import UUID
 
+import numpy as np
+from django.db import connection
+from django.db.models import F, Q, TextField, Value
 from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
+from numpy.typing import NDArray
 
 from accounts.models import User
-from curation.dawid_skene import estimate
+from curation.dawid_skene import Indices, estimate
 from curation.habits import run_flags, speed_flags
 from curation.models import Campaign, Judgment, Question
 from curation.rules import SIDES
@@ -18,16 +21,29 @@ from curation.verdicts import preferred
 
 # The newest so many judgments are looked at, so that a page is never late for the sake of old ones.
 MOST_JUDGMENTS = 100_000
+# The slots of a comparison, from the left, not swapped and swapped.
+STOOD = ((0, 1), (1, 0))
 
 
-class Row(NamedTuple):
-    """A judgment: what was said, by question, None where nothing was; `order` as the two stood in a comparison."""
+@dataclass(frozen=True)
+class Said:
+    """What judgments say to one question: `values`, all that was said, and for each judgment the `places` [N] of what it says
+    among them, -1 where it says nothing."""
 
-    item: int
-    rater: int
-    page: UUID | None
-    order: list[int]
-    said: tuple[str | None, ...]
+    values: list[str]
+    places: Indices
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Judgments as columns, the newest first: [N] each. `alone`: not as one of a page of the grid; `swapped`: the candidate of a
+    comparison stood on the left."""
+
+    items: Indices
+    raters: Indices
+    alone: NDArray[np.bool_]
+    swapped: NDArray[np.bool_]
+    said: list[Said]
 
 
 @dataclass(frozen=True)
@@ -76,76 +92,96 @@ class Reliability:
 def reliability_of(campaign: Campaign) -> Reliability:
     """Raters beside each other, over the campaign's newest judgments."""
     questions = list(campaign.questions.all())
-    rows = _newest(campaign, questions)
+    judged = _newest(campaign, questions)
     seconds = seconds_by_rater(campaign)
-    people = {user.pk: user for user in User.objects.filter(pk__in={row.rater for row in rows} | seconds.keys())}
+    people = {user.pk: user for user in User.objects.filter(pk__in={*judged.raters.tolist(), *seconds})}
     flags = [Flag(people[pk], "Fast", sentence) for pk, sentence in speed_flags(seconds).items()]
     tables = []
-    for place, question in enumerate(questions):
-        flags += _runs(question, place, rows, people, several=len(questions) > 1)
-        tables.append(_tables(campaign, question, place, rows, people))
-    return Reliability(tables, sorted(flags, key=lambda flag: str(flag.rater)), len(rows))
+    for question, said in zip(questions, judged.said, strict=True):
+        flags += _runs(question, said, judged, people, several=len(questions) > 1)
+        tables.append(_tables(campaign, question, said, judged, people))
+    return Reliability(tables, sorted(flags, key=lambda flag: str(flag.rater)), judged.items.size)
 
 
-def _newest(campaign: Campaign, questions: list[Question]) -> list[Row]:
-    """The newest judgments first. Of their JSON no more is read than is asked: reading it is most of the work."""
-    columns = ["item_id", "rater_id", "page", *(["order"] if campaign.compares else [])]
+def _newest(campaign: Campaign, questions: list[Question]) -> Judged:
+    """The newest judgments first. They come as one row of arrays, since to make a hundred thousand rows takes longer than all
+    that is worked out of them; and of their JSON no more is read than is asked."""
+    columns = {
+        "items": F("item_id"),
+        "raters": F("rater_id"),
+        "alone": Q(page=None),
+        "orders": Cast("order", TextField()) if campaign.compares else Value(""),
+        **{f"said_{place}": KeyTextTransform(question.name, "answers") for place, question in enumerate(questions)},
+    }
     standing = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
-    rows = standing.order_by("-received_at", "-decided_at", "-pk").values_list(
-        *columns, *(KeyTextTransform(question.name, "answers") for question in questions)
-    )[:MOST_JUDGMENTS]
-    if campaign.compares:
-        return [Row(item, rater, page, order, tuple(said)) for item, rater, page, order, *said in rows]
-    return [Row(item, rater, page, [], tuple(said)) for item, rater, page, *said in rows]
+    newest = standing.order_by("-received_at", "-decided_at", "-pk").values(**columns)[:MOST_JUDGMENTS]
+    rows, parameters = newest.query.sql_with_params()
+    arrays = ", ".join(f"coalesce(array_agg({name}), '{{}}')" for name in columns)
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT {arrays} FROM ({rows}) newest", parameters)  # noqa: S608 Names of our own, and Django's SQL.
+        items, raters, alone, orders, *said = cursor.fetchone()
+    swapped = {order: bool(order) and preferred("left", json.loads(order)) != SIDES[0] for order in set(orders)}
+    return Judged(
+        np.array(items, np.int64),
+        np.array(raters, np.int64),
+        np.array(alone, np.bool_),
+        np.array([swapped[order] for order in orders], np.bool_),
+        [_numbered(values) for values in said],
+    )
 
 
-def _runs(question: Question, place: int, rows: list[Row], people: dict[int, User], *, several: bool) -> list[Flag]:
+def _numbered(values: list[str | None]) -> Said:
+    numbers = {value: number for number, value in enumerate(sorted({value for value in values if value is not None}))}
+    return Said(list(numbers), np.array([-1 if value is None else numbers[value] for value in values], np.int64))
+
+
+def _runs(question: Question, said: Said, judged: Judged, people: dict[int, User], *, several: bool) -> list[Flag]:
     """Runs of what was said as it was shown: left is left, whatever stood there. A page of the grid is judged at one stroke, in
     which what nobody marked passes: its answers make no run."""
-    said: defaultdict[int, list[str]] = defaultdict(list)
-    for row in reversed(rows):
-        if row.page is None and (value := row.said[place]) is not None:
-            said[row.rater].append(value)
+    looked_at = judged.alone & (said.places >= 0)
+    raters, places = judged.raters[looked_at][::-1], said.places[looked_at][::-1]
+    by_rater = {int(pk): [said.values[place] for place in places[raters == pk]] for pk in np.unique(raters)}
     labels = {choice["value"]: choice["label"] for choice in question.choices}
     before = f"{question.text} " if several else ""
-    return [Flag(people[pk], "Same answer", before + sentence) for pk, sentence in run_flags(said, labels).items()]
+    return [Flag(people[pk], "Same answer", before + sentence) for pk, sentence in run_flags(by_rater, labels).items()]
 
 
 def _tables(
-    campaign: Campaign, question: Question, place: int, rows: list[Row], people: dict[int, User]
+    campaign: Campaign, question: Question, said: Said, judged: Judged, people: dict[int, User]
 ) -> QuestionTables:
     choices = _choices(campaign, question)
     labels = list(choices.values())
-    places = {value: index for index, value in enumerate(choices)}
-    said = [
-        (row.item, row.rater, places[value])
-        for row in rows
-        if (given := row.said[place]) is not None and (value := _value(campaign, given, row.order)) in places
-    ]
-    items = {pk: index for index, pk in enumerate(sorted({item for item, _, _ in said}))}
-    raters = {pk: index for index, pk in enumerate(sorted({rater for _, rater, _ in said}))}
-    if len(said) == len(items):
-        # Nobody judged what somebody else did: nothing says who is right.
-        return QuestionTables(question, labels, [], [], len(items))
-    found = estimate(
-        [items[item] for item, _, _ in said], [raters[rater] for _, rater, _ in said], [value for _, _, value in said]
+    numbers = {value: number for number, value in enumerate(choices)}
+    # By how the two stood, of each value that was said its choice, and -1 where it is none; so also for who said nothing.
+    meant = np.array(
+        [
+            [*(numbers.get(preferred(value, order) if campaign.compares else value, -1) for value in said.values), -1]
+            for order in STOOD
+        ]
     )
+    answers = meant[judged.swapped.astype(np.int64), said.places]
+    given = answers >= 0
+    answers = answers[given]
+    items, item_of = np.unique(judged.items[given], return_inverse=True)
+    raters, rater_of = np.unique(judged.raters[given], return_inverse=True)
+    if answers.size == items.size:
+        # Nobody judged what somebody else did: nothing says who is right.
+        return QuestionTables(question, labels, [], [], items.size)
+    found = estimate(item_of, rater_of, answers)
     # Choices that nobody took have no column.
     kinds = found.shares.size
-    counts = dict.fromkeys(raters, 0)
-    for _, rater, _ in said:
-        counts[rater] += 1
+    counts = np.bincount(rater_of)
     tables = [
         RaterTable(
             people[pk],
             [(labels[k], [100 * float(share) for share in found.tables[index, k]]) for k in range(kinds)],
             100 * found.accuracy(index),
-            counts[pk],
+            int(counts[index]),
         )
-        for pk, index in raters.items()
+        for index, pk in enumerate(raters.tolist())
     ]
     tables.sort(key=lambda table: -table.accuracy)
-    return QuestionTables(question, labels[:kinds], [100 * float(share) for share in found.shares], tables, len(items))
+    return QuestionTables(question, labels[:kinds], [100 * float(share) for share in found.shares], tables, items.size)
 
 
 def _choices(campaign: Campaign, question: Question) -> dict[str, str]:
@@ -155,7 +191,3 @@ def _choices(campaign: Campaign, question: Question) -> dict[str, str]:
         return named
     sides = dict(zip(SIDES, ("Baseline", "Candidate"), strict=True))
     return sides | {value: label for value, label in named.items() if value not in ("left", "right")}
-
-
-def _value(campaign: Campaign, value: str, order: list[int]) -> str:
-    return preferred(value, order) if campaign.compares else value

@@ -328,11 +328,17 @@ def pace_of_day(campaign: Campaign) -> float:
     """Judgments an hour over the last 24 hours, or since the first if that is less (but not less than ten minutes)."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(n) FILTER (WHERE minute > now - 24 * 60), 0)::bigint, "
-            "least(24, greatest(1 + max(now) - min(minute), 10) / 60.0)::float8 "
-            "FROM (SELECT key::bigint AS minute, n, floor(extract(epoch FROM now()) / 60) AS now "
-            "FROM curation_tally WHERE what = %s AND campaign_id = %s) minutes",
-            [TallyKind.MINUTE, campaign.pk],
+            """
+            WITH now AS (SELECT floor(extract(epoch FROM now()) / 60)::bigint AS minute)
+            -- Minutes have all as many digits: both parts are read from one end of an index.
+            SELECT (SELECT coalesce(sum(n), 0)::bigint FROM curation_tally
+                    WHERE what = %(what)s AND campaign_id = %(campaign)s AND key > (minute - 24 * 60)::text),
+                   least(24, greatest(1 + minute - (
+                       SELECT min(key)::bigint FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+                   ), 10) / 60.0)::float8
+            FROM now
+            """,
+            {"what": TallyKind.MINUTE, "campaign": campaign.pk},
         )
         count, hours = cursor.fetchone()
         return count / hours if count else 0.0

@@ -1,6 +1,7 @@
 // The changed examples of the guidelines, answered before more work comes: by the keys of the rating screen, each told at once.
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
 import { build, buildKey, find, readConfig } from "./view.js";
+import { PATIENCE } from "./server.js";
 import { isBusy } from "./session.js";
 
 const config = readConfig();
@@ -84,7 +85,7 @@ async function send() {
   let data = null;
   let status = 0;
   try {
-    const response = await fetch(config.url, { method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json", "X-CSRFToken": config.csrf }, body });
+    const response = await fetch(config.url, { method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json", "X-CSRFToken": config.csrf }, body, signal: AbortSignal.timeout(PATIENCE) });
     status = response.status;
     data = await response.json();
   } catch {

@@ -5,8 +5,13 @@ function readReason(data) {
   return typeof data?.detail === "string" ? data.detail : null;
 }
 
-export function createServer({ config, fetch = (...args) => globalThis.fetch(...args), readConfig, pageUrl }) {
+// A connection that neither answers nor breaks, as after a computer's sleep, would hold back all that waits behind it.
+export const PATIENCE = 30000;
+
+export function createServer({ config, fetch: get = (...args) => globalThis.fetch(...args), readConfig, pageUrl, patience = PATIENCE }) {
   let token = config.csrf;
+  /** Also the body of an answer has to be there by then. */
+  const fetch = (url, options) => get(url, { ...options, signal: AbortSignal.timeout(patience) });
 
   async function post(url, content, method = "POST") {
     const body = JSON.stringify(content);

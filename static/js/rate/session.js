@@ -1,5 +1,6 @@
 // One visit to a campaign, whatever the screen shows of it: the outbox, the leases, the figures, and the life of the page.
 import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
+import { PATIENCE } from "./server.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
 
 /**
@@ -226,7 +227,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       await outbox.settled();
       const { waiting, kept } = outbox.snapshot();
       if (waiting && kept === "tab") throw new Error("Rows that this browser does not keep are still to be sent.");
-      const response = await fetch(location.href, { method: "HEAD", credentials: "same-origin" });
+      const response = await fetch(location.href, { method: "HEAD", credentials: "same-origin", signal: AbortSignal.timeout(PATIENCE) });
       if (!response.ok) throw new Error(`The page cannot be had: ${response.status}.`);
       location.reload();
       await new Promise(() => {}); // Whoever waits does so until the page is gone.

@@ -36,3 +36,15 @@ test("leases are told in this computer's time", async () => {
   const { items } = await server.lease(1);
   assert.ok(Math.abs(items[0].expiresAt - Date.now() - 600000) < 2000);
 });
+
+test("a connection that never answers is given up, and so is an answer that never ends", async () => {
+  const hang = (signal) => new Promise((_, reject) => signal.addEventListener("abort", () => reject(signal.reason)));
+  const alive = setTimeout(() => {}, 10000); // The signal's own timer keeps no process alive.
+  const silent = createServer({ config, pageUrl: "/page", readConfig: () => null, patience: 20, fetch: (_, { signal }) => hang(signal) });
+  await assert.rejects(silent.sendJudgments([]), { name: "TimeoutError" });
+  await assert.rejects(silent.lease(1), { name: "TimeoutError" });
+  const endless = createServer({ config, pageUrl: "/page", readConfig: () => null, patience: 20, fetch: async (_, { signal }) => ({ ok: true, status: 200, headers: new Headers(), json: () => hang(signal) }) });
+  assert.equal((await endless.sendJudgments([])).results, undefined);
+  assert.equal((await endless.lease(1)).ok, false);
+  clearTimeout(alive);
+});
