@@ -127,6 +127,7 @@ class Preset(models.TextChoices):
     SINGLE = "single", "Style alignment"
     PREFERENCE = "preference", "Preference"
     TRANSPARENCY = "transparency", "Transparency decoder"
+    CUSTOM = "custom", "Own table"
 
 
 class Recipe(models.Model):

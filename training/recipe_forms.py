@@ -9,8 +9,9 @@ from django.db.models import QuerySet
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion
 from training.engine.flows import FLOW_DEFAULTS
-from training.models import Corpus, Preset
+from training.models import Corpus, Preset, Recipe
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
+from training.row_forms import TableFields
 from training.shape_forms import ShapeFields
 
 PRESETS = [
@@ -22,6 +23,7 @@ PRESETS = [
     (Preset.SINGLE, "Style alignment: style alone, over all noise levels"),
     (Preset.PREFERENCE, "Preference: pairs of a comparison, each image over the one that lost (Diffusion-DPO)"),
     (Preset.TRANSPARENCY, "Transparency decoder: the part that turns latents into pixels learns to cut stickers out"),
+    (Preset.CUSTOM, "A table of your own: up to six sources, each with its band and weight"),
 ]
 DECODER_SETTINGS = ("colour_weight", "alpha_weight", "backgrounds")
 HYPERPARAMETERS = (
@@ -68,6 +70,8 @@ class DatasetVersionsField(forms.ModelMultipleChoiceField):  # type: ignore[type
         return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
 
 
+# Tables of several sources.
+MIXING = (Preset.STYLE_TAILORING, Preset.JOINT, Preset.CUSTOM)
 # Whose content a corpus may teach instead of a dataset version.
 WITH_CONTENT = (Preset.STYLE_TAILORING, Preset.SEQUENTIAL, Preset.JOINT, Preset.PROMPT)
 
@@ -125,7 +129,7 @@ class ScheduleSelect(forms.Select):
         return option
 
 
-class RecipeForm(ShapeFields):
+class RecipeForm(TableFields, ShapeFields):
     """A table by its preset. Which fields matter depends on the preset; the page hides the others."""
 
     # A hidden field that a browser holds to be required would keep the form from being sent, without a word.
@@ -189,6 +193,13 @@ class RecipeForm(ShapeFields):
         required=False,
         label="Train this style without its captions",
         help_text="For images in the style whose captions say little.",
+    )
+    then = forms.ModelChoiceField(
+        queryset=Recipe.objects.none(),
+        required=False,
+        empty_label="Nothing",
+        label="Afterwards",
+        help_text="A recipe that is trained next, on this one's result. It may be followed by another in turn.",
     )
     content_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
     style_weight = forms.FloatField(min_value=0.001, max_value=1000, initial=1, required=False)
@@ -373,10 +384,11 @@ class RecipeForm(ShapeFields):
         self.fields["schedule"].queryset = ModelVersion.objects.all()  # type: ignore[attr-defined]
         self.fields["stickers"].queryset = dataset_versions()  # type: ignore[attr-defined]
         self.fields["corpus"].queryset = ready_corpora()  # type: ignore[attr-defined]
+        self.fields["then"].queryset = Recipe.objects.all()  # type: ignore[attr-defined]
 
         if self.is_bound:
             preset = self.data.get("preset")
-            neither = (Preset.PREFERENCE, Preset.TRANSPARENCY)
+            neither = (Preset.PREFERENCE, Preset.TRANSPARENCY, Preset.CUSTOM)
             self.fields["content"].required = preset in WITH_CONTENT and not self.data.get("corpus")
             self.fields["corpus"].required = preset == Preset.DOMAIN
             self.fields["style"].required = preset not in (Preset.PROMPT, Preset.DOMAIN, *neither)
@@ -390,6 +402,8 @@ class RecipeForm(ShapeFields):
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("preset") in WITH_CONTENT and cleaned.get("content") and cleaned.get("corpus"):
             self.add_error("corpus", "Content comes from a dataset version or from a corpus: leave one of them empty.")
+        if cleaned.get("preset") == Preset.CUSTOM:
+            self.check_rows()
         return cleaned
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -416,7 +430,7 @@ class RecipeForm(ShapeFields):
                 values[key] = None
         for switch in ("gradient_checkpointing", "sharded"):
             values[switch] = values[switch] or None
-        if preset not in (Preset.STYLE_TAILORING, Preset.JOINT):
+        if preset not in MIXING:
             # One source a table: there is nothing to mix.
             values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"
         if values["mixture"] != "shares":
@@ -429,8 +443,11 @@ class RecipeForm(ShapeFields):
         return {key: value for key, value in values.items() if value is not None and value != ""}
 
     def table(self) -> dict[str, Any]:
-        """The arguments of `preset_tables` but the schedule, from whatever of the form is valid."""
+        """The arguments of `preset_tables` but the schedule, from whatever of the form is valid; of a table of one's own the rows
+        as they are asked for."""
         cleaned = self.cleaned_data
+        if cleaned.get("preset") == Preset.CUSTOM:
+            return {"rows": self.asked_rows()}
         t_prime = cleaned.get("t_prime")
         # Of bands that do not overlap weights say something for fixed shares alone.
         weighed = cleaned.get("preset") != Preset.STYLE_TAILORING or cleaned.get("mixture") == "shares"

@@ -3,7 +3,7 @@
 The presets are tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint finetuning two
 rows with the full band; domain, prompt and style alignment one row; sequential finetuning two recipes, the second after the first;
 preference (Diffusion-DPO, arXiv 2311.12908) one row of pairs; the transparency decoder a row of images for each of its
-datasets. The trainer knows only the table and the objective.
+datasets; and any other table is one of one's own. The trainer knows only the table and the objective.
 """
 
 from collections.abc import Mapping, Sequence
@@ -161,11 +161,14 @@ def create_recipe(
     style_weight: float = 1.0,
     content_prompt_free: bool = False,
     style_prompt_free: bool = False,
+    rows: Sequence[Row] = (),
+    then: Recipe | None = None,
     hyperparameters: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """Store a preset's table. `schedule` is that on which T' is counted; the stored edge is a log-SNR.
 
-    A sequential recipe is two, content first; the first is returned, with the second in `then`. `hyperparameters` are
+    A sequential recipe is two, content first; the first is returned, with the second in `then`. `then` is what follows the
+    last of them, on its result. `rows` are those of a table of one's own. `hyperparameters` are
     fields of RunSettings and go over the defaults; the objective is the preset's. Raises RecipeRefused with a sentence
     and the field to change.
     """
@@ -183,6 +186,7 @@ def create_recipe(
         style_weight=style_weight,
         content_prompt_free=content_prompt_free,
         style_prompt_free=style_prompt_free,
+        rows=rows,
     )
     if preset == Preset.TRANSPARENCY:
         _check_alpha(stickers)
@@ -190,7 +194,7 @@ def create_recipe(
         if problems := table_problems(schedule, table):
             raise RecipeRefused(problems[0])
     with transaction.atomic():
-        following: Recipe | None = None
+        following = then
         for position, table in reversed(list(enumerate(tables))):
             title = name if position == 0 else f"{name}: then {table[0].name}"
             following = _store(title, preset, table, chosen, following, by)
@@ -263,10 +267,13 @@ def preset_tables(
     style_weight: float = 1.0,
     content_prompt_free: bool = False,
     style_prompt_free: bool = False,
+    rows: Sequence[Row] = (),
 ) -> list[list[Row]]:
     """The tables of a preset in the order of their runs: one, or two for the sequential one."""
     if preset not in Preset.values:
         raise RecipeRefused(f"The kind must be one of {', '.join(Preset.values)}.", field="preset")
+    if preset == Preset.CUSTOM:
+        return [_own_table(rows)]
     if preset == Preset.DOMAIN:
         if not isinstance(content, Corpus):
             raise RecipeRefused("Choose the corpus that teaches the domain.", field="corpus")
@@ -296,6 +303,14 @@ def preset_tables(
     if preset == Preset.JOINT:
         return [[replace(content_row, weight=content_weight), replace(style_row, weight=style_weight)]]
     return [[content_row], [style_row]]
+
+
+def _own_table(rows: Sequence[Row]) -> list[Row]:
+    if not rows:
+        raise RecipeRefused("Choose what the first row learns from.", field="row1_data")
+    for row in rows:
+        _of_kind(row.data, DatasetKind.IMAGES, row.name)
+    return list(rows)
 
 
 def _decoder_table(versions: Sequence[DatasetVersion]) -> list[Row]:
@@ -388,6 +403,19 @@ def chain_of(recipe: Recipe) -> list[Recipe]:
     while chain[-1].then is not None:
         chain.append(chain[-1].then)
     return chain
+
+
+def parts_of(recipe: Recipe) -> list[Recipe]:
+    """The recipe, and its second part where it is the first of a sequential one: what its form made at once."""
+    then = recipe.then
+    both = then is not None and recipe.preset == then.preset == Preset.SEQUENTIAL
+    if (
+        then is None
+        or not both
+        or [source.name for source in (*recipe.sources.all(), *then.sources.all())] != ["content", "style"]
+    ):
+        return [recipe]
+    return [recipe, then]
 
 
 def work_out(

@@ -44,3 +44,22 @@ def test_only_what_the_kind_and_the_parent_have_a_use_for_is_shown(sign_in):
     assert shown(page) == DECODER | ALL
     page.check("[name=preset][value=preference]")
     page.get_by_text("Preferences are learned by models that remove noise").wait_for()
+
+
+def test_rows_of_a_table_come_one_after_the_other(sign_in):
+    make_parent()
+    version = make_dataset_version()
+    page = sign_in(make_person(Role.CURATOR)).new_page()
+    page.goto("/recipes/new/")
+    page.check("[name=preset][value=custom]")
+    rows = page.locator(".source-row")
+    assert [rows.nth(place).is_visible() for place in range(6)] == [True] + [False] * 5
+    assert not page.locator("[name=row1_above]").is_visible()
+    page.select_option("[name=row1_data]", f"version-{version.pk}")
+    page.fill("[name=row1_above]", "900")
+    page.get_by_text("No source covers the timesteps 0 to 900.").wait_for()
+    assert [rows.nth(place).is_visible() for place in range(3)] == [True, True, False]
+    page.select_option("[name=row2_data]", f"version-{version.pk}")
+    page.fill("[name=row2_up_to]", "900")
+    page.locator("#preview").get_by_text("t 901 to 999").first.wait_for()
+    assert not page.locator("[name=content]").is_visible()

@@ -19,11 +19,12 @@ from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
 from training import recipes, runs
-from training.engine.bands import PAPER_EDGE
+from training.engine.bands import PAPER_EDGE, Schedule, table_problems
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.recipe import SHAPE_DEFAULTS
 from training.models import Preset, Recipe, TrainingRun
 from training.recipe_forms import (
+    MIXING,
     RecipeForm,
     SweepForm,
     dataset_versions,
@@ -32,6 +33,7 @@ from training.recipe_forms import (
     taught_content,
 )
 from training.recipes import RecipeRefused
+from training.row_forms import initial_rows
 from training.tables import TableView, view_tables
 
 TEAM = [Role.CURATOR, Role.OPERATOR]
@@ -262,10 +264,14 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
             "lr_schedule" if key == "schedule" else key: value
             for key, value in recipes.hyperparameters_of(like).items()
         }
-        initial |= {**chosen, "preset": like.preset}
+        parts = recipes.parts_of(like)
+        initial |= {**chosen, "preset": like.preset, "then": parts[-1].then_id}
+        if like.preset not in (Preset.PREFERENCE, Preset.TRANSPARENCY):
+            # Whatever its kind, its table is what one of one's own begins with.
+            initial |= initial_rows(like.sources.select_related("dataset_version__dataset", "corpus"))
         if like.preset == Preset.TRANSPARENCY:
             initial["stickers"] = [source.dataset_version_id for source in like.sources.all()]
-        for each in recipes.chain_of(like) if like.preset != Preset.TRANSPARENCY else ():
+        for each in parts if like.preset not in (Preset.TRANSPARENCY, Preset.CUSTOM) else ():
             initial |= {
                 FIELDS.get(source.name, source.name): source.dataset_version_id for source in each.sources.all()
             }
@@ -299,14 +305,20 @@ def _create(form: RecipeForm, by: User) -> Recipe | None:
             name=cleaned["name"],
             preset=cleaned["preset"],
             by=by,
-            schedule=recipes.schedule_of(cleaned["schedule"]),
+            schedule=(schedule := recipes.schedule_of(cleaned["schedule"])),
             hyperparameters=form.hyperparameters(),
-            **form.table(),
+            then=cleaned["then"],
+            **_counted_on(schedule, form.table()),
         )
     except RecipeRefused as refused:
         field = {"parent": "schedule"}.get(refused.field, refused.field)
         form.add_error(field if field in form.fields else None, refused.sentence)
     return None
+
+
+def _counted_on(schedule: Schedule, table: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `preset_tables`, with rows whose edges were counted on the schedule."""
+    return {**table, "rows": [row.on(schedule) for row in table.get("rows", ())]}
 
 
 def _preview(form: RecipeForm) -> dict[str, Any]:
@@ -334,8 +346,12 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
             "style_prompt_free": bool(values["style_prompt_free"]),
             "t_prime": values["t_prime"],
         }
+        if values["preset"] == Preset.CUSTOM:
+            table = {"rows": form.asked_rows()}
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
-    names = {"preference": "pairs", "prompt": "content", "domain": "content", "transparency": "stickers"}
+    names = {
+        "preference": "pairs", "prompt": "content", "domain": "content", "transparency": "stickers", "custom": "rows",
+    }  # fmt: skip
     teaches = names.get(str(values.get("preset")), "style")
     if values.get("schedule") is None or not table[teaches]:
         return {"tables": [], "problem": "Choose the datasets and a noise schedule to see what the recipe comes to."}
@@ -347,21 +363,20 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
     try:
         schedule = recipes.schedule_of(values["schedule"])
         recipes.check_kind({"objective": recipes.OBJECTIVES.get(Preset(preset))}, schedule)
-        rows = recipes.preset_tables(preset, schedule=schedule, **table)
+        rows = recipes.preset_tables(preset, schedule=schedule, **_counted_on(schedule, table))
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}
-    mixing = preset in (Preset.JOINT, Preset.STYLE_TAILORING)
     hyperparameters = {
         **{
             key: values.get(key)
             for key in ("steps", "batch_size", "gradient_accumulation", "holdout", *FLOW_DEFAULTS, *SHAPE_DEFAULTS)
         },
-        "mixture": values.get("mixture") if mixing else "natural",
+        "mixture": values.get("mixture") if preset in MIXING else "natural",
         "objective": recipes.OBJECTIVES.get(Preset(preset)),
     }
     return {
         "tables": view_tables([("", each, hyperparameters) for each in rows], schedule, values["schedule"]),
-        "problem": "",
+        "problem": " ".join(problem for each in rows for problem in table_problems(schedule, each)),
     }
 
 
