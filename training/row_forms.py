@@ -80,6 +80,8 @@ class TableFields(forms.Form):
 
     def _add_row(self, number: int, choices: list[Any]) -> None:
         def add(column: str, field: forms.Field) -> None:
+            # What empty means is said under each.
+            field.is_needed_where_shown = True  # type: ignore[attr-defined]
             self.fields[field_name(number, column)] = field
 
         add("data", forms.ChoiceField(choices=choices, required=False, label="Learns from"))
@@ -88,7 +90,7 @@ class TableFields(forms.Form):
             forms.SlugField(max_length=NAME_LENGTH, required=False, label="Called", help_text="Empty: by its data."),
         )
         add("above", forms.FloatField(required=False, label="Noise above", help_text="Empty: from the clean end."))
-        add("up_to", forms.FloatField(required=False, label="up to", help_text="Empty: to the noisy end."))
+        add("up_to", forms.FloatField(required=False, label="Noise up to", help_text="Empty: to the noisy end."))
         add(
             "weight",
             forms.FloatField(min_value=0.001, max_value=1000, required=False, label="Weight", help_text="Empty: 1."),
@@ -184,12 +186,17 @@ def _usable() -> tuple[QuerySet[DatasetVersion], QuerySet[Corpus]]:
 
 def _choices() -> Iterator[Any]:
     yield "", "Nothing: no row"
-    for title, each in zip(("Dataset versions", "Corpora"), _usable(), strict=True):
-        options = [
-            (_key(data), f"{data}: {data.entry_count:,} image{'' if data.entry_count == 1 else 's'}") for data in each
-        ]
-        if options:
-            yield title, options
+    versions, corpora = _usable()
+    groups: list[tuple[str, list[Data]]] = [("Dataset versions", [*versions]), ("Corpora", [*corpora])]
+    for title, group in groups:
+        if group:
+            yield (
+                title,
+                [
+                    (_key(each), f"{each}: {each.entry_count:,} image{'' if each.entry_count == 1 else 's'}")
+                    for each in group
+                ],
+            )
 
 
 def _found(keys: list[str | None]) -> Mapping[str, Data]:
@@ -197,7 +204,7 @@ def _found(keys: list[str | None]) -> Mapping[str, Data]:
         kind: [key.partition("-")[2] for key in keys if key and key.startswith(kind)] for kind in ("version", "corpus")
     }
     versions, corpora = _usable()
-    found = [*versions.filter(pk__in=numbers["version"]), *corpora.filter(pk__in=numbers["corpus"])]
+    found: list[Data] = [*versions.filter(pk__in=numbers["version"]), *corpora.filter(pk__in=numbers["corpus"])]
     return {_key(data): data for data in found}
 
 

@@ -61,5 +61,5 @@ def test_rows_of_a_table_come_one_after_the_other(sign_in):
     assert [rows.nth(place).is_visible() for place in range(3)] == [True, True, False]
     page.select_option("[name=row2_data]", f"version-{version.pk}")
     page.fill("[name=row2_up_to]", "900")
-    page.locator("#preview").get_by_text("t 901 to 999").first.wait_for()
+    page.locator("#preview table").get_by_text("t 901 to 999").first.wait_for()
     assert not page.locator("[name=content]").is_visible()

@@ -301,11 +301,12 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
 def _create(form: RecipeForm, by: User) -> Recipe | None:
     cleaned = form.cleaned_data
     try:
+        schedule = recipes.schedule_of(cleaned["schedule"])
         return recipes.create_recipe(
             name=cleaned["name"],
             preset=cleaned["preset"],
             by=by,
-            schedule=(schedule := recipes.schedule_of(cleaned["schedule"])),
+            schedule=schedule,
             hyperparameters=form.hyperparameters(),
             then=cleaned["then"],
             **_counted_on(schedule, form.table()),
