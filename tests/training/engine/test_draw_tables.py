@@ -14,7 +14,7 @@ from itertools import pairwise
 from statistics import NormalDist
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.training.engine.test_bands import SCHEDULE, rows
@@ -76,7 +76,7 @@ def tables(draw: st.DrawFn, schedule: Schedule) -> tuple[Mixture, list[float]]:
             if edge is not None and t is not None:
                 cuts.add(1000 / (1 + math.exp(edge / 2)) if schedule.is_flow else float(t))
     weights = draw(st.lists(st.floats(0.05, 20), min_size=count, max_size=count))
-    sizes = draw(st.lists(st.integers(1, 40), min_size=count, max_size=count))
+    sizes = draw(st.lists(st.integers(1, 5) | st.integers(6, 40), min_size=count, max_size=count))
     order = draw(st.permutations(range(count)))
     table = rows(*(bands[i] for i in order), weights=tuple(weights))
     axis = [0.0, 1000.0] if schedule.is_flow else [-1.0, 999.0]
@@ -119,7 +119,8 @@ def check(count: int, chance: float, what: object) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_draws_of_a_random_table_match_its_expectation(name: str, mode: str) -> None:
-    @settings(max_examples=N_TABLES, derandomize=True, deadline=None, database=None)
+    # A smaller table that fails says no more, and costs minutes to find.
+    @settings(max_examples=N_TABLES, derandomize=True, deadline=None, database=None, phases=[Phase.generate])
     @given(tables(SCHEDULES[name]))
     def holds(drawn: tuple[Mixture, list[float]]) -> None:
         mixture, edges = replace(drawn[0], mode=mode), drawn[1]
