@@ -297,6 +297,7 @@ class RunEvent(models.Model):
         words = {
             "started": "The trainer started.",
             "restarted": "The trainer started again from the beginning: no checkpoint had been saved yet.",
+            "started_over": self._given_up,
             "resumed": f"The trainer went on from the checkpoint of step {self.step}.",
             "cached": "Latents and texts are cached.",
             "checkpoint": f"Checkpoint saved at step {self.step}.",
@@ -357,6 +358,13 @@ class RunEvent(models.Model):
         took = [f"{named(way)} {seconds:.3f} s" for way, seconds in self.detail.get("seconds", {}).items()]
         took += [f"{named(way)} failed" for way in self.detail.get("failed", {})]
         return f"Steps are computed {named('+'.join(self.detail.get('way', [])))}; tried: {', '.join(took)}."
+
+    @property
+    def _given_up(self) -> str:
+        """Who started the run over, and what was saved until then."""
+        saved = self.detail.get("saved")
+        given_up = "" if saved is None else f" and gave up the checkpoint of step {saved}"
+        return f"{self.detail.get('by', 'Somebody')} started the run over from the beginning{given_up}."
 
     @property
     def _measured(self) -> str:

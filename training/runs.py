@@ -38,6 +38,8 @@ WORDLESS_DRAWINGS = 4
 # What an operator may change for one run and the rest of its chain.
 OVERRIDES = ("steps", "batch_size", "learning_rate", "seed")
 RECENT_RUNS = 5
+# In the payload of a run's job: who wants it to start over. Gone as soon as that is done, see training.beginnings.
+START_OVER = "start_over"
 
 
 def start_run(
@@ -119,7 +121,45 @@ def request_cancel(run: TrainingRun, *, by: "User") -> bool:
 
 def resume(run: TrainingRun, *, by: "User") -> bool:
     """Queue a failed or cancelled run again; it goes on from its last checkpoint. False where it is not one of these."""
-    return queue.retry(run.job, by=by)
+    with transaction.atomic():
+        changed = queue.retry(run.job, by=by)
+        if changed:
+            # Whoever resumes a run that was stopped before it had started over wants what was kept until then.
+            _tell_job(run, payload_of(run))
+    return changed
+
+
+def start_over(run: TrainingRun, *, by: "User") -> bool:
+    """Queue a failed or cancelled run again from step 0, and give up what it saved. False where it is not one of these.
+
+    Rows and files go when the job begins, on the machine that trains.
+    """
+    with transaction.atomic():
+        changed = queue.retry(run.job, by=by)
+        if changed:
+            _tell_job(run, {**payload_of(run), START_OVER: str(by)})
+            queue.add_event(run.job, START_OVER, by=by, saved_step=saved_step(run))
+    return changed
+
+
+def saved_step(run: TrainingRun) -> int | None:
+    """The step of the newest checkpoint that the run is known to have saved; None before the first.
+
+    Also of one that was found damaged since: its event stays.
+    """
+    kept = run.checkpoints.filter(kept=True).values_list("step", flat=True)
+    told = run.events.filter(kind="checkpoint").values_list("step", flat=True)
+    return max([*kept, *told], default=None)
+
+
+def payload_of(run: TrainingRun) -> dict[str, Any]:
+    """What the run's job is told, but for the wish to start over."""
+    return {"run": run.pk}
+
+
+def _tell_job(run: TrainingRun, payload: dict[str, Any]) -> None:
+    Job.objects.filter(pk=run.job.pk).update(payload=payload)
+    run.job.payload = payload
 
 
 def folder_of(run: TrainingRun) -> Path:
@@ -221,7 +261,7 @@ def _queue_run(
         total_steps=chosen["steps"],
         created_by=by,
     )
-    Job.objects.filter(pk=job.pk).update(url=run.get_absolute_url(), payload={"run": run.pk})
+    Job.objects.filter(pk=job.pk).update(url=run.get_absolute_url(), payload=payload_of(run))
     job.refresh_from_db()
     run.job = job
     return run

@@ -13,6 +13,7 @@ from jobs.context import Cancelled, JobContext, JobFailed
 from jobs.handlers import handler
 from jobs.models import Queue
 from training import corpora, evaluations, rehearsals, runs
+from training.beginnings import find_beginning
 from training.caches import trim_quietly
 from training.models import Evaluation, TrainingRun
 from training.processes import trainer_command
@@ -31,6 +32,7 @@ def train(context: JobContext) -> dict[str, Any]:
     """Train one run in a child process, keep its rows in step, and make its result a model version once."""
     run = _run_of(context)
     if run.result_id is None:
+        find_beginning(run, context)
         folder = prepare_folder(run, context)
         try:
             _train_to_the_end(run, folder, context)

@@ -400,6 +400,31 @@ class TestRuns:
         run.job.refresh_from_db()
         assert run.job.state == JobState.QUEUED
 
+    def test_a_run_that_saved_something_is_started_over_by_its_button(self, client, sign_in):
+        operator = sign_in("operator")
+        run = make_run(state=JobState.FAILED)
+        assert "Start over" not in client.get(run.get_absolute_url()).content.decode()
+        run.checkpoints.create(step=20, manifest_hash="0" * 64)
+        page = client.get(run.get_absolute_url()).content.decode()
+        assert "Start over from the beginning" in page
+        assert (
+            "Its checkpoints up to step 20, the figures of 0 steps, its drawings and what happened are deleted." in page
+        )
+        address = reverse("run_resume", args=[run.pk])
+        said = client.post(address, follow=True).content.decode()
+        assert "goes on from its checkpoint of step 20, if its folder is where it trains." in said
+        run.job.refresh_from_db()
+        assert run.job.payload == {"run": run.pk}
+        finish_job(run.job, JobState.FAILED)
+        said = client.post(address, {"from": "beginning"}, follow=True).content.decode()
+        assert "starts over from the beginning." in said
+        run.job.refresh_from_db()
+        assert (run.job.state, run.job.payload) == (JobState.QUEUED, {"run": run.pk, "start_over": str(operator)})
+        sign_in("auditor")
+        finish_job(run.job, JobState.FAILED)
+        assert client.post(address, {"from": "beginning"}).status_code == 403
+        assert "Start over" not in client.get(run.get_absolute_url()).content.decode()
+
     def test_a_result_leads_to_its_evaluation(self, client, sign_in):
         sign_in("operator")
         run = make_run(state=JobState.SUCCEEDED)

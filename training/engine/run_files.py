@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # started: first start. restarted: again from step 0, since no checkpoint had been saved yet. resumed: from "step".
+# started_over: not by the trainer, but before it: somebody gave up what was "saved", so that it starts at step 0.
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
 # whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
 # learning "rate". kernels: the "way" that the steps are computed, the "seconds" of each that was tried, and which "failed".
@@ -33,6 +34,7 @@ from typing import Any
 KINDS = (
     "started",
     "restarted",
+    "started_over",
     "resumed",
     "checkpoint",
     "validation",

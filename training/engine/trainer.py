@@ -333,7 +333,7 @@ def resume(run: Run) -> None:
     if checkpoint is None:
         if damaged or files.events("checkpoint") or any((run.folder / "quarantine").glob("*")):
             raise RunRefused("The run had saved checkpoints, but none of them is whole; it cannot be continued.")
-        again = bool(files.events())
+        again = any(line.get("kind") != "started_over" for line in files.events())
         files.rewind(0)
         files.event("restarted" if again else "started", 0, **_machine(run))
         return

@@ -93,6 +93,7 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         "events": found.events.order_by("-position")[:40],
         "trackers": _trackers(found),
         "checkpoints": found.checkpoints.filter(kept=True),
+        "saved_step": runs.saved_step(found),
         "log": _log_tail(found),
         "versions": versions,
         "campaigns": Campaign.objects.filter(datasets__versions__in=versions).distinct(),
@@ -150,18 +151,25 @@ def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 @policy(write=[Role.OPERATOR])
 def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
-    """Queue a failed or cancelled run again."""
+    """Queue a failed or cancelled run again; with `from=beginning` it gives up what it saved."""
     found = _load(request, pk)
-    if runs.resume(found, by=member(request)):
-        start = (
-            "its last checkpoint"
-            if found.checkpoints.filter(kept=True).exists()
-            else "the start: it had no checkpoint yet"
-        )
-        messages.success(request, f"The run {found} goes on from {start}.")
+    from_beginning = request.POST.get("from") == "beginning"
+    act = runs.start_over if from_beginning else runs.resume
+    if act(found, by=member(request)):
+        messages.success(request, f"The run {found} {_beginning_in_words(found, from_beginning)}.")
     else:
         messages.warning(request, f"The run {found} is neither failed nor cancelled.")
     return redirect(found)
+
+
+def _beginning_in_words(found: TrainingRun, from_beginning: bool) -> str:
+    if from_beginning:
+        return "starts over from the beginning"
+    step = runs.saved_step(found)
+    if step is None:
+        return "starts from the beginning: it had no checkpoint yet"
+    # Whether it is there is for the machine that trains to see.
+    return f"goes on from its checkpoint of step {step}, if its folder is where it trains"
 
 
 def _load(request: HttpRequest, pk: int) -> TrainingRun:

@@ -107,26 +107,29 @@ def test_cached_text_is_what_the_pipeline_draws_with(tmp_path: Path, make_flow_r
     assert not torch.equal(run.encoded.text(run.encoded.text_keys[0][2]), text)
 
 
-def test_content_is_never_taught_below_the_split(make_flow_run: MakeRun) -> None:
+def test_neither_side_of_the_split_is_taught_by_the_others_images(make_flow_run: MakeRun) -> None:
     run = prepared(make_flow_run(batch_size=8))
     draws = [run.mixture.draw(step, slot) for step in range(40) for slot in range(8)]
     content = [draw for draw in draws if draw.source == 0]
     assert 100 < len(content) < 220
     assert min(draw.timestep for draw in content) > 893
     assert max(draw.timestep for draw in draws if draw.source == 1) <= 893.0001
-    # The sum of losses of the clean side has no gradient from any content image: exchanging them changes nothing.
-    clean = [draw for draw in draws[:16] if draw.timestep <= 893]
-    other = replace(
-        run.inputs, encoded=replace(run.encoded, latent_keys=(run.encoded.latent_keys[1], run.encoded.latent_keys[1]))
+    # The sum of losses of the clean side has no gradient from any content image, and that of the noisy side none from any
+    # style image: exchanging them changes nothing.
+    content_keys, style_keys = run.encoded.latent_keys
+    sides = (
+        ([draw for draw in draws[:16] if draw.timestep <= 893], (style_keys, style_keys)),
+        ([draw for draw in draws[:16] if draw.timestep > 893.0001], (content_keys, content_keys)),
     )
-    grads = []
-    for inputs in (run.inputs, other):
-        errors, weights = example_errors(run.learner.network, clean, inputs)
-        (errors * weights).sum().backward()
-        grads.append([None if p.grad is None else p.grad.clone() for p in run.learner.parameters.values()])
-        run.learner.optimizer.zero_grad(set_to_none=True)
-    assert any(grad is not None and grad.abs().sum() > 0 for grad in grads[0])
-    assert all(a is b or torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    for side, keys in sides:
+        grads = []
+        for inputs in (run.inputs, replace(run.inputs, encoded=replace(run.encoded, latent_keys=keys))):
+            errors, weights = example_errors(run.learner.network, side, inputs)
+            (errors * weights).sum().backward()
+            grads.append([None if p.grad is None else p.grad.clone() for p in run.learner.parameters.values()])
+            run.learner.optimizer.zero_grad(set_to_none=True)
+        assert any(grad is not None and grad.abs().sum() > 0 for grad in grads[0])
+        assert all(a is b or torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_run_changes_the_transformer_alone_and_validates_in_every_band(
