@@ -1,6 +1,5 @@
 """Memory that is short outside of the training step: validations go on in smaller parts, and a run says what it lacked."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import error_of
 from tests.training.engine.test_trainer import UNET, lines
-from tests.training.engine.test_transparency import make_alpha_run, rgb_parent
+from tests.training.engine.test_transparency import decoder_runs
 from training.engine import observation, steps, trainer, validation
 from training.engine.__main__ import main
 from training.engine.group import Group
 from training.engine.recipe import RunRefused
 from training.engine.trainer import Stopped, run_training
 from training.engine.validation import Passes, validate
-
-__all__ = ["make_alpha_run", "rgb_parent"]
 
 QUIET = {"sample_every": 0, "steps": 2, "validate_every": 2}
 CPU_SENTENCE = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
@@ -78,8 +75,11 @@ def test_validation_that_memory_is_short_for_is_made_in_smaller_parts_and_measur
     assert hash_file(narrow / UNET) == hash_file(roomy / UNET)
 
 
-def test_validation_of_a_decoder_too(make_alpha_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    roomy, narrow = make_alpha_run("roomy", **QUIET), make_alpha_run("narrow", **QUIET)
+def test_validation_of_a_decoder_too(
+    make_run: MakeRun, parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = decoder_runs(make_run, parent, tmp_path)
+    roomy, narrow = make("roomy", **QUIET), make("narrow", **QUIET)
     run_training(roomy)
     passes = watched(monkeypatch, "decode_draws", 1, MemoryError())
     run_training(narrow)
@@ -92,7 +92,7 @@ def test_in_shards_a_validation_says_so_and_is_not_tried_again(
 ) -> None:
     run = trainer.prepare(folder := make_run(**QUIET), trainer.load_run(folder / "run.json"), lambda: False, Group())
     passes = watched(monkeypatch, "example_errors", 1, MemoryError())
-    with pytest.raises(RunRefused, match="not enough memory for a validation. In shards"):
+    with pytest.raises(RunRefused, match="not enough memory for a validation"):
         validate(run.learner, run.grid, run.settings.sources, run.inputs, Passes(4, is_sharded=True))
     assert passes == [4]
 
@@ -135,31 +135,17 @@ def test_stop_during_a_validation_is_heard_before_its_next_pass_and_loses_no_ste
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, torn = (make_run(name, sample_every=0, checkpoint_every=100) for name in ("whole", "torn"))
+    passes = watched(monkeypatch, "example_errors", 16)
     run_training(whole)
-    with monkeypatch.context() as patch:
-        passes = watched(patch, "example_errors", 16)
-
-        def stop() -> bool:
-            return json.loads((torn / "progress.json").read_text())["phase"] != "loading" and len(passes) > before
-
-        before = len_of_one_validation(make_run, patch)
-        passes.clear()
-        with pytest.raises(Stopped):
-            run_training(torn, stop)
-        # The parent's was whole; that of step 3 ended after its first pass.
-        assert len(passes) == before + 1
+    of_one = len(passes) // len(validations(whole))
+    passes.clear()
+    with pytest.raises(Stopped):
+        run_training(torn, lambda: len(passes) > of_one)
+    # The parent's was whole; that of step 3 ended after its first pass.
+    assert len(passes) == of_one + 1
     assert [line["step"] for line in validations(torn)] == [0]
-    assert [line["step"] for line in lines(torn / "events.jsonl") if line["kind"] in ("checkpoint", "stopped")] == [
-        3,
-        3,
-    ]
+    ended = [(line["kind"], line["step"]) for line in lines(torn / "events.jsonl") if line["step"]]
+    assert ended == [("checkpoint", 3), ("stopped", 3)]
     run_training(torn)
     assert validations(torn) == validations(whole)
     assert hash_file(torn / UNET) == hash_file(whole / UNET)
-
-
-def len_of_one_validation(make_run: MakeRun, patch: pytest.MonkeyPatch) -> int:
-    folder = make_run("counted", sample_every=0, validate_every=100, steps=1)
-    run = trainer.prepare(folder, trainer.load_run(folder / "run.json"), lambda: False, Group())
-    # Of every cell, in passes of twice the batch size.
-    return sum(-(-len(cell.draws) // 8) for cell in run.grid)
