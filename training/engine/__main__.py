@@ -55,8 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(folder: Path, stop: StopRequest) -> int:
-    import torch
-
+    from training.engine.memory import ShortOfMemory, is_out_of_memory
     from training.engine.result import Diverged
     from training.engine.trainer import Stopped, run_training
 
@@ -68,16 +67,19 @@ def _train(folder: Path, stop: StopRequest) -> int:
         return _refuse(folder, diverged.sentence, DIVERGED)
     except (FolderRefused, TableRefused) as refused:
         return _refuse(folder, refused.sentence, REFUSED)
-    except (MemoryError, torch.OutOfMemoryError):
-        return _refuse(folder, "There was not enough memory, even for one image at a time.", RESUMABLE)
+    except ShortOfMemory as short:
+        traceback.print_exc()
+        return _refuse(folder, short.sentence, RESUMABLE)
     except OSError as error:
         traceback.print_exc()
         reason = "The disk is full." if error.errno == 28 else "A file could not be read or written."
         return _refuse(folder, reason, RESUMABLE)
     except RunRefused:
         raise
-    except Exception:
+    except Exception as error:
         traceback.print_exc()
+        if is_out_of_memory(error):
+            return _refuse(folder, "There was not enough memory to go on; the trainer's log says what for.", RESUMABLE)
         return _refuse(folder, "The trainer failed by a fault of its own; its log has the details.", FAULT)
     return DONE
 

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from training.engine.learner import Learner
+from training.engine.memory import is_out_of_memory
 from training.engine.recipe import LAYS_OUT_ITSELF, RunRefused
 from training.engine.run import Run
 from training.engine.run_files import write_json
-from training.engine.steps import draws_of, is_out_of_memory, pass_through
+from training.engine.steps import draws_of, pass_through
 
 # The options that a step is computed with: none is the plain way.
 Way = tuple[str, ...]

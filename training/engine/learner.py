@@ -18,12 +18,16 @@ from training.engine.recipe import LORA_TARGETS, RunRefused, RunSettings
 from training.engine.sharding import local, shard_network, shared_out, whole
 from training.engine.transparency import DECODER_PARTS, decoder_weights
 
+# Of so many steps the ones without a finite loss are remembered.
+SKIP_WINDOW = 40
+
 
 @dataclass
 class Learner:
     """A network in float32 with the parameters that are trained, by name; `step` counts finished updates.
 
-    `rollbacks` counts how often it went back to a checkpoint because losses were not finite: each halves the rate.
+    `skipped_lately` are those of the last `SKIP_WINDOW` steps that were skipped, because losses were not finite;
+    `rollbacks` counts how often it went back to a checkpoint because of that: each halves the rate.
     `micro_batch` is how many images, or pairs, one forward pass takes, at most the settings' batch size: less where memory was short.
     """
 
@@ -34,6 +38,7 @@ class Learner:
     settings: RunSettings
     step: int = 0
     skipped_in_row: int = 0
+    skipped_lately: list[int] = field(default_factory=list)
     rollbacks: int = 0
     micro_batch: int = 0
     final_loss: float | None = field(default=None)
@@ -134,6 +139,8 @@ def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
     learner.optimizer.zero_grad(set_to_none=True)
     learner.skipped_in_row = 0 if updated else learner.skipped_in_row + 1
     learner.step += 1
+    remembered = [each for each in learner.skipped_lately if each > learner.step - SKIP_WINDOW]
+    learner.skipped_lately = remembered if updated else [*remembered, learner.step]
     return norm, updated
 
 
@@ -199,6 +206,7 @@ def snapshot(learner: Learner, **state: Any) -> Checkpoint:
         ema=None if learner.ema is None else dict(learner.ema),
         state={
             "skipped_in_row": learner.skipped_in_row,
+            "skipped_lately": learner.skipped_lately,
             "rollbacks": learner.rollbacks,
             "micro_batch": learner.micro_batch,
             "final_loss": learner.final_loss,
@@ -218,7 +226,8 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
             _fill(learner.ema[name], tensor)
     learner.step = checkpoint.step
     learner.skipped_in_row = int(checkpoint.state["skipped_in_row"])
-    # Older checkpoints know neither.
+    # Older checkpoints know none of these.
+    learner.skipped_lately = [int(each) for each in checkpoint.state.get("skipped_lately", [])]
     learner.rollbacks = int(checkpoint.state.get("rollbacks", 0))
     learner.micro_batch = int(checkpoint.state.get("micro_batch", learner.settings.batch_size))
     learner.final_loss = checkpoint.state["final_loss"]

@@ -16,6 +16,19 @@ LIMITS = (
 )
 
 
+class ShortOfMemory(MemoryError):
+    """Memory does not do even for the smallest part that the work can be taken in; `sentence` says of which work."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
 def peak_memory(device: torch.device) -> int:
     """The most memory in bytes that the run has held so far: of the GPU, or of the whole process on a CPU."""
     if device.type == "cuda":

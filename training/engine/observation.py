@@ -10,10 +10,11 @@ from generation.engine.draw import DrawRequest, Interrupted, chunk_requests, dra
 from generation.engine.images import on_white
 from training.engine.checkpoints import checkpoint_name
 from training.engine.learner import weights_for_use
+from training.engine.memory import ShortOfMemory, is_out_of_memory
 from training.engine.run import Run
 from training.engine.run_files import write_bytes
 from training.engine.transparency import DecoderInputs
-from training.engine.validation import validate, validate_decoder
+from training.engine.validation import Passes, validate, validate_decoder
 
 # Validations in a row that lie above the best one by so much before a run is said to overfit.
 OVERFIT_VALIDATIONS, OVERFIT_SHARE = 3, 1.05
@@ -39,12 +40,10 @@ def observe(run: Run) -> None:
     settings, step = run.settings, run.learner.step
     if _is_due(run, "validation", settings.validate_every):
         run.files.progress(phase="validating", step=step)
-        rows = settings.sources
-        inputs = run.inputs
-        if isinstance(inputs, DecoderInputs):
-            losses = validate_decoder(run.learner, run.grid, rows, inputs)
-        else:
-            losses = validate(run.learner, run.grid, rows, inputs)
+        try:
+            losses = _validate(run)
+        except Interrupted:
+            return  # The loop sees the same request and stops; the validation is made after resuming.
         run.files.event("validation", step, **{key: _finite(value) for key, value in losses.items()})
         run.board.validation(step, losses)
         run.trackers.validation(step, losses)
@@ -57,6 +56,20 @@ def observe(run: Run) -> None:
             return  # The loop sees the same request and stops; the samples are drawn after resuming.
 
 
+def _validate(run: Run) -> dict[str, Any]:
+    """Without gradients a pass takes twice as many images as one that trains, at first; in shards, where it cannot begin
+    again with fewer, as many."""
+    learner, rows, inputs, is_sharded = run.learner, run.settings.sources, run.inputs, run.group.is_sharded
+    most = min(run.validation_batch, learner.micro_batch * (1 if is_sharded else 2))
+    passes = Passes(most, lambda: _agreed(run, run.stop()), is_sharded)
+    try:
+        if isinstance(inputs, DecoderInputs):
+            return validate_decoder(learner, run.grid, rows, inputs, passes)
+        return validate(learner, run.grid, rows, inputs, passes)
+    finally:
+        run.validation_batch = min(run.validation_batch, passes.most)
+
+
 def _draw_samples(run: Run) -> None:
     """samples/step-000100/00.png ... in the order of the prompts."""
     settings, step = run.settings, run.learner.step
@@ -65,9 +78,14 @@ def _draw_samples(run: Run) -> None:
         for each in settings.sample_prompts
     ]
     images = []
-    with weights_for_use(run.learner):
-        for chunk in chunk_requests(requests):
-            images += draw(run.pipeline, chunk, lambda done, total: not _agreed(run, run.stop()))
+    try:
+        with weights_for_use(run.learner):
+            for chunk in chunk_requests(requests):
+                images += draw(run.pipeline, chunk, lambda done, total: not _agreed(run, run.stop()))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ShortOfMemory("There was not enough memory to draw the samples.") from error
     if not run.group.is_main:
         return
     folder = run.folder / "samples" / checkpoint_name(step)

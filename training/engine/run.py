@@ -18,7 +18,7 @@ from training.engine.recipe import RunSettings
 from training.engine.run_files import RunFiles
 from training.engine.trackers import Trackers
 from training.engine.transparency import DecoderInputs
-from training.engine.validation import Cell
+from training.engine.validation import BATCH, Cell
 from training.engine.writer import Writer
 
 
@@ -47,6 +47,8 @@ class Run:
     writer: Writer
     # Damaged files of the cache that the run's events name already.
     damage_said: set[str] = field(default_factory=set)
+    # How many examples a pass of the validation takes at most: less where memory was short.
+    validation_batch: int = BATCH
     # See `kernels`.
     way: tuple[str, ...] = ()
 

@@ -22,7 +22,7 @@ from typing import Any
 # started: first start. restarted: again from step 0, since no checkpoint had been saved yet. resumed: from "step".
 # started_over: not by the trainer, but before it: somebody gave up what was "saved", so that it starts at step 0.
 # checkpoint, validation, samples: happened at "step". quarantined: a damaged checkpoint was set aside. skipped: a step
-# whose loss was not finite. rolled_back: too many of these in a row, so the run went back "to" a step with half the
+# whose loss was not finite. rolled_back: too many of these, so the run went back "to" a step with half the
 # learning "rate". kernels: the "way" that the steps are computed, the "seconds" of each that was tried, and which "failed".
 # on_demand: the latents and captions of so many "images" of these "sources" are made as they are drawn. cache_damaged: these "files" of
 # the cache were not what they were when they were written, and what they held was made again. no_room: the

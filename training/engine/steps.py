@@ -8,6 +8,7 @@ import torch
 
 from training.engine.draws import Draw, key_words
 from training.engine.learner import apply_gradients, learning_rate_of
+from training.engine.memory import ShortOfMemory, is_out_of_memory
 from training.engine.objectives import example_errors
 from training.engine.recipe import RunRefused
 from training.engine.run import Run
@@ -69,7 +70,7 @@ def train_step(run: Run) -> dict[str, Any]:
         # Where one process lacks memory all of them try again, each in smaller parts, or end together.
         if run.group.any(passed is None):
             if run.learner.micro_batch == 1:
-                raise MemoryError
+                raise ShortOfMemory("There was not enough memory to train, even with one image at a time.")
             _take_less_at_once(run)
         elif passed is not None:
             return _update(run, draws, *passed)
@@ -82,11 +83,6 @@ def _take_less_at_once(run: Run) -> None:
     run.files.event("smaller_batch", learner.step, images=learner.micro_batch)
     if run.pipeline.device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -40,6 +40,7 @@ from training.engine.group import Group, join_group
 from training.engine.holdout import split_sources
 from training.engine.kernels import choose_kernels, use_way
 from training.engine.learner import (
+    SKIP_WINDOW,
     Learner,
     gather_snapshot,
     learning_rate_of,
@@ -64,8 +65,10 @@ from training.engine.transparency import ENCODER_PARTS, check_alpha, grow_alpha
 from training.engine.validation import make_decoder_grid, make_grid
 from training.engine.writer import NoRoom, Writer
 
-# Steps in a row without a finite loss, and times of going back to a checkpoint, before a run counts as diverged.
+# Steps without a finite loss, in a row or of the last `SKIP_WINDOW`, that a run bears before it goes back to a checkpoint,
+# and times of going back before it counts as diverged.
 MAX_SKIPPED = 5
+MAX_SKIPPED_LATELY = SKIP_WINDOW // 2
 MAX_ROLLBACKS = 2
 RATE_WINDOW = 20
 # "off" where a rehearsal measures what drawing an image for the first time takes.
@@ -402,7 +405,7 @@ def _loop(run: Run) -> None:
             images_per_second=rate,
             eta_seconds=left * settings.images_per_step / rate,
         )
-        if learner.skipped_in_row > MAX_SKIPPED:
+        if learner.skipped_in_row > MAX_SKIPPED or len(learner.skipped_lately) > MAX_SKIPPED_LATELY:
             _roll_back(run)
         elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
             save(run)
@@ -416,8 +419,8 @@ def _roll_back(run: Run) -> None:
     learner = run.learner
     if learner.rollbacks >= MAX_ROLLBACKS:
         raise Diverged(
-            f"The training diverged: {MAX_SKIPPED + 1} steps in a row had no finite loss, also after going back "
-            f"{MAX_ROLLBACKS} times with half the learning rate."
+            f"The training diverged: {MAX_SKIPPED + 1} steps in a row, or more than half of {SKIP_WINDOW}, had no finite loss, "
+            f"also after going back {MAX_ROLLBACKS} times with half the learning rate."
         )
     failed, rollbacks = learner.step, learner.rollbacks + 1
     run.writer.wait()
@@ -457,7 +460,8 @@ def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
     learner, micro_batch = run.learner, run.learner.micro_batch
     learner.optimizer.state.clear()
     restore(learner, checkpoint)
-    learner.skipped_in_row, learner.micro_batch = 0, min(micro_batch, learner.micro_batch)
+    learner.skipped_in_row, learner.skipped_lately = 0, []
+    learner.micro_batch = min(micro_batch, learner.micro_batch)
     return learner
 
 

@@ -7,18 +7,20 @@ out they are training images, which show fit and forgetting, not generalisation.
 
 import heapq
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from generation.engine.draw import Interrupted
 from training.engine.bands import Region, Schedule, cell_shares, report_regions
 from training.engine.draws import Draw, first_word, key_words
 from training.engine.holdout import Split
 from training.engine.learner import Learner, weights_for_use
+from training.engine.memory import ShortOfMemory, is_out_of_memory
 from training.engine.objectives import Inputs, example_errors
-from training.engine.recipe import Source
+from training.engine.recipe import RunRefused, Source
 from training.engine.shapes import group_by_shape
 from training.engine.transparency import (
     DecoderInputs,
@@ -45,6 +47,16 @@ class Cell:
     share: float
     draws: tuple[Draw, ...]
     held_out: bool
+
+
+@dataclass
+class Passes:
+    """How a validation goes through its grid: `most` examples at once, halved where memory is short, unless `is_sharded`.
+    It ends where `stop()`, which is asked before every pass, comes true."""
+
+    most: int = BATCH
+    stop: Callable[[], bool] = lambda: False
+    is_sharded: bool = False
 
 
 def make_grid(schedule: Schedule, rows: Sequence[Source], sources: Sequence[Split]) -> list[Cell]:
@@ -83,16 +95,17 @@ def make_decoder_grid(schedule: Schedule, rows: Sequence[Source], sources: Seque
 
 
 def validate_decoder(
-    learner: Learner, grid: Sequence[Cell], rows: Sequence[Source], inputs: DecoderInputs
+    learner: Learner, grid: Sequence[Cell], rows: Sequence[Source], inputs: DecoderInputs, passes: Passes
 ) -> dict[str, Any]:
     """{"loss", "by_source", "alpha_iou", "iou_by_source", "psnr_on_white", "psnr_by_source", "cells", "seconds"}.
 
     The loss is the objective itself on images that never change; "alpha_iou" is the overlap of the decoded shape with the
     true one at an alpha of one half, 0 to 1, and "psnr_on_white" in dB. Means over images, sources by their share.
+    Raises as `validate` does.
     """
     started = time.monotonic()
     with weights_for_use(learner) as vae, torch.inference_mode():
-        measured = [_decoder_figures(vae, cell, inputs) for cell in grid]
+        measured = [_decoder_figures(vae, cell, inputs, passes) for cell in grid]
     names = [rows[cell.source].name for cell in grid]
     errors, overlaps, ratios = ([figures[i] for figures in measured] for i in range(3))
 
@@ -114,16 +127,16 @@ def validate_decoder(
     }
 
 
-def _decoder_figures(vae: Any, cell: Cell, inputs: DecoderInputs) -> tuple[float, float, float]:
+def _decoder_figures(vae: Any, cell: Cell, inputs: DecoderInputs, passes: Passes) -> tuple[float, float, float]:
     """(loss, IoU of alpha at one half, PSNR on white), the means over the cell's images."""
-    totals = torch.zeros(3)
-    for draws in _passes(cell, inputs):
+
+    def figures(draws: Sequence[Draw]) -> torch.Tensor:
         true = true_images(draws, inputs)
         decoded, grounds = decode_draws(vae, draws, inputs, sampled=False)
         errors = weighted_errors(decoded, true, grounds, inputs).sum(dim=1)
-        figures = torch.stack([errors, alpha_overlap(decoded, true), psnr_on_white(decoded, true)])
-        totals += figures.sum(dim=1).cpu()
-    loss, overlap, ratio = (totals / len(cell.draws)).tolist()
+        return torch.stack([errors, alpha_overlap(decoded, true), psnr_on_white(decoded, true)])
+
+    loss, overlap, ratio = _means(cell, inputs, passes, figures)
     return loss, overlap, ratio
 
 
@@ -132,17 +145,19 @@ def validate(
     grid: Sequence[Cell],
     rows: Sequence[Source],
     inputs: Inputs,
+    passes: Passes,
 ) -> dict[str, Any]:
     """{"loss", "by_source", "by_band", "cells": [{"source", "band", "mse", "share", "points", "held_out"}], "seconds"}.
 
     "loss" weighs the cells by their natural share of training draws: it is the objective itself, on the frozen grid.
     `by_source` is the same within each source's own band; `by_band` the plain mean over sources. A cell's "mse" is the
-    objective's error: of pairs it is no mean square.
+    objective's error: of pairs it is no mean square. Raises `Interrupted` where `passes` say to stop, and
+    `ShortOfMemory` where there is not enough for one example.
     """
     started = time.monotonic()
     # Not inference mode: what is put together of shards in it could not be trained afterwards.
     with weights_for_use(learner) as unet, torch.no_grad():
-        errors = [_cell_error(unet, cell, inputs) for cell in grid]
+        errors = [_cell_error(unet, cell, inputs, passes) for cell in grid]
     labels = [cell.label for cell in grid]
     by_source = {
         row.name: _mean([(error, cell.share) for cell, error in zip(grid, errors, strict=True) if cell.source == i])
@@ -171,18 +186,62 @@ def validate(
     }
 
 
-def _cell_error(unet: Any, cell: Cell, inputs: Inputs) -> float:
-    total = 0.0
-    for draws in _passes(cell, inputs):
-        errors, _ = example_errors(unet, draws, inputs, sampled=False)
-        total += float(errors.sum())
-    return total / len(cell.draws)
+def _cell_error(unet: Any, cell: Cell, inputs: Inputs, passes: Passes) -> float:
+    (error,) = _means(
+        cell, inputs, passes, lambda draws: example_errors(unet, draws, inputs, sampled=False)[0].reshape(1, -1)
+    )
+    return error
 
 
-def _passes(cell: Cell, inputs: Inputs | DecoderInputs) -> list[list[Draw]]:
-    """The cell's draws in passes of one shape each."""
-    shapes = [inputs.encoded.shape_of(draw) for draw in cell.draws]
-    return [[cell.draws[position] for position in positions] for positions in group_by_shape(shapes, BATCH)]
+def _means(
+    cell: Cell,
+    inputs: Inputs | DecoderInputs,
+    passes: Passes,
+    figures: Callable[[Sequence[Draw]], torch.Tensor],
+) -> list[float]:
+    """The means over the cell's draws of `figures(draws)`, [F, B]: in passes of one shape each, whose size changes no more
+    than the order of a sum."""
+    totals: list[float] = []
+    for positions in group_by_shape([inputs.encoded.shape_of(draw) for draw in cell.draws], len(cell.draws)):
+        left = [cell.draws[position] for position in positions]
+        while left:
+            if passes.stop():
+                raise Interrupted
+            draws = left[: passes.most]
+            found = _found(draws, passes, figures)
+            if found is None:
+                _take_less_at_once(passes)
+                continue
+            totals = [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+            left = left[len(draws) :]
+    return [total / len(cell.draws) for total in totals]
+
+
+def _found(
+    draws: Sequence[Draw], passes: Passes, figures: Callable[[Sequence[Draw]], torch.Tensor]
+) -> list[float] | None:
+    """The sums of the draws' figures; None where memory does not do for them."""
+    try:
+        return figures(draws).sum(dim=1).tolist()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if passes.is_sharded:
+            # As in a step, the others wait for this one's part of the weights.
+            raise RunRefused(
+                "There was not enough memory for a validation. In shards it is not tried in smaller parts: choose a smaller "
+                "batch size, with more of them in a step.",
+                field="batch_size",
+            ) from error
+        return None
+
+
+def _take_less_at_once(passes: Passes) -> None:
+    if passes.most == 1:
+        raise ShortOfMemory("There was not enough memory to validate, even with one image at a time.")
+    passes.most //= 2
+    # Of a CPU it frees nothing, and asks for no GPU.
+    torch.cuda.empty_cache()
 
 
 def _chosen(split: Split, most: int = IMAGES) -> list[tuple[int, str]]:

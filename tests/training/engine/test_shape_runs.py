@@ -29,7 +29,7 @@ from training.engine.recipe import RunRefused, load_run, parse_run
 from training.engine.run import Run
 from training.engine.shapes import Shape
 from training.engine.trainer import digest_of, prepare, run_training
-from training.engine.validation import validate
+from training.engine.validation import Passes, validate
 
 # On a model that draws 32 px in steps of 8: two landscapes, two portraits, two squares.
 SIZES = ((64, 36), (40, 24), (24, 40), (30, 50), (40, 40), (36, 33))
@@ -264,7 +264,7 @@ def test_short_memory_halves_passes_of_every_shape(make_shape_run: MakeRun, monk
 
 def test_validation_weighs_every_point_of_the_grid_alike(make_shape_run: MakeRun) -> None:
     run = prepared(make_shape_run())
-    measured = validate(run.learner, run.grid, run.settings.sources, run.inputs)
+    measured = validate(run.learner, run.grid, run.settings.sources, run.inputs, Passes())
     network = run.learner.network.eval()
     for cell, told in zip(run.grid, measured["cells"], strict=True):
         with torch.inference_mode():
