@@ -42,7 +42,11 @@ function fill(figure, row, column) {
   const picture = link.firstElementChild;
   link.href = source.href;
   picture.alt = from.alt;
-  if (picture.src !== from.src) picture.src = from.src;
+  if (picture.src === from.src) return;
+  picture.src = from.src;
+  // The browser shows the one before until this one is there, and that must not pass for it.
+  link.toggleAttribute("data-waits", !picture.complete);
+  picture.onload = picture.onerror = () => link.removeAttribute("data-waits");
 }
 
 // The nearest first, a step at a time, so that the slider is ahead of the network wherever it goes.
@@ -65,7 +69,7 @@ function start(section) {
   const rows = readRows(section);
   const show = () => {
     const row = rows[Number(slider.value)];
-    said.textContent = row.name;
+    said.textContent = row.step;
     slider.setAttribute("aria-valuetext", row.name);
     pairs.forEach((pair, column) => fill(pair.children[1], row, column));
   };
