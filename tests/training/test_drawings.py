@@ -1,5 +1,7 @@
 """Which of a run's drawings its page shows."""
 
+from itertools import pairwise
+
 import pytest
 from django.urls import reverse
 
@@ -24,10 +26,10 @@ def draw(run, steps, positions=(0,)):
 def test_chosen_steps_are_few_even_and_have_both_ends(count):
     steps = list(range(0, count * 25, 25))
     chosen = thin_out(steps)
-    assert chosen == sorted(set(chosen)) and len(chosen) <= MOST_STEPS
-    assert len(chosen) >= min(count, MOST_STEPS / 2)
+    assert chosen == sorted(set(chosen))
+    assert min(count, MOST_STEPS / 2) <= len(chosen) <= MOST_STEPS
     assert (chosen[:1], chosen[-1:]) == (steps[:1], steps[-1:])
-    gaps = [after - before for before, after in zip(chosen, chosen[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(chosen)]
     assert len(set(gaps[:-1])) <= 1
     assert not gaps or gaps[-1] <= gaps[0]
 

@@ -90,7 +90,9 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         **_state(found),
         "sentence": describe(found.recipe, schedule, found.spec),
         "charts": charts_of(found),
-        **_samples(found),
+        # Counted first: what is drawn meanwhile is shown now and again, and not missed.
+        "sample_count": found.samples.count(),
+        "drawings": drawings_of(found),
         "events": found.events.order_by("-position")[:40],
         "trackers": _trackers(found),
         "checkpoints": found.checkpoints.filter(kept=True),
@@ -119,9 +121,10 @@ def run_state(request: HttpRequest, pk: int) -> HttpResponse:
 def run_samples(request: HttpRequest, pk: int) -> HttpResponse:
     """The drawings so far; 204 where there are no more than the `count` that the page has."""
     found = _load(request, pk)
-    if request.GET.get("count") == str(found.samples.count()):
+    count = found.samples.count()
+    if request.GET.get("count") == str(count):
         return HttpResponse(status=204)
-    context = {**_samples(found), "run": found, "is_open": found.job.is_open}
+    context = {"sample_count": count, "drawings": drawings_of(found), "run": found, "is_open": found.job.is_open}
     return render(request, "training/_run_samples.html", context)
 
 
@@ -183,11 +186,6 @@ def _state(found: TrainingRun) -> dict[str, Any]:
         "rate": f"{speed.images_per_second:.3g} images/s" if speed else "",
         "left": say_duration(speed.seconds_left) if speed and found.job.is_open else "",
     }
-
-
-def _samples(found: TrainingRun) -> dict[str, Any]:
-    # Counted first: what is drawn meanwhile is shown now and again, and not missed.
-    return {"sample_count": found.samples.count(), "drawings": drawings_of(found)}
 
 
 def _trackers(found: TrainingRun) -> dict[str, str]:
