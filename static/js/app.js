@@ -177,8 +177,8 @@ document.addEventListener("htmx:afterSwap", () => {
   const target = kept && document.getElementById(kept.id);
   if (!target) return;
   watchTables(target);
-  [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].forEach((box, index) => box.scrollTo(...(kept.scrolled[index] ?? [0, 0])));
   [...target.querySelectorAll("details")].forEach((box, index) => { if (kept.unfolded[index]) box.open = true; });
+  [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].forEach((box, index) => box.scrollTo(...(kept.scrolled[index] ?? [0, 0])));
   if (kept.focus >= 0) target.querySelectorAll(FOCUSABLE)[kept.focus]?.focus({ preventScroll: true });
   kept = null;
 });

@@ -16,7 +16,8 @@ from generation.views.durations import say_duration
 from generation.views.members import member
 from training import estimates, recipes, runs
 from training.curves import charts_of, curve
-from training.models import Recipe, RunSample, TrainingRun
+from training.drawings import drawings_of
+from training.models import Recipe, TrainingRun
 from training.recipe_words import describe
 from training.recipes import RecipeRefused
 from training.run_forms import RunForm
@@ -89,7 +90,9 @@ def run(request: HttpRequest, pk: int) -> HttpResponse:
         **_state(found),
         "sentence": describe(found.recipe, schedule, found.spec),
         "charts": charts_of(found),
-        **_samples(found),
+        # Counted first: what is drawn meanwhile is shown now and again, and not missed.
+        "sample_count": found.samples.count(),
+        "drawings": drawings_of(found),
         "events": found.events.order_by("-position")[:40],
         "trackers": _trackers(found),
         "checkpoints": found.checkpoints.filter(kept=True),
@@ -119,10 +122,11 @@ def run_state(request: HttpRequest, pk: int) -> HttpResponse:
 def run_samples(request: HttpRequest, pk: int) -> HttpResponse:
     """The drawings so far; 204 where there are no more than the `count` that the page has."""
     found = _load(request, pk)
-    context = _samples(found)
-    if request.GET.get("count") == str(context["sample_count"]):
+    count = found.samples.count()
+    if request.GET.get("count") == str(count):
         return HttpResponse(status=204)
-    return render(request, "training/_run_samples.html", {**context, "run": found, "is_open": found.job.is_open})
+    context = {"sample_count": count, "drawings": drawings_of(found), "run": found, "is_open": found.job.is_open}
+    return render(request, "training/_run_samples.html", context)
 
 
 @require_safe
@@ -189,22 +193,6 @@ def _state(found: TrainingRun) -> dict[str, Any]:
         "phase": found.job.progress_note.partition(",")[0],
         "rate": f"{speed.images_per_second:.3g} images/s" if speed else "",
         "left": say_duration(speed.seconds_left) if speed and found.job.is_open else "",
-    }
-
-
-def _samples(found: TrainingRun) -> dict[str, Any]:
-    """The drawings as a grid: a row a step, the parent's first, and a column a prompt."""
-    drawn = list(RunSample.objects.filter(run=found).order_by("step", "position"))
-    prompts = {each.position: each for each in drawn}
-    by_place = {(each.step, each.position): each for each in drawn}
-    columns = sorted(prompts)
-    return {
-        "sample_prompts": [{"prompt": prompts[place].prompt, "seed": prompts[place].seed} for place in columns],
-        "sample_rows": [
-            {"step": step, "cells": [by_place.get((step, place)) for place in columns]}
-            for step in sorted({each.step for each in drawn})
-        ],
-        "sample_count": len(drawn),
     }
 
 
