@@ -137,10 +137,17 @@ OBJECTS_BEFORE = """
         ORDER BY step DESC LIMIT %(before)s
     ) earlier
 """
+# The mean of 20 is put together from four sums of 5, which is a third of the work. A difference of running totals would
+# be less still, but one spike would leave its rounding in every mean after it.
 MEAN = """
-    SELECT label, step,
-           avg(y) OVER (PARTITION BY label ORDER BY step ROWS BETWEEN %(before)s PRECEDING AND CURRENT ROW) AS y
-    FROM {told}
+    SELECT label, step, (
+        five + coalesce(lag(five, 5) OVER past, 0) + coalesce(lag(five, 10) OVER past, 0)
+             + coalesce(lag(five, 15) OVER past, 0)
+    ) / least(20, row_number() OVER past) AS y
+    FROM (
+        SELECT label, step, sum(y) OVER (PARTITION BY label ORDER BY step ROWS BETWEEN 4 PRECEDING AND CURRENT ROW) AS five
+        FROM {told}
+    ) fives WINDOW past AS (PARTITION BY label ORDER BY step)
 """
 # Arrays are compared number by number, so that the lowest [y, step] is the first of the lowest points. The newest
 # bucket has its last point as well: the figure of now.
@@ -159,8 +166,8 @@ WITH_BEFORE = "(SELECT * FROM told UNION ALL ({before})) told"
 
 
 def _query(figure: Figure, since: int) -> str:
-    """Only these texts are put together, never anything that was asked."""
+    """Only these texts are put together, never anything that was asked. Told apart first, so that no sort carries whole rows."""
     told, before = (OBJECTS, OBJECTS_BEFORE) if figure.by_label else (NUMBERS, NUMBERS_BEFORE)
     with_before = WITH_BEFORE.format(before=before) if since else "told"
     shown = f"({MEAN.format(told=with_before)})" if figure.smooth else "told"
-    return f"WITH told AS ({told}), bucketed AS ({BUCKETED.format(shown=shown)}) {POINTS}"
+    return f"WITH told AS MATERIALIZED ({told}), bucketed AS ({BUCKETED.format(shown=shown)}) {POINTS}"
