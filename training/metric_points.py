@@ -80,9 +80,17 @@ def read_points(run: TrainingRun, figure: Figure, mark: Mark, since: int = 0) ->
 
     Reads those rows by the index of run and step, and for a running mean what each label's first points need besides.
     """
-    what = {"run": run.pk, "key": figure.key, "since": since, "last": mark.last, "width": mark.width}
+    asked: dict[str, str | int] = {
+        "run": run.pk,
+        "key": figure.key,
+        "since": since,
+        "last": mark.last,
+        "width": mark.width,
+        "newest": mark.since,
+        "before": WINDOW - 1,
+    }
     with connection.cursor() as cursor:
-        cursor.execute(_query(figure, since), {**what, "newest": mark.since, "before": WINDOW - 1})
+        cursor.execute(_query(figure, since), asked)
         series: dict[str, list[Point]] = {}
         for label, step, y in cursor.fetchall():
             series.setdefault(label, []).append((step, y / figure.scale))
