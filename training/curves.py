@@ -4,15 +4,22 @@ A training loss is one batch of random noise levels and jumps from step to step,
 validation loss is measured on a frozen grid and shown as it is.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from training.models import RunEvent, RunMetric, TrainingRun
-
-WINDOW = 20
-MAX_POINTS = 1000
-Point = tuple[float, float]
+from training.metric_points import (
+    EXACT,
+    WINDOW,
+    Figure,
+    Mark,
+    Point,
+    closed_steps,
+    labels_of,
+    mark_of,
+    read_points,
+)
+from training.models import RunEvent, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -56,8 +63,10 @@ DECODER_CHARTS = (
 SHARED_CHARTS = (
     Chart("validation", "Validation loss of all sources", "mean squared error"),
     Chart("loss", f"Training loss, mean of {WINDOW} steps", "mean squared error"),
-    Chart("speed", "Speed", "images/s"),
+    *(each for each in CHARTS if each.name in {"gradients", "rate", "speed", "memory"}),
 )
+# The chart of one band that several runs share is named by it.
+BAND_CHART = "band-"
 
 
 def charts_of(run: TrainingRun) -> tuple[Chart, ...]:
@@ -70,51 +79,116 @@ def charts_of(run: TrainingRun) -> tuple[Chart, ...]:
     return (PREFERENCE_CHART, *named)
 
 
-def curve(run: TrainingRun, name: str) -> dict[str, Any]:
-    """{"series": [{"label", "points"}], "x_label", "y_label", "log", "done"} of one chart. Raises KeyError."""
+def shared_charts(runs: Sequence[TrainingRun]) -> tuple[Chart, ...]:
+    """The charts that runs are compared by: those of all, and after the losses one for each band that they share.
+
+    A run without bands, as a decoder's or one that has not begun, takes no band from the others.
+    """
+    banded = [labels for labels in labels_of(runs, "loss_by_band") if labels]
+    bands = (
+        Chart(
+            f"{BAND_CHART}{label}",
+            f"Training loss at {name_of_band(label)}, mean of {WINDOW} steps",
+            "mean squared error",
+        )
+        for label in _by_noise(set.intersection(*banded) if banded else ())
+    )
+    return (*SHARED_CHARTS[:2], *bands, *SHARED_CHARTS[2:])
+
+
+def curve(run: TrainingRun, name: str, seen: str = "") -> dict[str, Any]:
+    """{"series": [{"label", "points"}], "x_label", "y_label", "log", "done", "seen", "partial"} of one chart.
+
+    With the "seen" of an answer that the reader has, the next is "partial": each of its series says "from" which step
+    on it replaces the points. Raises KeyError.
+    """
     chart = {each.name: each for each in charts_of(run)}[name]
-    series = _SERIES[name](run)
-    return {
-        "series": [{"label": label, "points": thin(points)} for label, points in series.items() if points],
-        "x_label": "step",
-        "y_label": chart.y_label,
-        "log": chart.log,
-        "done": not run.job.is_open,
-    }
+    if name in _VALIDATIONS:
+        lines = {label: (thin(points), 0) for label, points in _VALIDATIONS[name](run).items()}
+        return _answer(chart, [run], lines)
+    mark = mark_of(run)
+    since = closed_steps(run, mark, seen)
+    series = _named(name, read_points(run, FIGURES[name], mark, since))
+    lines = {label: (_rounded(points), since) for label, points in series.items()}
+    return _answer(chart, [run], lines, seen=str(mark) if mark.version else "", partial=since > 0)
 
 
-def shared_curve(runs: Sequence[TrainingRun], name: str) -> dict[str, Any]:
+def shared_curve(runs: Sequence[TrainingRun], name: str, seen: str = "") -> dict[str, Any]:
     """The same as `curve` with one line for each run, by its number. Raises KeyError."""
-    chart = {each.name: each for each in SHARED_CHARTS}[name]
-    lines = {f"run {run.pk}": _SHARED[name](run) for run in runs}
+    chart = {each.name: each for each in shared_charts(runs)}[name]
+    if name == "validation":
+        return _answer(chart, runs, {f"run {run.pk}": (thin(_whole_validation(run)), 0) for run in runs})
+    marks = [mark_of(run) for run in runs]
+    since = _closed_by_all(runs, marks, seen)
+    band = name.removeprefix(BAND_CHART) if name.startswith(BAND_CHART) else ""
+    figure = FIGURES["bands"] if band else WHOLE_LOSS if name == "loss" else FIGURES[name]
+    lines = {
+        f"run {run.pk}": (_rounded(read_points(run, figure, mark, step).get(band, [])), step)
+        for run, mark, step in zip(runs, marks, since, strict=True)
+    }
+    return _answer(chart, runs, lines, seen=",".join(map(str, marks)), partial=any(since))
+
+
+def thin(points: Sequence[Point], most: int = EXACT) -> list[list[float]]:
+    """All of at most `most` points; of more, the lowest and the highest of each of about `most` / 2 parts, and the last."""
+    width = 1 if len(points) <= most else -(-2 * len(points) // most)
+    kept: set[Point] = set(points[-1:])
+    for start in range(0, len(points), width):
+        part = points[start : start + width]
+        kept |= {min(part, key=_y), max(part, key=_y)}
+    return _rounded(sorted(kept))
+
+
+def name_of_band(label: str) -> str:
+    return f"t {label.replace('-', ' to ')}"
+
+
+def _answer(
+    chart: Chart,
+    runs: Sequence[TrainingRun],
+    lines: Mapping[str, tuple[list[list[float]], int]],
+    *,
+    seen: str = "",
+    partial: bool = False,
+) -> dict[str, Any]:
     return {
-        "series": [{"label": label, "points": thin(points)} for label, points in lines.items() if points],
+        "series": [
+            {"label": label, "points": points, **({"from": since} if partial else {})}
+            for label, (points, since) in lines.items()
+            if points
+        ],
         "x_label": "step",
         "y_label": chart.y_label,
         "log": chart.log,
         "done": not any(run.job.is_open for run in runs),
+        "seen": seen,
+        "partial": partial,
     }
 
 
-def running_mean(points: Sequence[Point], window: int = WINDOW) -> list[Point]:
-    """Each point's mean with up to `window` - 1 points before it."""
-    means, total = [], 0.0
-    for i, (x, y) in enumerate(points):
-        total += y
-        if i >= window:
-            total -= points[i - window][1]
-        means.append((x, total / min(i + 1, window)))
-    return means
+def _closed_by_all(runs: Sequence[TrainingRun], marks: Sequence[Mark], seen: str) -> list[int]:
+    """Up to which step the reader has each run; nothing of any, where one of them went back or has other buckets."""
+    known = seen.split(",")
+    if len(known) != len(runs):
+        return [0] * len(runs)
+    since = [closed_steps(run, mark, each) for run, mark, each in zip(runs, marks, known, strict=True)]
+    begun = [step for step, mark in zip(since, marks, strict=True) if mark.last]
+    return since if all(begun) else [0] * len(runs)
 
 
-def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[list[float]]:
-    """At most about `most` points, evenly chosen, always with the last."""
-    stride = max(1, -(-len(points) // most))
-    kept = [points[i] for i in range(0, len(points), stride)]
-    if points and kept[-1] != points[-1]:
-        kept.append(points[-1])
+def _y(point: Point) -> float:
+    return point[1]
+
+
+def _rounded(points: Iterable[Point]) -> list[list[float]]:
     # Six figures: a learning rate of 1e-7 is as exact as a loss.
-    return [[x, float(f"{y:.6g}")] for x, y in kept]
+    return [[x, float(f"{y:.6g}")] for x, y in points]
+
+
+def _named(name: str, series: dict[str, list[Point]]) -> dict[str, list[Point]]:
+    if name == "bands":
+        return _noisiest_first(series)
+    return {NAMES.get(name, label): points for label, points in series.items()}
 
 
 def _by_label(rows: Iterable[tuple[int, dict[str, Any] | None]]) -> dict[str, list[Point]]:
@@ -126,19 +200,13 @@ def _by_label(rows: Iterable[tuple[int, dict[str, Any] | None]]) -> dict[str, li
     return series
 
 
-def _smoothed(run: TrainingRun, key: str) -> dict[str, list[Point]]:
-    rows = RunMetric.objects.filter(run=run).order_by("step").values_list("step", f"values__{key}")
-    return {label: running_mean(points) for label, points in sorted(_by_label(rows).items())}
-
-
-def _bands(run: TrainingRun) -> dict[str, list[Point]]:
-    return _noisiest_first(_smoothed(run, "loss_by_band"))
+def _by_noise(labels: Iterable[str]) -> list[str]:
+    return sorted(labels, key=lambda label: [-float(part) for part in label.split("-")])
 
 
 def _noisiest_first(series: dict[str, list[Point]]) -> dict[str, list[Point]]:
     """Bands of timesteps as lines; where bands are those of sources, the colours agree with theirs."""
-    labels = sorted(series, key=lambda label: [-float(part) for part in label.split("-")])
-    return {f"t {label.replace('-', ' to ')}": series[label] for label in labels}
+    return {name_of_band(label): series[label] for label in _by_noise(series)}
 
 
 def _validations(run: TrainingRun) -> list[tuple[int, dict[str, Any]]]:
@@ -166,28 +234,29 @@ def _decoder_figure(run: TrainingRun, whole: str, by_source: str) -> dict[str, l
     return {**(series if len(series) > 1 else {}), "all": every}
 
 
-def _figure(run: TrainingRun, key: str) -> list[Point]:
-    """One figure of every step that has it."""
-    rows = RunMetric.objects.filter(run=run).order_by("step").values_list("step", f"values__{key}")
-    return [(step, value) for step, value in rows if value is not None]
-
-
-_SERIES: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
+FIGURES = {
+    "parts": Figure("loss_by_part", by_label=True, smooth=True),
+    "preferred": Figure("preferred", smooth=True),
+    "loss": Figure("loss_by_source", by_label=True, smooth=True),
+    "bands": Figure("loss_by_band", by_label=True, smooth=True),
+    "gradients": Figure("grad_norm", smooth=True),
+    "rate": Figure("lr"),
+    "speed": Figure("images_per_second"),
+    "memory": Figure("memory_bytes", scale=1e9),
+}
+WHOLE_LOSS = Figure("loss", smooth=True)
+# What a chart of one line calls it.
+NAMES = {
+    "preferred": "told apart",
+    "gradients": "gradient norm",
+    "rate": "learning rate",
+    "speed": "images/s",
+    "memory": "memory",
+}
+# Validations are few beside the steps, and each of their charts is sent whole.
+_VALIDATIONS: dict[str, Callable[[TrainingRun], dict[str, list[Point]]]] = {
     "alpha": lambda run: _decoder_figure(run, "alpha_iou", "iou_by_source"),
     "psnr": lambda run: _decoder_figure(run, "psnr_on_white", "psnr_by_source"),
-    "parts": lambda run: _smoothed(run, "loss_by_part"),
-    "preferred": lambda run: {"told apart": running_mean(_figure(run, "preferred"))},
-    "loss": lambda run: _smoothed(run, "loss_by_source"),
-    "bands": _bands,
     "validation": _validation,
     "validation-bands": _validation_bands,
-    "gradients": lambda run: {"gradient norm": running_mean(_figure(run, "grad_norm"))},
-    "rate": lambda run: {"learning rate": _figure(run, "lr")},
-    "speed": lambda run: {"images/s": _figure(run, "images_per_second")},
-    "memory": lambda run: {"memory": [(step, value / 1e9) for step, value in _figure(run, "memory_bytes")]},
-}
-_SHARED: dict[str, Callable[[TrainingRun], list[Point]]] = {
-    "validation": _whole_validation,
-    "loss": lambda run: running_mean(_figure(run, "loss")),
-    "speed": lambda run: _figure(run, "images_per_second"),
 }

@@ -12,3 +12,17 @@ export function alignSeries({ series, log = false }) {
   });
   return [xs, ...columns];
 }
+
+// What a reader has after an answer. A partial one replaces each of its series from a step on; null where it has a series that the
+// reader has not: its place among the others is in the whole answer.
+export function mergeAnswer(known, answer) {
+  if (!answer.partial) return answer;
+  const labels = new Set((known?.series ?? []).map((line) => line.label));
+  if (!answer.series.every((line) => labels.has(line.label))) return null;
+  const changed = new Map(answer.series.map((line) => [line.label, line]));
+  const series = known.series.map((line) => {
+    const newer = changed.get(line.label);
+    return newer ? { label: line.label, points: [...line.points.filter(([x]) => x < newer.from), ...newer.points] } : line;
+  });
+  return { ...answer, series };
+}

@@ -1,7 +1,8 @@
 // Interactive curves. Every [data-curve] is fed from its URL, which answers
 // {"series": [{"label", "points": [[x, y], ...]}], "x_label", "y_label", "log", "done"}, and is read again until it is done.
+// An answer with "seen" gets it back with the next reading, and may then be "partial": only what came since.
 import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { alignSeries } from "./curve-data.js";
+import { alignSeries, mergeAnswer } from "./curve-data.js";
 
 const HEIGHT = 280;
 
@@ -100,12 +101,17 @@ function startCurve(figure) {
       plot.setData(alignSeries({ ...data, log: isLog() }));
     }
   };
+  const read = async (seen) => {
+    const address = new URL(figure.dataset.curve, document.baseURI);
+    if (seen) address.searchParams.set("seen", seen);
+    const response = await fetch(address, { headers: { Accept: "application/json" }, credentials: "same-origin" });
+    if (!response.ok) throw new Error(String(response.status));
+    return response.json();
+  };
   const poll = async () => {
     if (!figure.isConnected) return;
     try {
-      const response = await fetch(figure.dataset.curve, { headers: { Accept: "application/json" }, credentials: "same-origin" });
-      if (!response.ok) throw new Error(String(response.status));
-      data = await response.json();
+      data = mergeAnswer(data, await read(data?.seen)) ?? (await read(""));
       failures = 0;
       show();
     } catch {

@@ -10,7 +10,7 @@ from django.views.decorators.http import require_safe
 from accounts.policies import policy
 from generation.views.members import member
 from training import recipes
-from training.curves import SHARED_CHARTS, shared_curve
+from training.curves import shared_charts, shared_curve
 from training.models import TrainingRun
 from training.recipe_words import describe_sources
 from training.views.recipes import LABELS, TEAM, readable
@@ -28,7 +28,7 @@ def compare(request: HttpRequest) -> HttpResponse:
     context = {
         "runs": chosen,
         "rows": _differences(chosen),
-        "charts": SHARED_CHARTS,
+        "charts": shared_charts(chosen),
         "query": urlencode([("run", run.pk) for run in chosen]),
         "others": others[:30] if len(chosen) < MOST else [],
         "most": MOST,
@@ -40,10 +40,12 @@ def compare(request: HttpRequest) -> HttpResponse:
 @policy(read=TEAM)
 def compare_curves(request: HttpRequest) -> HttpResponse:
     """The points of one chart, a line for each run."""
-    name = request.GET.get("chart", "validation")
-    if name not in {chart.name for chart in SHARED_CHARTS}:
+    chosen = _chosen(request)
+    try:
+        points = shared_curve(chosen, request.GET.get("chart", "validation"), request.GET.get("seen", ""))
+    except KeyError:
         return JsonResponse({"detail": "There is no such chart."}, status=404)
-    return JsonResponse(shared_curve(_chosen(request), name), headers={"Cache-Control": "no-store"})
+    return JsonResponse(points, headers={"Cache-Control": "no-store"})
 
 
 def _chosen(request: HttpRequest) -> list[TrainingRun]:

@@ -137,7 +137,7 @@ def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
     name = request.GET.get("chart", "loss")
     if name not in {chart.name for chart in charts_of(found)}:
         return JsonResponse({"detail": "There is no such chart."}, status=404)
-    return JsonResponse(curve(found, name), headers={"Cache-Control": "no-store"})
+    return JsonResponse(curve(found, name, request.GET.get("seen", "")), headers={"Cache-Control": "no-store"})
 
 
 @require_POST

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { alignSeries } from "../../../static/js/curve-data.js";
+import { alignSeries, mergeAnswer } from "../../../static/js/curve-data.js";
 
 test("series with their own x share one sorted table, gaps as null", () => {
   const series = [{ points: [[3, 30], [1, 10]] }, { points: [[2, 5], [3, 6]] }];
@@ -14,4 +14,19 @@ test("a logarithmic axis has no place for zero, and no axis for what is not a nu
 
 test("nothing is a table without rows", () => {
   assert.deepEqual(alignSeries({ series: [] }), [[]]);
+});
+
+test("a partial answer replaces the end of its series and leaves the others", () => {
+  const known = { partial: false, seen: "a", done: false, series: [{ label: "one", points: [[1, 1], [4, 4], [5, 5]] }, { label: "two", points: [[2, 2]] }] };
+  const answer = { partial: true, seen: "b", done: true, series: [{ label: "one", from: 4, points: [[4, 40], [6, 6]] }] };
+  const merged = mergeAnswer(known, answer);
+  assert.deepEqual(merged.series, [{ label: "one", points: [[1, 1], [4, 40], [6, 6]] }, { label: "two", points: [[2, 2]] }]);
+  assert.deepEqual([merged.seen, merged.done], ["b", true]);
+});
+
+test("a whole answer stands alone, and a partial one with a new series is not enough", () => {
+  const whole = { partial: false, series: [{ label: "one", points: [[1, 1]] }] };
+  assert.equal(mergeAnswer({ series: [{ label: "two", points: [[2, 2]] }] }, whole), whole);
+  assert.equal(mergeAnswer(whole, { partial: true, series: [{ label: "two", from: 1, points: [] }] }), null);
+  assert.equal(mergeAnswer(null, { partial: true, series: [{ label: "two", from: 1, points: [] }] }), null);
 });
