@@ -8,9 +8,10 @@ from django.db.models import QuerySet
 
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion
+from training.cadence_forms import CadenceFields
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Corpus, Preset
-from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
+from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME, warm_up_problem
 from training.shape_forms import ShapeFields
 
 PRESETS = [
@@ -125,7 +126,7 @@ class ScheduleSelect(forms.Select):
         return option
 
 
-class RecipeForm(ShapeFields):
+class RecipeForm(CadenceFields, ShapeFields):
     """A table by its preset. Which fields matter depends on the preset; the page hides the others."""
 
     # A hidden field that a browser holds to be required would keep the form from being sent, without a word.
@@ -390,6 +391,8 @@ class RecipeForm(ShapeFields):
         cleaned = super().clean() or self.cleaned_data
         if cleaned.get("preset") in WITH_CONTENT and cleaned.get("content") and cleaned.get("corpus"):
             self.add_error("corpus", "Content comes from a dataset version or from a corpus: leave one of them empty.")
+        if problem := warm_up_problem(cleaned):
+            self.add_error("warmup_steps", problem)
         return cleaned
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -421,7 +424,7 @@ class RecipeForm(ShapeFields):
             values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"
         if values["mixture"] != "shares":
             values["importance_weights"] = None
-        values |= self.shape_settings()
+        values |= self.shape_settings() | self.cadence_settings()
         # Empty is none at all, which the preview says too.
         values["holdout"] = self.cleaned_data.get("holdout") or 0.0
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.
