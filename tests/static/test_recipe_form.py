@@ -44,3 +44,23 @@ def test_only_what_the_kind_and_the_parent_have_a_use_for_is_shown(sign_in):
     assert shown(page) == DECODER | ALL
     page.check("[name=preset][value=preference]")
     page.get_by_text("Preferences are learned by models that remove noise").wait_for()
+
+
+def test_how_often_follows_the_steps_as_they_are_typed(sign_in):
+    make_parent()
+    make_dataset_version("Faces")
+    make_dataset_version("Die-cut")
+    page = sign_in(make_person(Role.CURATOR)).new_page()
+    page.goto("/recipes/new/")
+    page.get_by_text("A checkpoint every 50 steps (6 in all, the last 2 stay)").wait_for()
+    page.fill("[name=steps]", "1000000")
+    page.get_by_text("A checkpoint every 25,000 steps (40 in all, the last 2 stay)").wait_for()
+    page.locator("summary", has_text="How often").click()
+    page.fill("[name=checkpoint_every]", "100000")
+    page.fill("[name=sample_every]", "0")
+    page.get_by_text(
+        "A checkpoint every 100,000 steps (10 in all, the last 2 stay), validation every 25,000 and no drawings"
+    ).wait_for()
+    page.locator("summary", has_text="More settings").click()
+    page.fill("[name=warmup_steps]", "1000000")
+    page.get_by_text("takes the whole run of 1,000,000").wait_for()

@@ -236,7 +236,7 @@ class TestRunForm:
         assert {key: str(form[key].value()) for key in OF_CADENCE} == {key: str(value) for key, value in CHOSEN.items()}
         assert (form["steps"].value(), form["recipe"].value()) == (70, recipe.pk)
         # The disk's room and the speed go by this rehearsal, whatever it said of how often.
-        shown = answer.content.decode()
+        shown = answer.content.decode().replace("\xa0", " ")
         assert "8.0 images/s of its rehearsal" in shown
         assert "2.4 MB for 5 checkpoints" in shown
 

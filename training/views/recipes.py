@@ -328,7 +328,7 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
         values = form.cleaned_data
         table = form.table()
-        refusal = " ".join(form.errors.get("warmup_steps", ()))
+        refusal = " ".join(map(str, form.errors.get("warmup_steps") or ()))
         # The paper's T' in place of one that cannot be would show a table that nobody asked for.
         if values.get("preset") == Preset.STYLE_TAILORING and (wrong := form.errors.get("t_prime")):
             return {"tables": [], "problem": f"Split T': {wrong[0]}"}
