@@ -18,6 +18,7 @@ from generation.models import ModelVersion
 from jobs.models import Job, JobState
 from jobs.workers import live_workers
 from training import rehearsals
+from training.cadence import OF_CADENCE, keeps
 from training.engine.optimizers import moment_bytes
 from training.engine.recipe import CACHED_FIRST, LORA_TARGETS, RunSettings
 from training.models import Recipe, RunMetric, TrainingRun
@@ -89,6 +90,8 @@ class Estimate:
     # Processes that train a run together: memory is that of each.
     processes: int
     is_sharded: bool
+    # Checkpoints of one run that stay.
+    kept: int
 
     @property
     def memory_bytes(self) -> int | None:
@@ -105,6 +108,11 @@ class Estimate:
         """What a copy of a checkpoint takes of the machine's memory while it is written, beside all else. Where that is
         not free a run does without, so that it makes none too large."""
         return None if self.checkpoint_bytes is None else self.checkpoint_bytes // 2
+
+    @property
+    def kept_bytes(self) -> int | None:
+        """What the checkpoints that a run keeps take on disk."""
+        return None if self.copy_bytes is None else self.kept * self.copy_bytes
 
     @property
     def is_too_large(self) -> bool:
@@ -142,6 +150,7 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
         corpus_cache_gib=settings.CORPUS_CACHE_GIB,
         processes=process_count(values),
         is_sharded=bool(values.get("sharded")),
+        kept=keeps(values),
     )
 
 
@@ -174,13 +183,13 @@ def _finished(parent: ModelVersion) -> Any:
 
 
 def _rehearsed(recipe: Recipe, parent: ModelVersion, values: Mapping[str, Any]) -> rehearsals.Rehearsed | None:
-    """The last rehearsal of this recipe on this parent whose settings are the same but for steps and seed."""
+    """The last rehearsal of this recipe on this parent whose settings are the same but for what it does not measure."""
     done = Job.objects.filter(
         kind=rehearsals.KIND, state=JobState.SUCCEEDED, payload__recipe=recipe.pk, payload__parent=parent.pk
     )
     for job in done.order_by("-created_at")[:RECENT_RUNS]:
         spec = {**values, **job.payload["spec"]}
-        if all(spec[key] == value for key, value in values.items() if key not in ("steps", "seed")):
+        if all(spec[key] == value for key, value in values.items() if key not in ("steps", "seed", *OF_CADENCE)):
             return rehearsals.rehearsed(job)
     return None
 

@@ -8,9 +8,10 @@ from django.db.models import QuerySet
 
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion
+from training.cadence_forms import CadenceFields
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Corpus, Preset, Recipe
-from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME
+from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME, warm_up_problem
 from training.row_forms import TableFields
 from training.shape_forms import ShapeFields
 
@@ -129,7 +130,7 @@ class ScheduleSelect(forms.Select):
         return option
 
 
-class RecipeForm(TableFields, ShapeFields):
+class RecipeForm(TableFields, CadenceFields, ShapeFields):
     """A table by its preset. Which fields matter depends on the preset; the page hides the others."""
 
     # A hidden field that a browser holds to be required would keep the form from being sent, without a word.
@@ -404,6 +405,8 @@ class RecipeForm(TableFields, ShapeFields):
             self.add_error("corpus", "Content comes from a dataset version or from a corpus: leave one of them empty.")
         if cleaned.get("preset") == Preset.CUSTOM:
             self.check_rows()
+        if problem := warm_up_problem(cleaned):
+            self.add_error("warmup_steps", problem)
         return cleaned
 
     def hyperparameters(self) -> dict[str, Any]:
@@ -435,7 +438,7 @@ class RecipeForm(TableFields, ShapeFields):
             values["mixture"] = None if preset == Preset.TRANSPARENCY else "natural"
         if values["mixture"] != "shares":
             values["importance_weights"] = None
-        values |= self.shape_settings()
+        values |= self.shape_settings() | self.cadence_settings()
         # Empty is none at all, which the preview says too.
         values["holdout"] = self.cleaned_data.get("holdout") or 0.0
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.

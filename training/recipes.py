@@ -51,9 +51,6 @@ DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "image_draws": "epochs",
     "holdout": 0.1,
     "seed": 0,
-    "checkpoint_every": 50,
-    "validate_every": 50,
-    "sample_every": 100,
 }
 # What run.json has and a recipe has not: it belongs to one run on one machine.
 OBJECTIVES = {Preset.PREFERENCE: "dpo", Preset.TRANSPARENCY: "alpha"}
@@ -174,6 +171,8 @@ def create_recipe(
     """
     chosen = check_hyperparameters(_with_objective(preset, {**DEFAULT_HYPERPARAMETERS, **(hyperparameters or {})}))
     check_kind(chosen, schedule)
+    if problem := warm_up_problem(chosen):
+        raise RecipeRefused(problem, field="warmup_steps")
     tables = preset_tables(
         preset,
         schedule=schedule,
@@ -369,6 +368,17 @@ def check_kind(values: Mapping[str, Any], schedule: Schedule) -> None:
     field, sentence = misplaced_setting(values, schedule)
     if field:
         raise RecipeRefused(sentence, field="preset" if field == "objective" else field)
+
+
+def warm_up_problem(values: Mapping[str, Any]) -> str:
+    """Why the warm-up leaves no step at the learning rate, as a sentence, or an empty text."""
+    steps, warmup = values.get("steps"), values.get("warmup_steps")
+    if not steps or not warmup or warmup < steps:
+        return ""
+    return (
+        f"A warm-up of {warmup:,} steps takes the whole run of {steps:,}, which would never train at the learning rate: "
+        "it must be shorter."
+    )
 
 
 def schedule_of(version: ModelVersion) -> Schedule:

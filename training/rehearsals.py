@@ -21,13 +21,14 @@ from jobs import queue
 from jobs.children import run_child
 from jobs.context import JobContext, JobFailed
 from jobs.models import Job, JobState
+from training.cadence import keeps, with_cadence
 from training.engine.run_files import read_lines
 from training.models import Recipe
 from training.processes import trainer_command
 from training.recipes import check_hyperparameters, hyperparameters_of
 from training.run_folders import write_folder
 from training.run_records import describe_progress
-from training.runs import check_table, images_per_step
+from training.runs import check_steps, check_table, images_per_step
 
 if TYPE_CHECKING:
     from accounts.models import User
@@ -41,7 +42,8 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Rehearsed:
     """What a rehearsal measured. `step_seconds` is that of the last step, since the first warms up; `run_seconds` what all
-    steps of the first run take at that pace; `memory_bytes` the most that was held; bytes of checkpoints are for two."""
+    steps of the first run take at that pace; `memory_bytes` the most that was held; bytes of checkpoints are for two, and `kept` says how
+    many the run keeps."""
 
     step_seconds: float
     images_per_second: float
@@ -49,11 +51,12 @@ class Rehearsed:
     memory_bytes: int
     checkpoint_bytes: int
     free_bytes: int
+    kept: int = 2
 
     @property
     def has_room(self) -> bool:
         """Whether the disk takes the checkpoints twice over, since a new one is written before an old one goes."""
-        return self.free_bytes > 2 * self.checkpoint_bytes
+        return self.free_bytes > self.kept * self.checkpoint_bytes
 
 
 def request_rehearsal(
@@ -70,8 +73,9 @@ def request_rehearsal(
     """
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     check_table(recipe, parent)
-    spec = check_hyperparameters({**hyperparameters_of(recipe), **changed})
-    payload = {"recipe": recipe.pk, "parent": parent.pk, "spec": spec}
+    check_steps(recipe, changed)
+    spec = check_hyperparameters(with_cadence({**hyperparameters_of(recipe), **changed}))
+    payload = {"recipe": recipe.pk, "parent": parent.pk, "spec": spec, "changed": changed}
     asked = hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
     with transaction.atomic():
         job = queue.enqueue(
@@ -144,6 +148,7 @@ def _measured(folder: Path, spec: Mapping[str, Any]) -> dict[str, Any]:
         "memory_bytes": last["memory_bytes"],
         "checkpoint_bytes": 2 * size,
         "free_bytes": shutil.disk_usage(folder).free,
+        "kept": keeps(spec),
     }
 
 

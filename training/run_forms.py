@@ -6,7 +6,11 @@ from typing import Any
 from django import forms
 
 from generation.models import ModelVersion, PromptSet
+from training.cadence import EVERY, OF_CADENCE
+from training.cadence_forms import CadenceFields
 from training.models import Recipe
+
+ZERO = {"validate_every": " 0: none.", "sample_every": " 0: none."}
 
 
 class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
@@ -14,7 +18,7 @@ class PromptSetField(forms.ModelChoiceField):  # type: ignore[type-arg]
         return f"{obj}: {obj.prompt_count} prompt{'' if obj.prompt_count == 1 else 's'}"
 
 
-class RunForm(forms.Form):
+class RunForm(CadenceFields):
     """A recipe on a parent, with what this run changes."""
 
     request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
@@ -42,6 +46,10 @@ class RunForm(forms.Form):
         self.fields["watch"].queryset = PromptSet.objects.latest_versions()  # type: ignore[attr-defined]
         # A form that is sent twice starts one run.
         self.fields["request_key"].initial = uuid.uuid4
+        for name in OF_CADENCE:
+            by_steps = ", or by the number of steps" if name in EVERY else ""
+            self.fields[name].help_text = f"Empty: as the recipe says{by_steps}.{ZERO.get(name, '')}"
 
     def overrides(self) -> dict[str, Any]:
-        return {key: self.cleaned_data[key] for key in ("steps", "seed") if self.cleaned_data.get(key) is not None}
+        chosen = {key: self.cleaned_data[key] for key in ("steps", "seed") if self.cleaned_data.get(key) is not None}
+        return {**chosen, **self.cadence_settings()}

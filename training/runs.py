@@ -12,6 +12,7 @@ from curation.models import DatasetEntry
 from generation.models import ModelVersion, Prompt, PromptSet
 from jobs import queue
 from jobs.models import Job
+from training.cadence import OF_CADENCE, with_cadence
 from training.corpora import folder_of as folder_of_corpus
 from training.engine.bands import table_problems
 from training.engine.shards import CorpusRefused
@@ -19,6 +20,7 @@ from training.models import Corpus, Recipe, TrainingRun
 from training.recipes import (
     DEFAULT_HYPERPARAMETERS,
     RecipeRefused,
+    chain_of,
     check_hyperparameters,
     check_kind,
     corpus_problem,
@@ -26,6 +28,7 @@ from training.recipes import (
     rows_of,
     schedule_of,
     sweep_split,
+    warm_up_problem,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ WATCHED_PROMPTS = 8
 # Where there is no caption to draw: so many seeds.
 WORDLESS_DRAWINGS = 4
 # What an operator may change for one run and the rest of its chain.
-OVERRIDES = ("steps", "batch_size", "learning_rate", "seed")
+OVERRIDES = ("steps", "batch_size", "learning_rate", "seed", *OF_CADENCE)
 RECENT_RUNS = 5
 # In the payload of a run's job: who wants it to start over. Gone as soon as that is done, see training.beginnings.
 START_OVER = "start_over"
@@ -54,7 +57,7 @@ def start_run(
 ) -> TrainingRun:
     """Start a run of the recipe on the parent, and queue its job. The recipe's chain follows by itself.
 
-    `overrides` may change steps, batch_size, learning_rate and seed. `watch` is the prompt set whose prompts are drawn
+    `overrides` may change steps, batch_size, learning_rate, seed, and how often it writes, validates and draws. `watch` is the prompt set whose prompts are drawn
     as the run goes on; without one the captions of its sources are. The same `request_key` starts one run only.
     Raises RecipeRefused with a sentence.
     """
@@ -62,6 +65,7 @@ def start_run(
     if unknown := sorted(set(changed) - set(OVERRIDES)):
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
     check_table(recipe, parent)
+    check_steps(recipe, changed)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
         return _queue_run(
@@ -224,6 +228,13 @@ def check_table(recipe: Recipe, parent: ModelVersion) -> None:
         following = following.then
 
 
+def check_steps(recipe: Recipe, changed: Mapping[str, Any]) -> None:
+    """Raise RecipeRefused where a run's own number of steps leaves none after the warm-up of a recipe of the chain."""
+    for each in chain_of(recipe) if "steps" in changed else ():
+        if problem := warm_up_problem({**hyperparameters_of(each), **changed}):
+            raise RecipeRefused(problem, field="steps")
+
+
 def _check_corpus(corpus: Corpus) -> None:
     """Raise RecipeRefused for a corpus that cannot be read now, as far as that can be told at once."""
     try:
@@ -245,7 +256,7 @@ def _queue_run(
     unique_key: str | None,
     previous: TrainingRun | None = None,
 ) -> TrainingRun:
-    chosen = check_hyperparameters({**hyperparameters_of(recipe), **overrides})
+    chosen = check_hyperparameters(with_cadence({**hyperparameters_of(recipe), **overrides}))
     job = queue.enqueue(KIND, {}, label=f"Train {name}"[:200], created_by=by, unique_key=unique_key)
     existing = TrainingRun.objects.filter(job=job).first()
     if existing is not None:

@@ -6,8 +6,10 @@ from typing import Any
 
 from curation.models import DatasetKind
 from generation.models import ModelVersion
+from training.engine.averages import decay_at, steps_until
 from training.engine.bands import Schedule
 from training.image_shapes import ShapeTable, table_of_shapes
+from training.min_snr import say_weights
 from training.models import Corpus
 from training.recipes import SHOWN_STEP_COUNTS, Data, Row, RowArithmetic, work_out
 
@@ -73,6 +75,10 @@ class TableView:
     edge_start: float
     is_flow: bool
     shapes: ShapeTable | None = None
+    # What settings come to here, in sentences.
+    notes: tuple[str, ...] = ()
+    # What Min-SNR leaves without weight, as a sentence.
+    starving: str = ""
 
     @property
     def tick_y(self) -> int:
@@ -116,7 +122,7 @@ class TableView:
         found = [text for row in self.rows for text in (row.sums.scarcity, row.sums.warning) if text]
         if all(row.sums.row.is_without_words for row in self.rows):
             found.append(WITHOUT_WORDS)
-        return found
+        return [*found, self.starving] if self.starving else found
 
 
 def place(timestep: float, timesteps: int) -> str:
@@ -155,6 +161,7 @@ def view_tables(
             for i, row in enumerate(sums)
         ]
         series += len(lanes)
+        weights, starving = say_weights(schedule, rows, hyperparameters)
         edges = {row.start: row.row.band.log_snr_max for row in sums if row.start > 0}
         (edge_start, edge), *others = edges.items() or [(0, None)]
         views.append(
@@ -169,9 +176,27 @@ def view_tables(
                 edge_start=edge_start,
                 is_flow=schedule.is_flow,
                 shapes=table_of_shapes(sums, hyperparameters, version),
+                notes=tuple(filter(None, (weights, average_in_words(hyperparameters)))),
+                starving=starving,
             )
         )
     return views
+
+
+def average_in_words(hyperparameters: Mapping[str, Any]) -> str:
+    """How slow the moving average gets, where the run is too short for its decay; an empty text where it is not."""
+    decay, steps = hyperparameters.get("ema_decay"), int(hyperparameters.get("steps") or 0)
+    if not decay or not steps or not 0 < decay < 1:
+        return ""
+    reached = decay_at(decay, steps - 1)
+    if reached >= decay:
+        return ""
+    # A decay of d remembers about 1 / (1 - d) steps.
+    return (
+        f"The moving average gets to a decay of {reached:.3g} by the end of {steps:,} steps and not to {decay:g}, so it is "
+        f"of about the last {round(1 / (1 - reached)):,} steps: a decay grows from 0.1, and reaches {decay:g} after "
+        f"{steps_until(decay):,} steps."
+    )
 
 
 def _shown(data: Data) -> list[Shown]:

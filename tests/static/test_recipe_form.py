@@ -63,3 +63,23 @@ def test_rows_of_a_table_come_one_after_the_other(sign_in):
     page.fill("[name=row2_up_to]", "900")
     page.locator("#preview table").get_by_text("t 901 to 999").first.wait_for()
     assert not page.locator("[name=content]").is_visible()
+
+
+def test_how_often_follows_the_steps_as_they_are_typed(sign_in):
+    make_parent()
+    make_dataset_version("Faces")
+    make_dataset_version("Die-cut")
+    page = sign_in(make_person(Role.CURATOR)).new_page()
+    page.goto("/recipes/new/")
+    page.get_by_text("A checkpoint every 50 steps (6 in all, the last 2 stay)").wait_for()
+    page.fill("[name=steps]", "1000000")
+    page.get_by_text("A checkpoint every 25,000 steps (40 in all, the last 2 stay)").wait_for()
+    page.locator("summary", has_text="How often").click()
+    page.fill("[name=checkpoint_every]", "100000")
+    page.fill("[name=sample_every]", "0")
+    page.get_by_text(
+        "A checkpoint every 100,000 steps (10 in all, the last 2 stay), validation every 25,000 and no drawings"
+    ).wait_for()
+    page.locator("summary", has_text="More settings").click()
+    page.fill("[name=warmup_steps]", "1000000")
+    page.get_by_text("takes the whole run of 1,000,000").wait_for()

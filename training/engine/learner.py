@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from training.engine.averages import decay_at
 from training.engine.checkpoints import Checkpoint, Tensors, optimizer_tensors, restore_optimizer
 from training.engine.denoisers import Denoiser, denoiser_of, is_transformer
 from training.engine.draws import key_words
@@ -145,10 +146,10 @@ def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
 
 
 def _update_average(learner: Learner) -> None:
-    """ema <- d ema + (1 - d) weights, with d = min(decay, (1 + s) / (10 + s)), so that short runs are averaged too."""
+    """ema <- d ema + (1 - d) weights, with d by `averages.decay_at`."""
     if learner.ema is None or learner.settings.ema_decay is None:
         return
-    decay = min(learner.settings.ema_decay, (1 + learner.step) / (10 + learner.step))
+    decay = decay_at(learner.settings.ema_decay, learner.step)
     averages = [local(learner.ema[name]) for name in learner.parameters]
     torch._foreach_lerp_(averages, [local(each.detach()) for each in learner.parameters.values()], 1 - decay)
 

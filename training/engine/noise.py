@@ -78,6 +78,15 @@ class NoiseSchedule:
         """A tenth of all timesteps from the noisy end, as the paper has it."""
         return min(self.num_timesteps * 9 // 10 + 1, self.num_timesteps - 1)
 
+    def min_snr_weight(self, timestep: int, gamma: float) -> float:
+        """The Min-SNR weight of a timestep's loss, as `batches.Diffusion.loss_weights` has it."""
+        alpha = self.alphas_cumprod[timestep]
+        snr = alpha / (1.0 - alpha)
+        clipped = min(snr, gamma)
+        if self.prediction_type == "epsilon":
+            return clipped / snr if snr else 1.0
+        return clipped / (snr + 1.0) if self.prediction_type == "v_prediction" else clipped
+
     def between(self, start: float, stop: float) -> range:
         return range(int(start), int(stop))
 

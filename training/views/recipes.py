@@ -19,6 +19,7 @@ from generation.models import ModelVersion
 from generation.views.members import member
 from jobs.models import JobState
 from training import recipes, runs
+from training.cadence import OF_CADENCE, describe_cadence, suggested_cadence, with_cadence
 from training.engine.bands import PAPER_EDGE, Schedule, table_problems
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.recipe import SHAPE_DEFAULTS
@@ -83,7 +84,15 @@ LABELS = {
     "checkpoint_every": "Checkpoint every",
     "validate_every": "Validate every",
     "sample_every": "Draw every",
+    "keep_checkpoints": "Checkpoints kept",
+    "sample_steps": "Steps of a drawing",
+    "sample_guidance": "Guidance of a drawing",
 }
+# Settings that say something to the table of a recipe, or that it says something of.
+PREVIEWED = (
+    "steps", "batch_size", "gradient_accumulation", "holdout", "ema_decay", "min_snr_gamma", "importance_weights",
+    *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
+)  # fmt: skip
 # The form's word for the only row of a recipe of preference.
 FIELDS = {"preference": "pairs"}
 VALUES: dict[tuple[str, Any], str] = {
@@ -158,6 +167,7 @@ def recipe_new(request: HttpRequest) -> HttpResponse:
         "has_model": ModelVersion.objects.exists(),
         "processes": settings.TRAINER_PROCESSES,
         "more_errors": any(form[name].errors for name in FOLDED_FIELDS),
+        "cadence_errors": any(form[name].errors for name in OF_CADENCE),
         **_preview(form),
     }
     return render(request, "training/recipe_new.html", context, status=422 if form.errors else 200)
@@ -200,7 +210,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         "tables": tables,
         "problem": problem,
         "parent": parent,
-        "hyperparameters": readable(found.hyperparameters),
+        "hyperparameters": readable(with_cadence(found.hyperparameters)),
         "sweep_form": SweepForm(initial={"sweep_parent": parent.pk}) if parent and is_split else None,
         "runs": its_runs.select_related("job", "parent", "result"),
         "before": Recipe.objects.filter(then=found).first(),
@@ -259,10 +269,13 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
             initial["t_prime"] = recipes.schedule_of(promoted).timestep_at(PAPER_EDGE)
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
+        # Left empty, what goes by the number of steps follows it when that is changed.
+        suggested = suggested_cadence(recipes.hyperparameters_of(like)["steps"])
         # `schedule` is the form's word for the version on whose noise schedule T' is counted.
         chosen = {
             "lr_schedule" if key == "schedule" else key: value
             for key, value in recipes.hyperparameters_of(like).items()
+            if suggested.get(key) != value
         }
         parts = recipes.parts_of(like)
         initial |= {**chosen, "preset": like.preset, "then": parts[-1].then_id}
@@ -328,6 +341,7 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
         values = form.cleaned_data
         table = form.table()
+        refusal = " ".join(map(str, form.errors.get("warmup_steps") or ()))
         # The paper's T' in place of one that cannot be would show a table that nobody asked for.
         if values.get("preset") == Preset.STYLE_TAILORING and (wrong := form.errors.get("t_prime")):
             return {"tables": [], "problem": f"Split T': {wrong[0]}"}
@@ -350,13 +364,14 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         if values["preset"] == Preset.CUSTOM:
             table = {"rows": form.asked_rows()}
         values["schedule"] = ModelVersion.objects.filter(pk=values["schedule"]).first()
+        refusal = recipes.warm_up_problem(values)
     names = {
         "preference": "pairs", "prompt": "content", "domain": "content", "transparency": "stickers", "custom": "rows",
     }  # fmt: skip
     teaches = names.get(str(values.get("preset")), "style")
     if values.get("schedule") is None or not table[teaches]:
         return {"tables": [], "problem": "Choose the datasets and a noise schedule to see what the recipe comes to."}
-    return _preview_tables(values, table)
+    return {"refusal": refusal, **_preview_tables(values, table)}
 
 
 def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
@@ -368,16 +383,15 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}
     hyperparameters = {
-        **{
-            key: values.get(key)
-            for key in ("steps", "batch_size", "gradient_accumulation", "holdout", *FLOW_DEFAULTS, *SHAPE_DEFAULTS)
-        },
+        **{key: values.get(key) for key in PREVIEWED},
         "mixture": values.get("mixture") if preset in MIXING else "natural",
         "objective": recipes.OBJECTIVES.get(Preset(preset)),
     }
+    cadence = {key: values.get(key) for key in ("steps", *OF_CADENCE)}
     return {
         "tables": view_tables([("", each, hyperparameters) for each in rows], schedule, values["schedule"]),
         "problem": " ".join(problem for each in rows for problem in table_problems(schedule, each)),
+        "cadence": describe_cadence(cadence) if cadence["steps"] else "",
     }
 
 

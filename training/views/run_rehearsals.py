@@ -1,6 +1,8 @@
 """Rehearsals: two steps of a run before it is started, and what they say."""
 
 import uuid
+from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -14,6 +16,7 @@ from generation.views.durations import say_duration
 from generation.views.members import member
 from jobs.models import Job
 from training import rehearsals
+from training.cadence import OF_CADENCE
 from training.models import Recipe
 from training.recipes import RecipeRefused
 from training.run_forms import RunForm
@@ -48,12 +51,14 @@ def rehearsal(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
     """What a rehearsal measured, or how far it is."""
     job = get_object_or_404(Job, pk=pk, kind=rehearsals.KIND)
     found = rehearsals.rehearsed(job)
+    parent = ModelVersion.objects.filter(pk=job.payload["parent"]).first()
     context = {
         "job": job,
         "found": found,
         "recipe": Recipe.objects.filter(pk=job.payload["recipe"]).first(),
-        "parent": ModelVersion.objects.filter(pk=job.payload["parent"]).first(),
+        "parent": parent,
         "spec": job.payload["spec"],
+        "query": urlencode(_asked(job, parent)),
         "step": say_duration(found.step_seconds) if found and found.step_seconds >= 1 else "",
         "time": say_duration(found.run_seconds) if found else "",
         "may_run": may_run(request),
@@ -63,3 +68,15 @@ def rehearsal(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         # The polled part is over; the buttons around it change too.
         response["HX-Refresh"] = "true"
     return response
+
+
+def _asked(job: Job, parent: ModelVersion | None) -> dict[str, Any]:
+    """What the form of the run begins with, to start what was rehearsed."""
+    payload = job.payload
+    return {
+        "recipe": payload["recipe"],
+        "parent": parent.number if parent else "",
+        "steps": payload["spec"]["steps"],
+        "seed": payload["spec"]["seed"],
+        **{key: value for key, value in payload.get("changed", {}).items() if key in OF_CADENCE},
+    }

@@ -15,6 +15,7 @@ from generation.models import ModelVersion, PromptSet
 from generation.views.durations import say_duration
 from generation.views.members import member
 from training import estimates, recipes, runs
+from training.cadence import OF_CADENCE, describe_cadence
 from training.curves import charts_of, curve
 from training.drawings import drawings_of
 from training.models import Recipe, TrainingRun
@@ -61,6 +62,8 @@ def run_new(request: HttpRequest) -> HttpResponse:
         "has_recipe": Recipe.objects.exists(),
         "has_model": ModelVersion.objects.exists(),
         "estimate": _estimate_of(form),
+        "cadence_errors": any(form[name].errors for name in OF_CADENCE),
+        "cadence_chosen": any(form[name].value() not in (None, "") for name in OF_CADENCE),
     }
     return render(request, "training/run_new.html", context, status=422 if form.errors else 200)
 
@@ -236,9 +239,11 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "watch": watch.pk if watch else None,
         **{
             name: int(value)
-            for name in ("steps", "seed")
+            for name in ("steps", "seed", *OF_CADENCE)
             if (value := request.GET.get(name, "")).isdecimal() and len(value) < 20
         },
+        # The only one that has decimals; what is no number is said at its field.
+        **({"sample_guidance": request.GET["sample_guidance"][:8]} if request.GET.get("sample_guidance") else {}),
     }
 
 
@@ -268,9 +273,10 @@ def _estimate_of(form: RunForm) -> dict[str, Any] | None:
     else:
         recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
         parent = ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
-        overrides = {}
+        overrides = {key: form.initial[key] for key in runs.OVERRIDES if form.initial.get(key) is not None}
     if recipe is None or parent is None:
         return None
     found = estimates.estimate(recipe, parent, overrides=overrides)
     time = say_duration(found.seconds) if found.seconds is not None else ""
-    return {"found": found, "memory": found.memory, "time": time}
+    cadence = describe_cadence({**recipes.hyperparameters_of(recipe), **overrides})
+    return {"found": found, "memory": found.memory, "time": time, "cadence": cadence}
