@@ -168,7 +168,7 @@ class JudgmentsIn(BaseModel):
     judgments: list[Any] = Field(
         description=(
             "An answer is the value of a choice; where a question is multiple, several are joined by + in their order, such as 1+3: the "
-            "places of the pictures picked, from 1. At most 200 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
+            "places of the pictures picked, from 1. At most 10,000 objects {id: UUID, assignment, answers: {question: value}, shown_at, decided_at, order, supersedes, "
             "action: answer | skip | flag | undo, reason, details: {failed question: {reasons: [...], words: [places], point: [x, y]}}, "
             "page, place, page_size, guideline_revision, question_revision}. Details may be left out. Page, place and page_size say that it was shown on a page "
             "with others: a UUID that they share, where on it, from 0, and how many there were. guideline_revision is the number of the "

@@ -36,7 +36,8 @@ from curation.standing import review
 from curation.submissions import Submission, check_answers, echo_id, read_submission, slots_shown
 from curation.verdicts import refresh_verdicts
 
-MAX_ROWS = 200
+# So many rows are taken in by one transaction, and so many in all by one request.
+ROWS_AT_ONCE, MAX_ROWS = 200, 10_000
 STORED, DUPLICATE, REJECTED = "stored", "duplicate", "rejected"
 STATE_AFTER = {
     JudgmentAction.ANSWER: AssignmentState.JUDGED,
@@ -81,14 +82,20 @@ class Result(NamedTuple):
 
 
 def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
-    """Take in a batch of at most 200 rows (design: HTTP contract), and return one result for each, in their order.
+    """Take in a batch of at most 10,000 rows (design: HTTP contract), 200 a transaction, and return one result for each, in their
+    order. Raises TooManyJudgments for more.
 
     A row whose id is known with the same content is a duplicate. A judgment that comes after its lease ran out, or after
     its campaign was paused or closed, is stored all the same: it is somebody's work. It is marked late when the lease had
     run out or the item had enough. A second answer to an assignment supersedes the latest row of its chain.
     """
     if len(rows) > MAX_ROWS:
-        raise TooManyJudgments(f"At most {MAX_ROWS} judgments are taken at once; this was {len(rows):,}.")
+        raise TooManyJudgments(f"At most {MAX_ROWS:,} judgments are taken at once; this was {len(rows):,}.")
+    starts = range(0, len(rows), ROWS_AT_ONCE)
+    return [result for start in starts for result in _record(rater, rows[start : start + ROWS_AT_ONCE])]
+
+
+def _record(rater: User, rows: Sequence[object]) -> list[Result]:
     results: dict[int, Result] = {}
     submissions: dict[int, Submission] = {}
     for index, row in enumerate(rows):

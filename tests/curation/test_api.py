@@ -222,10 +222,22 @@ def test_count_must_be_a_number(rater, campaign, count):
     assert lease(signed_in(rater), campaign, count).status_code == 422
 
 
-def test_batch_of_more_than_two_hundred_is_refused_with_a_sentence(rater):
-    response = post(signed_in(rater), "/api/judgments", {"judgments": [{}] * 201})
+def test_ten_thousand_rows_are_answered_one_by_one_and_the_good_ones_are_stored(rater, campaign):
+    client = signed_in(rater)
+    items = lease(client, campaign, 2).json()["items"]
+    answers = dict.fromkeys(["visual_quality", "prompt_alignment", "style_alignment"], "pass")
+    first, last = (make_row(item["assignment"], answers) for item in items)
+    results = post(client, "/api/judgments", {"judgments": [first, *[{}] * 9998, last]}).json()["results"]
+    assert len(results) == 10_000
+    assert [results[0]["status"], results[-1]["status"]] == ["stored", "stored"]
+    assert {(row["status"], bool(row["reason"])) for row in results[1:-1]} == {("rejected", True)}
+    assert Judgment.objects.count() == 2
+
+
+def test_batch_of_more_than_ten_thousand_is_refused_with_a_sentence(rater):
+    response = post(signed_in(rater), "/api/judgments", {"judgments": [{}] * 10_001})
     assert response.status_code == 413
-    assert response.json() == {"detail": "At most 200 judgments are taken at once; this was 201."}
+    assert response.json() == {"detail": "At most 10,000 judgments are taken at once; this was 10,001."}
 
 
 def test_body_of_ten_megabytes_is_refused(rater):

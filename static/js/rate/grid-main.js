@@ -244,6 +244,9 @@ function act(action) {
     case "dismiss":
       session.dismiss(action.id);
       break;
+    case "resend":
+      session.resend(action.id);
+      break;
   }
 }
 

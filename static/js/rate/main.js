@@ -93,9 +93,9 @@ function decide(action) {
       if (ready) queue.setPoint(action.point);
       return showUnless(null);
     case "skip":
-      return ready ? queue.skip() : null;
+      return canLeave() ? queue.skip() : null;
     case "flag":
-      if (!ready) return null;
+      if (!canLeave()) return null;
       if (action.reason) return queue.flag(action.reason);
       view.openDialog("rate-flag");
       return null;
@@ -135,9 +135,17 @@ function decide(action) {
     case "dismiss":
       session.dismiss(action.id);
       return null;
+    case "resend":
+      session.resend(action.id);
+      return null;
     default:
       return null;
   }
+}
+
+/** An item may be passed over or reported also while its pictures do not come. */
+function canLeave() {
+  return ready || Boolean(queue.current() && !briefing.holds());
 }
 
 /** What an item has so far stays on the screen, unless it is finished. */

@@ -11,7 +11,7 @@ export function backOff(failures, random = Math.random) {
 }
 
 /**
- * store: {all(user) -> rows, put(row), remove(ids)}, all promises. send(judgments) -> {ok, status, results?, retryAfter?: s}; a network failure rejects.
+ * store: {all(user) -> rows, put(row), remove(ids)}, all promises. send(judgments) -> {ok, status, results?, isRefusal?, retryAfter?: s}; a network failure rejects.
  * lock(work) runs `work` unless another tab is at it. schedule(fn, ms) -> cancel(). onChange(snapshot) after every change;
  * onSettled(row, result) for each row that the server has decided about.
  */
@@ -121,17 +121,17 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
     }
     if (answer.status === 401 || answer.status === 403) {
       noteFailure("signed-out", 15000);
-    } else if ([400, 409, 413, 422].includes(answer.status)) {
+    } else if ([400, 409, 413, 422].includes(answer.status) && sent.length > 1) {
       // One row spoils the batch: halve it until that row stands alone, then show it with what the server said.
-      if (sent.length > 1) {
-        batch = Math.max(1, Math.floor(sent.length / 2));
-        return true;
-      }
+      batch = Math.max(1, Math.floor(sent.length / 2));
+      return true;
+    } else if ([400, 409, 413, 422].includes(answer.status) && answer.isRefusal) {
       await settle(sent, [{ id: sent[0].id, status: "rejected", reason: answer.reason || "The server could not read this judgment." }]);
       batch = BATCH;
       changed();
       return true;
     } else {
+      // Also a refusal in other words than the server's own: something on the way to it said that.
       noteFailure("server", answer.retryAfter ? answer.retryAfter * 1000 : undefined);
     }
     return false;
@@ -183,6 +183,15 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       if (rows.get(id)?.state !== "rejected") return;
       await remove([id]);
       changed();
+    },
+    /** Sends this one again: what it was refused for may be over. */
+    async resend(id) {
+      const row = rows.get(id);
+      if (row?.state !== "rejected") return;
+      Object.assign(row, { state: "waiting", reason: null });
+      await write(row);
+      changed();
+      later(0);
     },
     /** Tries at once: the connection is back, or somebody has signed in again. */
     retry() {

@@ -3,6 +3,9 @@ import { endsPick, togglePick } from "./pick.js";
 
 // What is to be judged, what was, and the rows that say so. Pure: no DOM, no network, no clock of its own.
 
+// How long an item without pictures is put aside, in ms.
+const REST = 30000;
+
 /**
  * options: buffer (items wanted ahead), refillAt (when to ask for more), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms,
  * revision() -> the number of the guidelines that are on the screen, or null; questionRevision: that of the questions.
@@ -12,6 +15,7 @@ export function createQueue({ questions, questionRevision = null, revision = () 
   const items = []; // items[0] is on the screen.
   const judged = []; // The newest first: {item, record}.
   const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
+  const aside = new Map(); // Assignments whose pictures could not be had -> when they may be tried again, in ms.
   const latest = new Map(); // Assignment -> id of the last row of its chain.
   const refused = new Set(); // Assignments of which the server has refused a row.
   const required = questions.filter((question) => question.required !== false).map((question) => question.name);
@@ -93,11 +97,15 @@ export function createQueue({ questions, questionRevision = null, revision = () 
           held.expiresAt = item.expiresAt;
           continue;
         }
-        if (closed.has(item.assignment) || skip.has(item.assignment)) continue;
+        if (closed.has(item.assignment) || skip.has(item.assignment) || (aside.get(item.assignment) ?? 0) > now()) continue;
+        aside.delete(item.assignment);
         known.add(item.assignment);
         items.push(item);
         added += 1;
       }
+      // Leases that have run out are nobody's to wait for.
+      const answered = new Set(leased.map((item) => item.assignment));
+      for (const assignment of aside.keys()) if (!answered.has(assignment)) aside.delete(assignment);
       return added;
     },
 
@@ -219,12 +227,16 @@ export function createQueue({ questions, questionRevision = null, revision = () 
       return index === 0;
     },
 
-    /** An item whose pictures cannot be had is put aside; its lease runs out by itself. */
+    /** How many items were put aside and have not come again. */
+    aside: () => aside.size,
+    /** Those put aside may come again at once. */
+    takeBackAside: () => aside.forEach((_, assignment) => aside.set(assignment, 0)),
+    /** An item whose pictures cannot be had is put aside for a while; the next lease after that holds it again. */
     setAside(assignment) {
       const index = items.findIndex((item) => item.assignment === assignment);
       if (index < 0) return;
       items.splice(index, 1);
-      closed.add(assignment);
+      aside.set(assignment, now() + REST);
       if (index === 0) shownAt = null;
     },
   };

@@ -63,7 +63,7 @@ export function createServer({ config, fetch: get = (...args) => globalThis.fetc
       const response = await postSigned(config.judgments_url, { judgments });
       const retryAfter = Number(response.headers.get("Retry-After")) || 0;
       const data = await response.json().catch(() => null);
-      return { ok: response.ok, status: response.status, results: data?.results, reason: readReason(data), retryAfter };
+      return { ok: response.ok, status: response.status, results: data?.results, isRefusal: data?.detail !== undefined, reason: readReason(data), retryAfter };
     },
   };
 }

@@ -3,6 +3,9 @@ import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
 import { PATIENCE } from "./server.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
 
+// How long a campaign that is closed to this person is left alone before it is asked for items again, in ms.
+const ASK_AGAIN = 60000;
+
 /**
  * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
  * wanted() -> the items whose pictures are to be decoded, the first ones first. showHistory(): after each judgment.
@@ -19,7 +22,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let nextLeaseAt = 0;
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
-  let gone = false; // The campaign is closed, or no longer this person's.
+  let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
+  let goneReason = null; // What the server said of that.
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
 
@@ -115,7 +119,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   // ---- leases ----
   async function refill() {
-    if (leasing || gone || !queue.needsMore() || Date.now() < nextLeaseAt || (exhausted && queue.length())) return;
+    if (leasing || !queue.needsMore() || Date.now() < nextLeaseAt || (exhausted && queue.length())) return;
     leasing = true;
     try {
       dropExpired();
@@ -129,19 +133,21 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     } finally {
       leasing = false;
     }
-    if (!queue.current() && !gone) setTimeout(refill, Math.max(0, nextLeaseAt - Date.now()) + 20);
+    if (!queue.current()) setTimeout(refill, Math.max(0, nextLeaseAt - Date.now()) + 20);
   }
 
   function takeLease(answer, unsent) {
     leaseFailures = 0;
+    gone = false;
+    view.showGone(null);
     hear(answer);
     const { waiting } = outbox.snapshot();
     const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
-    exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size);
-    onlyPending = added === 0 && !exhausted;
+    exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
+    onlyPending = added === 0 && !exhausted && !queue.aside();
     // What was on its way has arrived meanwhile: the next answer knows of it.
     const arrived = !waiting && unsent.size > 0;
-    nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? 60000 : 3000);
+    nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);
     prefetchAhead();
     if (!isShown()) show();
   }
@@ -149,8 +155,11 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function refuseLease(status, reason, url = null) {
     examplesUrl = url;
     leaseFailures += 1;
-    nextLeaseAt = Date.now() + backOff(leaseFailures);
     gone = [404, 409, 410].includes(status);
+    goneReason = gone ? reason : null;
+    nextLeaseAt = Date.now() + (gone ? ASK_AGAIN : backOff(leaseFailures));
+    // What is in hand may still be judged, and is taken in; but not unawares.
+    view.showGone(goneReason);
     exhausted = false;
     if (!queue.current()) showNothing(status, reason);
   }
@@ -162,11 +171,13 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (gone && examplesUrl) {
       view.showMessage("over", "Examples come first", reason ?? "The examples of the guidelines have changed.", [{ label: "Answer the examples", href: examplesUrl, primary: true, focus: true }]);
     } else if (gone) {
-      view.showMessage("over", "This campaign is not open to you", reason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home]);
+      view.showMessage("over", "This campaign is not open to you", reason ?? goneReason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home, again]);
     } else if (status === 401 || status === 403) {
       view.showMessage("error", "You are signed out", "Sign in again in another tab, then go on here. Nothing is lost.", [{ label: "Go on", run: lookAgain, primary: true }]);
     } else if (status !== undefined && leaseFailures > 0) {
       view.showMessage("error", "The server cannot be reached", "It is tried again every few seconds. Your judgments are kept in this browser.", [{ label: "Try now", run: lookAgain, primary: true }]);
+    } else if (queue.aside()) {
+      view.showMessage("error", "Pictures cannot be loaded", "The server does not give the pictures of what is left. They are tried again every half minute.", [{ ...again, primary: true }, { ...home, primary: false }]);
     } else if (exhausted) {
       progress.left = 0;
       view.showMessage("over", "Nothing is left for you here", "Thank you. Everything that this campaign had for you is judged.", [home, again]);
@@ -177,6 +188,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   function lookAgain() {
     nextLeaseAt = 0;
+    gone = false;
+    queue.takeBackAside();
     exhausted = false;
     view.showLoading(null);
     outbox.retry();
@@ -222,6 +235,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     showNothing,
     isExhausted: () => exhausted,
     dismiss: (id) => outbox.dismiss(id),
+    resend: (id) => outbox.resend(id),
     /** Opens the page anew. Rejects, and nothing happens, where a row would be lost or the server does not answer. */
     async reload() {
       await outbox.settled();

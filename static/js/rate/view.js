@@ -29,6 +29,9 @@ export function readConfig(html) {
   return script ? JSON.parse(script.textContent) : null;
 }
 
+// A picture that neither comes nor fails would hold up its item.
+const PATIENCE = 20000;
+
 /** Loads and decodes one picture: what `prefetch` calls. */
 export async function loadPicture(url) {
   const picture = new Image();
@@ -36,7 +39,18 @@ export async function loadPicture(url) {
   picture.draggable = false;
   picture.alt = "";
   picture.src = url;
-  await picture.decode();
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`No answer within ${PATIENCE} ms.`)), PATIENCE);
+  });
+  try {
+    await Promise.race([picture.decode(), late]);
+  } catch (error) {
+    picture.src = ""; // What is under way is given up.
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
   return picture;
 }
 
@@ -359,9 +373,9 @@ export function createView({ config, keymap, act, rows = null }) {
 
   function showOutbox({ waiting, rejected, problem, kept }) {
     const cloud = find("rate-cloud");
-    const words = waiting === 0 ? "all saved" : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : `${waiting} waiting`;
+    const words = waiting === 0 ? (rejected.length ? `${rejected.length} not accepted` : "all saved") : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : `${waiting} waiting`;
     if (cloud.textContent !== words) cloud.textContent = words;
-    find("rate-cloud-box").dataset.state = waiting === 0 ? "saved" : problem ? "stuck" : "waiting";
+    find("rate-cloud-box").dataset.state = waiting === 0 && !rejected.length ? "saved" : problem || !waiting ? "stuck" : "waiting";
     toggle("rate-signed-out", problem === "signed-out");
     toggle("rate-loose", kept === "tab" && waiting > 0);
     toggle("rate-rejected", rejected.length > 0);
@@ -377,10 +391,20 @@ export function createView({ config, keymap, act, rows = null }) {
       entry.append(build("strong", "", row.about ? `${row.about}: ${said}` : said), build("span", "", row.reason), build("time", "", new Date(row.judgment.decided_at).toLocaleTimeString()));
       const button = build("button", "btn btn--sm", "I have read it");
       button.addEventListener("click", () => act({ type: "dismiss", id: row.id }));
-      entry.append(button);
+      const again = build("button", "btn btn--sm", "Send it again");
+      again.addEventListener("click", () => act({ type: "resend", id: row.id }));
+      const both = build("div", "btn-row");
+      both.append(again, button);
+      entry.append(both);
       return entry;
     }));
     if (!rejected.length) find("rate-rejected-dialog").close();
+  }
+
+  /** Why nothing more comes, while what is in hand can still be judged; null once it comes again. */
+  function showGone(reason) {
+    find("rate-gone-words").textContent = reason ?? "";
+    toggle("rate-gone", Boolean(reason));
   }
 
   function toggle(id, on) {
@@ -466,5 +490,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }

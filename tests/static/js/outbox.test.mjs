@@ -127,11 +127,35 @@ test("a refused judgment is shown with the reason until a person has read it, al
   assert.deepEqual(await store.all("7"), []);
 });
 
+test("a refusal that is not the server's own loses nothing: all is sent again", async () => {
+  const { outbox, server, clock } = start();
+  server.mode = 400;
+  for (const assignment of [1, 2, 3, 4]) outbox.add(judgment(assignment));
+  await outbox.flush();
+  assert.deepEqual([outbox.snapshot().waiting, outbox.snapshot().rejected.length, outbox.snapshot().problem], [4, 0, "server"]);
+  server.mode = "well";
+  await clock.run();
+  assert.deepEqual([outbox.snapshot().waiting, server.stored.size], [0, 4]);
+});
+
+test("what was refused can be sent again, and is kept as waiting until then", async () => {
+  const { outbox, server, store, clock } = start();
+  server.refuse = () => true;
+  const one = judgment();
+  outbox.add(one);
+  await outbox.flush();
+  server.refuse = null;
+  await outbox.resend(one.id);
+  assert.deepEqual((await store.all("7")).map((row) => [row.state, row.reason]), [["waiting", null]]);
+  await clock.run();
+  assert.deepEqual([outbox.snapshot().rejected, [...server.stored.keys()]], [[], [one.id]]);
+});
+
 test("one unreadable judgment does not hold up the others", async () => {
   const { outbox, server, store } = start();
   const bad = judgment(3);
   const send = server.send;
-  server.send = async (rows) => (rows.some((row) => row.id === bad.id) ? { ok: false, status: 422, reason: "Unknown question." } : send(rows));
+  server.send = async (rows) => (rows.some((row) => row.id === bad.id) ? { ok: false, status: 422, isRefusal: true, reason: "Unknown question." } : send(rows));
   const guarded = start({ store, server: { ...server, send: server.send } }).outbox;
   for (const row of [judgment(1), judgment(2), bad, judgment(4), judgment(5)]) guarded.add(row);
   await guarded.flush();

@@ -155,6 +155,21 @@ test("a broken item is put aside, and so is what another tab has judged", () => 
   assert.equal(queue.offer([item(1), item(2), item(3)]), 0);
 });
 
+test("an item without pictures comes again after a while, or at once when asked for, and is forgotten with its lease", () => {
+  const { clock, queue } = start();
+  queue.offer([item(1), item(2)]);
+  queue.setAside(1);
+  queue.setAside(2);
+  assert.deepEqual([queue.offer([item(1), item(2)]), queue.aside()], [0, 2]);
+  clock.time += 31000;
+  assert.deepEqual([queue.offer([item(1), item(2)]), queue.aside()], [2, 0]);
+  queue.setAside(1);
+  queue.takeBackAside();
+  assert.deepEqual([queue.offer([item(1), item(2)]), queue.aside()], [1, 0]);
+  queue.setAside(1);
+  assert.deepEqual([queue.offer([item(2)]), queue.aside()], [0, 0]);
+});
+
 test("the order shown is told by slots, else ids, else addresses", () => {
   assert.deepEqual(orderOf({ images: [{ slot: 1, url: "b" }, { slot: 0, url: "a" }] }), [1, 0]);
   assert.deepEqual(orderOf({ images: [{ id: 7, url: "b" }] }), [7]);
