@@ -5,8 +5,11 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from curation.models import Judgment
+from accounts.models import Role
+from curation.campaigns import close_campaign
+from curation.models import Campaign, CampaignState, Judgment
 from curation.rubrics import RUBRICS
+from tests.accounts.factories import make_person
 from tests.curation.factories import make_campaign, make_rater
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -127,6 +130,43 @@ def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
     again.wait_for_selector("#rate[data-state=over]")
     assert wait_for_rows(6) == 6
     assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail", "fail", "fail")]
+
+
+def test_what_was_judged_offline_is_sent_from_any_page_also_after_the_campaign_has_closed(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    context.set_offline(True)
+    press(page, "f", "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    page.close()
+    close_campaign(campaign, by=make_person(Role.CURATOR))
+    context.set_offline(False)
+    other = context.new_page()
+    other.route("**/api/**/judgments", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    other.goto("/")
+    other.get_by_text("3 judgments of before are kept in this browser").wait_for()
+    other.unroute("**/api/**/judgments")
+    other.goto(f"/rate/{campaign.slug}/")
+    assert wait_for_rows(3) == 3
+    other.wait_for_selector("#unsent:empty", state="attached")
+    assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail")]
+
+
+def test_a_pause_is_told_at_once_and_the_screen_goes_on_when_it_is_lifted(sign_in, rater):
+    campaign = make_campaign(items=12, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    Campaign.objects.filter(pk=campaign.pk).update(state=CampaignState.PAUSED)
+    press(page, "f", "f", "f", "f", "f", "f", "f")
+    page.locator("#rate-gone").wait_for()
+    press(page, "f", "f", "f")
+    page.wait_for_selector("#rate[data-state=over]")
+    assert page.locator("#rate-gone-words").inner_text() in page.inner_text("#rate-message")
+    Campaign.objects.filter(pk=campaign.pk).update(state=CampaignState.OPEN)
+    page.get_by_role("button", name="Look again").click()
+    page.wait_for_selector("#rate[data-state=ready]")
+    press(page, "f", "f")
+    assert wait_for_rows(12) == 12
 
 
 def test_lease_from_before_the_judgments_arrived_shows_none_of_them_again(sign_in, rater):

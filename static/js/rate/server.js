@@ -5,6 +5,12 @@ function readReason(data) {
   return typeof data?.detail === "string" ? data.detail : null;
 }
 
+/** What a batch of judgments was answered with -> {ok, status, results?, isRefusal, reason, retryAfter: s}. */
+export function readAnswer(response, data) {
+  const retryAfter = Number(response.headers.get("Retry-After")) || 0;
+  return { ok: response.ok, status: response.status, results: data?.results, isRefusal: data?.detail !== undefined, reason: readReason(data), retryAfter };
+}
+
 // A connection that neither answers nor breaks, as after a computer's sleep, would hold back all that waits behind it.
 export const PATIENCE = 30000;
 
@@ -61,9 +67,7 @@ export function createServer({ config, fetch: get = (...args) => globalThis.fetc
     },
     async sendJudgments(judgments) {
       const response = await postSigned(config.judgments_url, { judgments });
-      const retryAfter = Number(response.headers.get("Retry-After")) || 0;
-      const data = await response.json().catch(() => null);
-      return { ok: response.ok, status: response.status, results: data?.results, isRefusal: data?.detail !== undefined, reason: readReason(data), retryAfter };
+      return readAnswer(response, await response.json().catch(() => null));
     },
   };
 }

@@ -26,7 +26,10 @@ export function buildKey(key) {
 export function readConfig(html) {
   const source = html === undefined ? document : new DOMParser().parseFromString(html, "text/html");
   const script = source.getElementById("rate-config");
-  return script ? JSON.parse(script.textContent) : null;
+  if (script) return JSON.parse(script.textContent);
+  // A page that says why there is nothing to judge still says who is signed in.
+  const place = source.getElementById("unsent");
+  return place && { user_id: place.dataset.user, csrf: JSON.parse(source.body.getAttribute("hx-headers"))["X-CSRFToken"] };
 }
 
 // A picture that neither comes nor fails would hold up its item.

@@ -1,0 +1,56 @@
+// Judgments that a rating screen left in this browser are sent from any page: the screen may be closed to whoever made them, its campaign over.
+import { createOutbox } from "./rate/outbox.js";
+import { PATIENCE, readAnswer } from "./rate/server.js";
+import { createBrowserStore, createTabLock } from "./rate/storage.js";
+
+const place = document.getElementById("unsent");
+const token = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
+
+async function send(judgments) {
+  const response = await fetch(place.dataset.url, {
+    method: "POST",
+    credentials: "same-origin",
+    headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": token() },
+    body: JSON.stringify({ judgments }),
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  return readAnswer(response, await response.json().catch(() => null));
+}
+
+function build(tone, words, buttons = []) {
+  const box = document.createElement("div");
+  box.className = `callout callout--${tone}`;
+  const text = document.createElement("div");
+  text.append(Object.assign(document.createElement("p"), { textContent: words }));
+  box.append(text);
+  for (const [label, press] of buttons) {
+    const button = Object.assign(document.createElement("button"), { type: "button", className: "btn btn--sm", textContent: label });
+    button.addEventListener("click", press);
+    box.append(button);
+  }
+  return box;
+}
+
+const count = (number) => (number === 1 ? "One judgment" : `${number} judgments`);
+
+function show({ waiting, rejected, problem }) {
+  const boxes = rejected.map((row) => build("warn", `${row.about ? `${row.about}: a` : "A"} judgment was not accepted. ${row.reason}`, [
+    ["Send it again", () => outbox.resend(row.id)],
+    ["I have read it", () => outbox.dismiss(row.id)],
+  ]));
+  if (waiting) {
+    const why = problem === "signed-out" ? "not taken from this account now, and kept in this browser." : problem ? "kept in this browser and sent as soon as the server can be reached." : "on the way to the server.";
+    boxes.unshift(build(problem ? "warn" : "info", `${count(waiting)} of before ${waiting === 1 ? "is" : "are"} ${why}`));
+  }
+  place.replaceChildren(...boxes);
+}
+
+const user = place?.dataset.user;
+const outbox = place && globalThis.indexedDB && !document.getElementById("rate-cloud")
+  ? createOutbox({ user, store: createBrowserStore(), send, lock: createTabLock(`atelier-outbox-${user}`), onChange: show })
+  : null;
+if (outbox) {
+  addEventListener("online", () => outbox.retry());
+  await outbox.open();
+  if (outbox.snapshot().waiting) await outbox.flush();
+}
