@@ -178,9 +178,9 @@ def test_undo_of_a_skip_whose_place_was_taken_gives_no_second_lease():
     assert Assignment.objects.live().count() == 1
 
 
-def test_more_than_two_hundred_at_once_are_refused(rater):
-    with pytest.raises(TooManyJudgments, match="At most 200"):
-        record_judgments(rater, [{}] * 201)
+def test_more_than_ten_thousand_at_once_are_refused(rater):
+    with pytest.raises(TooManyJudgments, match="At most 10,000"):
+        record_judgments(rater, [{}] * 10_001)
 
 
 BAD_ROWS = [
