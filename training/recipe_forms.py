@@ -4,7 +4,6 @@ import uuid
 from typing import Any
 
 from django import forms
-from django.db.models import QuerySet
 
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.models import ModelVersion
@@ -14,6 +13,7 @@ from training.models import Corpus, Preset, Recipe
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME, warm_up_problem
 from training.row_forms import TableFields
 from training.shape_forms import ShapeFields
+from training.source_fields import SourceField, SourcesField, dataset_versions, ready_corpora
 
 PRESETS = [
     (Preset.STYLE_TAILORING, "Style Tailoring: content where noise is high, style where it is low"),
@@ -60,37 +60,10 @@ HYPERPARAMETERS = (
 )
 
 
-class DatasetVersionField(forms.ModelChoiceField):  # type: ignore[type-arg]
-    def label_from_instance(self, obj: DatasetVersion) -> str:
-        thing = "pair" if obj.dataset.kind == DatasetKind.PAIRS else "image"
-        return f"{obj}: {obj.entry_count} {thing}{'' if obj.entry_count == 1 else 's'}"
-
-
-class DatasetVersionsField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
-    def label_from_instance(self, obj: DatasetVersion) -> str:
-        return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
-
-
 # Tables of several sources.
 MIXING = (Preset.STYLE_TAILORING, Preset.JOINT, Preset.CUSTOM)
 # Whose content a corpus may teach instead of a dataset version.
 WITH_CONTENT = (Preset.STYLE_TAILORING, Preset.SEQUENTIAL, Preset.JOINT, Preset.PROMPT)
-
-
-class CorpusField(forms.ModelChoiceField):  # type: ignore[type-arg]
-    def label_from_instance(self, obj: Corpus) -> str:
-        return f"{obj}: {obj.entry_count} image{'' if obj.entry_count == 1 else 's'}"
-
-
-def ready_corpora() -> QuerySet[Corpus]:
-    """The corpora that can be trained on, the newest first."""
-    return Corpus.objects.exclude(content_hash="").filter(trouble="")
-
-
-def dataset_versions(kind: str = DatasetKind.IMAGES) -> QuerySet[DatasetVersion]:
-    """The frozen versions of one kind, the newest first."""
-    versions = DatasetVersion.objects.filter(entry_count__gt=0, dataset__kind=kind)
-    return versions.select_related("dataset").order_by("-frozen_at", "-pk")
 
 
 def suggested_sources() -> tuple[DatasetVersion | None, DatasetVersion | None]:
@@ -138,13 +111,13 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
 
     name = forms.CharField(max_length=120)
     preset = forms.ChoiceField(choices=PRESETS, widget=forms.RadioSelect, initial=Preset.STYLE_TAILORING, label="Kind")
-    content = DatasetVersionField(
+    content = SourceField(
         queryset=DatasetVersion.objects.none(),
         label="Content",
         help_text="What is on the sticker: images that fit their prompts.",
         error_messages={"required": "Choose the dataset version that teaches content."},
     )
-    corpus = CorpusField(
+    corpus = SourceField(
         queryset=Corpus.objects.none(),
         required=False,
         label="Corpus",
@@ -152,19 +125,19 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
         "then leave Content empty.",
         error_messages={"required": "Choose the corpus that teaches the domain."},
     )
-    style = DatasetVersionField(
+    style = SourceField(
         queryset=DatasetVersion.objects.none(),
         label="Style",
         help_text="How a sticker looks: images in the house style.",
         error_messages={"required": "Choose the dataset version that teaches style."},
     )
-    pairs = DatasetVersionField(
+    pairs = SourceField(
         queryset=DatasetVersion.objects.none(),
         label="Pairs",
         help_text="A version of a dataset that was frozen from closed comparisons.",
         error_messages={"required": "Choose the dataset version of pairs that teaches preferences."},
     )
-    stickers = DatasetVersionsField(
+    stickers = SourcesField(
         queryset=DatasetVersion.objects.none(),
         widget=forms.CheckboxSelectMultiple,
         label="Stickers with transparency",
@@ -405,6 +378,8 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
             self.add_error("corpus", "Content comes from a dataset version or from a corpus: leave one of them empty.")
         if cleaned.get("preset") == Preset.CUSTOM:
             self.check_rows()
+        else:
+            self.forget_rows()
         if problem := warm_up_problem(cleaned):
             self.add_error("warmup_steps", problem)
         return cleaned

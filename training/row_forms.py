@@ -8,10 +8,11 @@ from django import forms
 from django.db.models import QuerySet
 from django.utils.text import slugify
 
-from curation.models import DatasetKind, DatasetVersion
+from curation.models import DatasetVersion
 from training.engine.bands import Band, Schedule, TableRefused
 from training.models import Corpus, RecipeSource
 from training.recipes import Data, RecipeRefused, Row
+from training.source_fields import dataset_versions, label_of, ready_corpora
 
 # As many as there are colours on the axis.
 ROWS = range(1, 7)
@@ -126,6 +127,12 @@ class TableFields(forms.Form):
         if not any(self._said(number)["data"] for number in ROWS) and not self.errors:
             self.add_error(field_name(1, "data"), "Choose what the first row learns from.")
 
+    def forget_rows(self) -> None:
+        """Lets rows say what they like, where another kind of recipe hides them: nobody could see what is wrong."""
+        for number in ROWS:
+            for column in COLUMNS:
+                self.errors.pop(field_name(number, column), None)
+
     def asked_rows(self) -> list[AskedRow]:
         """The rows that have data, of whatever of the form is valid, or of what it begins with."""
         said = {number: self._said(number) for number in ROWS}
@@ -178,33 +185,25 @@ def _key(data: Data) -> str:
     return f"{'corpus' if isinstance(data, Corpus) else 'version'}-{data.pk}"
 
 
-def _usable() -> tuple[QuerySet[DatasetVersion], QuerySet[Corpus]]:
-    versions = DatasetVersion.objects.filter(entry_count__gt=0, dataset__kind=DatasetKind.IMAGES)
-    corpora = Corpus.objects.exclude(content_hash="").filter(trouble="")
-    return versions.select_related("dataset").order_by("-frozen_at", "-pk"), corpora
-
-
 def _choices() -> Iterator[Any]:
     yield "", "Nothing: no row"
-    versions, corpora = _usable()
-    groups: list[tuple[str, list[Data]]] = [("Dataset versions", [*versions]), ("Corpora", [*corpora])]
+    groups: list[tuple[str, list[Data]]] = [
+        ("Dataset versions", [*dataset_versions()]),
+        ("Corpora", [*ready_corpora()]),
+    ]
     for title, group in groups:
         if group:
-            yield (
-                title,
-                [
-                    (_key(each), f"{each}: {each.entry_count:,} image{'' if each.entry_count == 1 else 's'}")
-                    for each in group
-                ],
-            )
+            yield title, [(_key(each), label_of(each)) for each in group]
 
 
 def _found(keys: list[str | None]) -> Mapping[str, Data]:
     numbers = {
         kind: [key.partition("-")[2] for key in keys if key and key.startswith(kind)] for kind in ("version", "corpus")
     }
-    versions, corpora = _usable()
-    found: list[Data] = [*versions.filter(pk__in=numbers["version"]), *corpora.filter(pk__in=numbers["corpus"])]
+    found: list[Data] = [
+        *dataset_versions().filter(pk__in=numbers["version"]),
+        *ready_corpora().filter(pk__in=numbers["corpus"]),
+    ]
     return {_key(data): data for data in found}
 
 

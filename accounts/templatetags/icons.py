@@ -1,5 +1,4 @@
-"""Icons of the sprite, written by a function: pages have dozens, and a template of its own for each takes longer than what
-the page says."""
+"""Icons of the sprite, written by a function: pages have dozens, and none needs a template or a look for its file of its own."""
 
 from functools import lru_cache
 

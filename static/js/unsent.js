@@ -46,7 +46,7 @@ function show({ waiting, rejected, problem }) {
 }
 
 const user = place?.dataset.user;
-const outbox = place && globalThis.indexedDB && !document.getElementById("rate-cloud")
+const outbox = place && globalThis.indexedDB // The rating screen has no such place: it sends by itself.
   ? createOutbox({ user, store: createBrowserStore(), send, lock: createTabLock(`atelier-outbox-${user}`), onChange: show })
   : null;
 if (outbox) {

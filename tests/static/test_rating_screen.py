@@ -36,6 +36,15 @@ def press(page, *keys):
         page.keyboard.press(key)
 
 
+def judge_offline(context, campaign):
+    """A screen with three judgments, pass, pass and fail, that cannot be sent."""
+    page = open_screen(context, campaign)
+    context.set_offline(True)
+    press(page, "f", "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    return page
+
+
 def wait_for_saved(page):
     page.wait_for_selector("#rate-cloud-box[data-state=saved]")
 
@@ -115,10 +124,7 @@ def test_undo_after_a_reload_goes_on_where_the_chain_ended(sign_in, rater):
 def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
     campaign = make_campaign(items=6, raters=[rater])
     context = sign_in(rater)
-    page = open_screen(context, campaign)
-    context.set_offline(True)
-    press(page, "f", "f", "j")
-    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    page = judge_offline(context, campaign)
     assert page.inner_text("#rate-cloud") == "3 waiting, offline"
     page.close()
     assert Judgment.objects.count() == 0
@@ -135,10 +141,7 @@ def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
 def test_what_was_judged_offline_is_sent_from_any_page_also_after_the_campaign_has_closed(sign_in, rater):
     campaign = make_campaign(items=6, raters=[rater])
     context = sign_in(rater)
-    page = open_screen(context, campaign)
-    context.set_offline(True)
-    press(page, "f", "f", "j")
-    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    page = judge_offline(context, campaign)
     page.close()
     close_campaign(campaign, by=make_person(Role.CURATOR))
     context.set_offline(False)

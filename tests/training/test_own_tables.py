@@ -148,6 +148,12 @@ def test_what_is_no_table_is_said_at_its_field(client, curator, changes, field, 
     assert any(sentence in error for error in errors_of(answer)[field])
 
 
+def test_what_other_kinds_hide_keeps_no_recipe_back(client, curator):
+    hidden = {"row1_weight": "0", "row1_above": "x", "row2_name": "two words"}
+    asked = form(preset="single", style=make_dataset_version().pk, **hidden)
+    assert client.post(reverse("recipe_new"), asked).status_code == 302
+
+
 def test_names_are_told_apart_and_pairs_are_no_choice(client, curator):
     version = make_dataset_version()
     twice = form(row(1, version, name="same", up_to="500"), row(2, version, name="same", above="500"))

@@ -28,13 +28,12 @@ from training.recipe_forms import (
     MIXING,
     RecipeForm,
     SweepForm,
-    dataset_versions,
-    ready_corpora,
     suggested_sources,
     taught_content,
 )
 from training.recipes import RecipeRefused
 from training.row_forms import initial_rows
+from training.source_fields import dataset_versions, ready_corpora
 from training.tables import TableView, view_tables
 
 TEAM = [Role.CURATOR, Role.OPERATOR]
