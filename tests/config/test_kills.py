@@ -22,8 +22,15 @@ LOOP = ["demo_loop", "--json", "--name", NAME, "--images", "1", "--steps", "30",
 
 
 def victims(installation: Installation) -> list[psutil.Process]:
-    """Everything below the supervisor that is alive."""
-    return [process for process in installation.look() if process.status() != psutil.STATUS_ZOMBIE]
+    """Everything below the supervisor that is alive: some ends by itself while it is looked at."""
+    return [process for process in installation.look() if is_alive(process)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_ten_kills_while_the_loop_goes_round_lose_nothing(tmp_path):
@@ -31,6 +38,7 @@ def test_ten_kills_while_the_loop_goes_round_lose_nothing(tmp_path):
     data_dir = tmp_path / "data"
     installation = Installation(data_dir, **QUICK)
     killed = []
+    loop = None
     try:
         installation.wait_up(180)
         with (tmp_path / "loop.err").open("w") as errors:
@@ -81,6 +89,10 @@ def test_ten_kills_while_the_loop_goes_round_lose_nothing(tmp_path):
             "open jobs": 0,
         }
     finally:
+        if loop is not None:
+            # What went wrong above must not leave it to the tests that follow.
+            loop.kill()
+            loop.communicate()
         if installation.process.poll() is None:
             installation.stop()
 
