@@ -249,6 +249,8 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"queue": "control", "expires": JOB_SWEEP_SECONDS * 2},
     },
     "fold": {"task": "curation.fold_tallies", "schedule": 5, "options": {"queue": "control", "expires": 10}},
+    # Seconds of work where a campaign is large: beside the jobs, and not in the way of what keeps them going.
+    "estimate": {"task": "curation.estimate_due", "schedule": 60, "options": {"queue": "cpu", "expires": 60}},
 }
 CODE_VERSION = env_str("CODE_VERSION", "0.1.0")
 

@@ -1,32 +1,47 @@
-"""Recounts: all verdicts of a campaign anew, because its rule was changed or is one that is estimated over all judgments.
+"""Recounts: all verdicts of a campaign anew, because its rule was changed or is one that is estimated over all judgments. The
+latter happens by itself while raters are at work (`estimate_due`, every minute).
 
 A small campaign is recounted at once; a large one by a job, while judgments go on coming in: each of them is read by the rule
 that the campaign has by then.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
+import numpy as np
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
 from accounts.models import User
 from curation import tallies
-from curation.dawid_skene import estimate
-from curation.models import Campaign, CampaignEvent, CampaignKind, Judgment, Question, Verdict
-from curation.rules import PICKED_BY_HALF, Posteriors, Rule, RuleRefused, read_rule
+from curation.dawid_skene import Numbers, estimate
+from curation.models import (
+    Campaign,
+    CampaignEvent,
+    CampaignKind,
+    CampaignState,
+    Estimate,
+    Judgment,
+    Question,
+    TallyKind,
+    Verdict,
+)
+from curation.rules import PICKED_BY_HALF, Rule, RuleKind, RuleRefused, read_rule
 from curation.verdicts import preferred, refresh_verdicts
 from jobs.context import JobContext
-from jobs.models import Job
+from jobs.models import OPEN_STATES, Job
 from jobs.queue import enqueue
 
 RECOUNT_KIND = "curation.recount_verdicts"
 # Up to so many items with a verdict are recounted while somebody waits for the page.
 MOST_AT_ONCE = 1000
 CHUNK = 500
-# Likelihoods are kept to so many digits, which no threshold tells apart.
-DIGITS = 4
+# An estimate is made anew by itself after so many judgments, at least, and a part of those of before; and so long after the last.
+LEAST_NEW, NEW_PART = 20, 20
+LEAST_APART = timedelta(minutes=5)
 
 
 def set_rule(campaign: Campaign, rule: Rule, *, by: User) -> Job | None:
@@ -110,13 +125,15 @@ def _with_verdicts(campaign: Campaign) -> Any:
     return campaign.items.filter(Exists(Verdict.objects.filter(item=OuterRef("pk")))).order_by("pk")
 
 
-def run(campaign: Campaign, by: User, step: Callable[[int, int], None], block: Callable[[], Any]) -> int:
-    """Recount in blocks, each a transaction, and say how many verdicts there are now."""
+def run(campaign: Campaign, by: User | None, step: Callable[[int, int], None], block: Callable[[], Any]) -> int:
+    """Recount in blocks, each a transaction, and say how many verdicts there are now. What nobody asked for is no event."""
     rule = read_rule(campaign.rule)
     with block():
         # A moment before the judgments are read: what comes in later is not in the estimate.
         Campaign.objects.filter(pk=campaign.pk).update(recounted_at=Now())
-    posteriors = estimate_posteriors(campaign) if rule.is_estimated else None
+        came = _judgments(campaign)
+    if rule.is_estimated:
+        _keep(campaign, [found.kept for found in estimate_tables(campaign)], block)
     counted = _with_verdicts(campaign)
     total, done, last = counted.count(), 0, 0
     while True:
@@ -124,31 +141,70 @@ def run(campaign: Campaign, by: User, step: Callable[[int, int], None], block: C
         with block():
             items = list(counted.filter(pk__gt=last).select_for_update(no_key=True, of=("self",))[:CHUNK])
             if not items:
-                CampaignEvent.objects.create(campaign=campaign, kind="recounted", by=by, detail={"rule": rule.name})
+                Campaign.objects.filter(pk=campaign.pk).update(recounted_judgments=came)
+                if by is not None:
+                    CampaignEvent.objects.create(campaign=campaign, kind="recounted", by=by, detail={"rule": rule.name})
                 return done
             with tallies.kept({item.pk for item in items}):
-                refresh_verdicts(campaign, items, posteriors)
+                refresh_verdicts(campaign, items)
         done, last = done + len(items), items[-1].pk
 
 
-def estimate_posteriors(campaign: Campaign) -> Mapping[int, Posteriors]:
-    """Item id -> question -> choice -> how likely it is the true answer, from all standing judgments."""
+def estimate_due() -> list[Campaign]:
+    """Estimate anew what is to be estimated and has had enough judgments since the last time; returns these campaigns.
+
+    The next is due at a twentieth more judgments, so that all the estimates of a campaign together cost as much as some dozens of
+    the last, however large it grows.
+    """
+    done = []
+    estimated = Campaign.objects.filter(state=CampaignState.OPEN, rule__startswith=f"{RuleKind.DAWID_SKENE.value}-")
+    for campaign in estimated.filter(Q(recount_job=None) | ~Q(recount_job__state__in=OPEN_STATES)).order_by("pk"):
+        least = max(LEAST_NEW, campaign.recounted_judgments // NEW_PART)
+        if _judgments(campaign) < campaign.recounted_judgments + least:
+            continue
+        due = Q(recounted_at=None) | Q(recounted_at__lt=Now() - LEAST_APART)
+        # Two at once: one of them finds it taken.
+        if not Campaign.objects.filter(due, pk=campaign.pk).update(recounted_at=Now()):
+            continue
+        run(campaign, None, lambda done, total: None, transaction.atomic)
+        done.append(campaign)
+    return done
+
+
+def _judgments(campaign: Campaign) -> int:
+    return tallies.total([campaign.pk], TallyKind.SEEN)
+
+
+def _keep(campaign: Campaign, estimates: Sequence[Estimate], block: Callable[[], Any]) -> None:
+    with block():
+        Estimate.objects.filter(campaign=campaign).delete()
+        Estimate.objects.bulk_create(estimates)
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """One question: what is kept of the estimate, and (item ids, their posteriors [N, K])."""
+
+    kept: Estimate
+    items: list[int]
+    posteriors: Numbers
+
+
+def estimate_tables(campaign: Campaign) -> list[Estimated]:
+    """By question, from all standing judgments; questions that nobody has answered are left out."""
     rows = list(
         Judgment.objects.standing()
         .filter(item__campaign=campaign, item__is_gold=False)
         .order_by("item_id", "rater_id")
         .values_list("item_id", "rater_id", "answers", "order")
     )
-    found: dict[int, dict[str, Mapping[str, float]]] = {item: {} for item, _, _, _ in rows}
-    for question in campaign.questions.all():
-        for item, likely in _estimate(campaign, question, rows):
-            found[item][question.name] = likely
-    return found
+    found = (_estimate(campaign, question, rows) for question in campaign.questions.all())
+    return [each for each in found if each is not None]
 
 
 def _estimate(
     campaign: Campaign, question: Question, rows: list[tuple[int, int, dict[str, str], list[int]]]
-) -> Iterable[tuple[int, dict[str, float]]]:
+) -> Estimated | None:
     compares = campaign.compares
     said = [
         (item, rater, preferred(answers[question.name], order) if compares else answers[question.name])
@@ -156,17 +212,19 @@ def _estimate(
         if question.name in answers
     ]
     if not said:
-        return []
+        return None
     items, raters, values = (
         {each: place for place, each in enumerate(sorted(set(column)))} for column in zip(*said, strict=True)
     )
-    result = estimate(
-        [items[item] for item, _, _ in said],
-        [raters[rater] for _, rater, _ in said],
-        [values[value] for _, _, value in said],
+    given = np.array([raters[rater] for _, rater, _ in said])
+    result = estimate([items[item] for item, _, _ in said], given, [values[value] for _, _, value in said])
+    kept = Estimate(
+        campaign=campaign,
+        question=question.name,
+        answers=list(values),
+        shares=result.shares.tolist(),
+        tables={str(rater): table for rater, table in zip(raters, result.tables.tolist(), strict=True)},
+        usual=np.average(result.tables, axis=0, weights=np.bincount(given)).tolist(),
+        items=len(items),
     )
-    names = list(values)
-    return (
-        (item, {name: round(float(share), DIGITS) for name, share in zip(names, result.posteriors[place], strict=True)})
-        for item, place in items.items()
-    )
+    return Estimated(kept, list(items), result.posteriors)

@@ -4,7 +4,8 @@
   than half refuse on any. A comparison goes to the side that more than half preferred.
 - `unanimous`: the same, where all have to say so.
 - `dawid-skene-0.90`: the same, where Dawid and Skene's model (curation.dawid_skene) finds it at least so likely, given how
-  each rater answers over the whole campaign. It is estimated now and then (curation.recounts), and stands as of then.
+  each rater answers over the whole campaign. The raters are estimated now and then (curation.recounts), and every judgment is
+  weighed by what was found of them last, as it comes (curation.estimates).
 
 - `half`, for picks alone: each candidate is accepted that at least half of its raters picked, and the item when one of its
   candidates is.

@@ -32,3 +32,9 @@ def put_in_order(context: JobContext) -> dict[str, Any]:
 def fold_tallies(**_: Any) -> None:
     """Adds up the counts that judgments have changed, so that pages stay quick to read."""
     tallies.fold()
+
+
+@shared_task(name="curation.estimate_due", ignore_result=True)  # type: ignore[untyped-decorator]
+def estimate_due(**_: Any) -> None:
+    """Looks anew at the raters of campaigns whose rule is an estimated one, once enough judgments have come."""
+    recounts.estimate_due()

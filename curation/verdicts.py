@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from accounts.rows import Columns, execute_prepared, fetch_prepared
+from curation.estimates import Known, nothing_known, read_known
 from curation.models import (
     COMPARISONS,
     Campaign,
@@ -40,13 +41,15 @@ from curation.rules import (
 from curation.sets import side_of
 
 Tallies = dict[str, dict[str, int]]
+# Of a comparison, the baseline on the left.
+STRAIGHT = (0, 1)
 PENDING = Reading(Outcome.PENDING, False)
 QUESTION = Columns(Question)
 # What every batch of judgments asks and writes, in statements of our own (accounts.rows).
 QUESTIONS = f"SELECT {QUESTION.sql} FROM curation_question WHERE campaign_id = %s ORDER BY position"
 # As Judgment.objects.standing().
 STANDING = """
-SELECT item_id, answers::json, "order"::json FROM curation_judgment said
+SELECT item_id, answers::json, "order"::json, rater_id FROM curation_judgment said
 WHERE item_id = ANY(%s::bigint[]) AND action = 'answer'
   AND NOT EXISTS (SELECT 1 FROM curation_judgment later WHERE later.supersedes_id = said.id)
   AND NOT EXISTS (SELECT 1 FROM curation_assignment barred WHERE barred.id = said.assignment_id AND barred.excluded)
@@ -67,10 +70,12 @@ ON CONFLICT (item_id) DO UPDATE SET
 
 
 class Answer(NamedTuple):
-    """A standing judgment: its answers, and the slots as they were shown from left to right."""
+    """A standing judgment: its answers, the slots as they were shown from left to right, and whose it is; 0 where that does not
+    matter."""
 
     answers: Mapping[str, str]
     order: Sequence[int]
+    rater_id: int = 0
 
 
 class Preference(NamedTuple):
@@ -87,31 +92,31 @@ class Preference(NamedTuple):
 def refresh_verdicts(
     campaign: Campaign,
     items: Collection[Item],
-    posteriors: Mapping[int, Posteriors] | None = None,
     *,
     read_under_locks: bool = False,
 ) -> None:
     """Recount these items, whose rows the caller has locked: `judged`, `is_open`, the verdict, and the rank.
 
-    Under an estimated rule `posteriors` (item id -> question -> choice -> likelihood) are those of a new estimate; without
-    them the estimate of before stands, and what had none is pending. `read_under_locks` says that the caller read the campaign
-    after it had the locks.
+    Under an estimated rule the judgments are weighed by what the last estimate found of their raters. `read_under_locks` says
+    that the caller read the campaign after it had the locks.
     """
     if not read_under_locks:
         # Read before, they may be those of before a change whose recount held the items.
         campaign.refresh_from_db(fields=["rule", "state"])
     rule, questions = read_rule(campaign.rule), [QUESTION.read(row) for row in fetch_prepared(QUESTIONS, [campaign.pk])]
     standing = standing_answers(items)
-    is_new, likely = posteriors is not None, posteriors or {}
-    if rule.is_estimated and not is_new:
-        likely = _estimated_before(items)
+    known: dict[str, Known] = {}
+    if rule.is_estimated:
+        raters = {answer.rater_id for answers in standing.values() for answer in answers}
+        known = read_known(campaign.pk, raters)
     verdicts = []
     for item in items:
         answers = standing[item.pk]
         item.judged = len(answers)
         tallies = tally(campaign.kind, questions, answers)
-        # What an estimate says of an item that has not all its judgments yet is not kept: it would be outdated when it has.
-        own = None if is_new and len(answers) < campaign.overlap else likely.get(item.pk)
+        own = None
+        if rule.is_estimated and len(answers) >= campaign.overlap:
+            own = {q.name: likely(campaign.kind, q, known.get(q.name), answers) for q in questions}
         reading, wants_more = decide(rule, campaign, questions, tallies, len(answers), own)
         item.is_open = wants_more and not item.adjudicated
         verdicts.append(
@@ -160,16 +165,11 @@ def _write_verdicts(verdicts: Collection[Verdict]) -> None:
     execute_prepared(WRITE_VERDICTS, [json.dumps(rows)])
 
 
-def _estimated_before(items: Collection[Item]) -> dict[int, Posteriors]:
-    rows = Verdict.objects.filter(item__in=[item.pk for item in items]).exclude(posteriors=None)
-    return {item: likely for item, likely in rows.order_by().values_list("item_id", "posteriors") if likely}
-
-
 def standing_answers(items: Iterable[Item]) -> defaultdict[int, list[Answer]]:
     """Item id -> its standing answers."""
     found: defaultdict[int, list[Answer]] = defaultdict(list)
-    for item_id, answers, order in fetch_prepared(STANDING, [[item.pk for item in items]]):
-        found[item_id].append(Answer(answers, order))
+    for item_id, *said in fetch_prepared(STANDING, [[item.pk for item in items]]):
+        found[item_id].append(Answer(*said))
     return found
 
 
@@ -189,6 +189,19 @@ def tally(kind: str, questions: Sequence[Question], answers: Sequence[Answer]) -
         )
         counts[question.name] = dict(sorted(given.items()))
     return counts
+
+
+def likely(kind: str, question: Question, known: Known | None, answers: Sequence[Answer]) -> dict[str, float]:
+    """Choice -> how likely it is the true answer to the question, by these answers and what is known of who gave them."""
+    compares = kind in COMPARISONS
+    if known is None:
+        values = [choice["value"] for choice in question.choices]
+        known = nothing_known([preferred(value, STRAIGHT) if compares else value for value in values])
+    return known.posterior(
+        (answer.rater_id, preferred(value, answer.order) if compares else value)
+        for answer in answers
+        if (value := answer.answers.get(question.name)) is not None
+    )
 
 
 def preferred(value: str, order: Sequence[int]) -> str:
@@ -216,7 +229,7 @@ def decide(
         reading = read_posteriors(rule, campaign.kind, questions, posteriors)
         is_decided = not reading.contested
     else:
-        return PENDING, False  # The next estimate tells.
+        return PENDING, False  # From before judgments were weighed as they come; the next estimate tells.
     # What no rater will be handed any more is decided by what there is.
     wants_more = judgments < campaign.most and not is_decided and campaign.state != CampaignState.CLOSED
     return (PENDING if wants_more else reading), wants_more

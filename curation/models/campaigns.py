@@ -86,7 +86,10 @@ class Campaign(models.Model):
     recounted_at = models.DateTimeField(
         null=True,
         blank=True,
-        help_text="When all verdicts were last counted anew; an estimated rule knows nothing later.",
+        help_text="When all verdicts were last counted anew, and with them what an estimated rule knows of the raters.",
+    )
+    recounted_judgments = models.PositiveBigIntegerField(
+        default=0, db_default=0, help_text="How many judgments had come by then; how many more is news to an estimate."
     )
     recount_job = models.ForeignKey(Job, on_delete=models.SET_NULL, null=True, blank=True, related_name="+")
     item_order = models.CharField(
@@ -346,3 +349,23 @@ class QuestionRevision(models.Model):
 
     def __str__(self) -> str:
         return f"Revision {self.number} of the questions"
+
+
+class Estimate(models.Model):
+    """What Dawid and Skene's model last found of a campaign's raters by one question (curation.estimates): the answers, their
+    shares of the truth, and a table a rater."""
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.CASCADE, related_name="estimates", db_index=False)
+    question = models.CharField(max_length=60)
+    answers = models.JSONField(help_text="What was answered; sides of a comparison are baseline and candidate.")
+    shares = models.JSONField(help_text="How often each of them is the true one.")
+    tables = models.JSONField(help_text="Rater id -> for each truth, how often the rater gives each answer.")
+    usual = models.JSONField(help_text="The same of the raters together, weighed by their judgments.")
+    items = models.PositiveIntegerField(help_text="Of how many items.")
+
+    class Meta:
+        # The constraint is its index.
+        constraints = [models.UniqueConstraint(fields=["campaign", "question"], name="estimate_once")]
+
+    def __str__(self) -> str:
+        return f"{self.question} of {self.campaign_id}"

@@ -9,10 +9,12 @@ from typing import Any
 from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.campaigns import close_campaign, create_campaign, create_compare_campaign, create_set_campaign
+from curation.estimates import DIGITS
 from curation.examples import Example, as_examples, examples_of
 from curation.guidelines import revise_guidelines
 from curation.judgments import record_judgments
 from curation.models import Assignment, Campaign, CampaignKind, Dataset, DatasetKind, GuidelineRevision
+from curation.recounts import estimate_tables
 from generation.images import store_with_thumbnail
 from generation.models import GenerationBatch, ModelOrigin, ModelVersion, Prompt, PromptSet, Sample
 from jobs.models import Job, JobState
@@ -217,6 +219,16 @@ def make_dataset(*campaigns: Campaign, by: User | None = None) -> Dataset:
     )
     dataset.campaigns.set(campaigns)
     return dataset
+
+
+def full_posteriors(campaign: Campaign) -> dict[int, dict[str, dict[str, float]]]:
+    """Item id -> question -> answer -> how likely it is the true one, by the full EM over all judgments of now."""
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for each in estimate_tables(campaign):
+        for item, shares in zip(each.items, each.posteriors.tolist(), strict=True):
+            likely = {value: round(share, DIGITS) for value, share in zip(each.kept.answers, shares, strict=True)}
+            found.setdefault(item, {})[each.kept.question] = likely
+    return found
 
 
 def add_example(

@@ -16,14 +16,22 @@ from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.manifests import read_manifest
 from curation.models import Assignment, CampaignRater, Judgment, RaterExclusion, Verdict
-from curation.recounts import estimate_posteriors, recount, set_rule
+from curation.recounts import recount, set_rule
 from curation.rules import Rule, RuleKind, RuleRefused
 from curation.statistics import Share
 from curation.verdicts import standing_answers
 from jobs.models import Job
 from jobs.testing import run_due_jobs
 from tests.accounts.factories import make_person
-from tests.curation.factories import judge_all, make_campaign, make_curator, make_dataset, make_rater, make_row
+from tests.curation.factories import (
+    full_posteriors,
+    judge_all,
+    make_campaign,
+    make_curator,
+    make_dataset,
+    make_rater,
+    make_row,
+)
 from tests.curation.test_pages import signed_in
 
 pytestmark = pytest.mark.django_db
@@ -88,8 +96,8 @@ def test_excluded_judgments_stay_and_do_not_count_until_they_are_taken_in():
     assert list(campaign.items.values_list("judged", "is_open")) == [(1, True)] * 3
     (_, (agreement,)) = agreement_by_bucket(campaign, list(campaign.questions.all()))[-1]
     assert agreement.items == 0
-    assert list(estimate_posteriors(campaign)) == sorted(campaign.items.values_list("pk", flat=True))
-    assert {key for of in estimate_posteriors(campaign).values() for key in of["alignment"]} == {"pass"}
+    assert list(full_posteriors(campaign)) == sorted(campaign.items.values_list("pk", flat=True))
+    assert {key for of in full_posteriors(campaign).values() for key in of["alignment"]} == {"pass"}
     assert (left_for(campaign, good), left_for(campaign, bad), left_for(campaign, third)) == (0, 0, 3)
     assert done_by(campaign, bad) == 3
     assert judge_all(campaign, third, PASS) == 3
@@ -184,7 +192,7 @@ def test_an_estimate_is_made_anew():
     recount(campaign, by=campaign.created_by)
     assert set(outcomes(campaign).values()) == {"accepted"}
     take_in(campaign, bad)
-    likely = estimate_posteriors(campaign)
+    likely = full_posteriors(campaign)
     assert {row.item_id: row.posteriors for row in Verdict.objects.all()} == likely
     assert list(problems()) == []
 

@@ -19,7 +19,6 @@ from tests.curation.factories import make_batch, make_campaign, make_curator, ma
 from tests.curation.test_pages import signed_in
 
 UNANIMOUS = Rule(RuleKind.UNANIMOUS)
-LIKELY = Rule(RuleKind.DAWID_SKENE, 0.9)
 CHOICES = [{"value": "pass", "accepts": True}, {"value": "fail", "accepts": False}]
 HAT = [Question(name="hat", choices=CHOICES)]
 BOTH = [*HAT, Question(name="cat", choices=CHOICES)]
@@ -155,23 +154,6 @@ def test_closing_decides_what_waited_for_more(raters):
     assert standing(campaign)[1] == (3, True, "pending")
     answer(campaign, raters[3], "pass")
     assert standing(campaign)[1] == (4, False, "accepted")
-    assert list(problems()) == []
-
-
-@pytest.mark.django_db
-def test_estimate_asks_again_for_what_it_finds_undecided(raters):
-    campaign = make_campaign(items=12, raters=raters, overlap=2, max_overlap=3, rule=LIKELY)
-    good = ["pass", "fail"] * 6
-    answer(campaign, raters[0], *good)
-    answer(campaign, raters[1], *good[:-1], "pass")
-    assert {row[1:] for row in standing(campaign)} == {(False, "pending")}
-    recount(campaign, by=make_curator())
-    rows = standing(campaign)
-    assert rows[0] == (2, False, "accepted")
-    assert rows[11] == (2, True, "pending")
-    assert list(problems()) == []
-    answer(campaign, raters[2], *["fail" for row in rows if row[1]])
-    assert {row[1] for row in standing(campaign)} == {False}
     assert list(problems()) == []
 
 

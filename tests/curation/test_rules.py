@@ -6,7 +6,7 @@ from django.urls import reverse
 from curation import recounts
 from curation.adjudications import adjudicate, split_items
 from curation.assignments import lease_items
-from curation.campaigns import CampaignRefused, close_campaign
+from curation.campaigns import CampaignRefused
 from curation.datasets import DatasetRefused, freeze
 from curation.integrity import problems
 from curation.judgments import record_judgments
@@ -161,30 +161,6 @@ def test_changing_the_rule_counts_all_verdicts_anew(campaign):
     assert kinds == [("rule", "unanimous"), ("recounted", None), ("rule", "dawid-skene-0.90"), ("recounted", None)]
     assert set_rule(campaign, LIKELY, by=by) is None
     assert campaign.events.filter(kind="rule").count() == 2
-
-
-@pytest.mark.django_db
-def test_estimated_verdicts_stand_as_of_their_estimate(raters):
-    campaign = make_campaign(items=8, raters=raters, overlap=2, rule=LIKELY)
-    judge(campaign, raters[0])
-    judge(campaign, raters[1], count=4)
-    assert set(outcomes(campaign)) == {"pending"}
-    recount(campaign, by=make_curator())
-    campaign.refresh_from_db()
-    before = outcomes(campaign)
-    assert before == ["accepted", "rejected", "accepted", "rejected"] + ["pending"] * 4
-    as_of = campaign.recounted_at
-    judge(campaign, raters[1], count=4)
-    assert outcomes(campaign) == before
-    own = raters[1].judgments.get(item__position=0)
-    record_judgments(raters[1], [make_row(own.assignment_id, {}, action="undo", supersedes=str(own.pk))])
-    assert outcomes(campaign) == ["pending", *before[1:]]
-    assert list(problems()) == []
-    close_campaign(campaign, by=make_curator())
-    assert outcomes(campaign) == ["pending", *["rejected", "accepted"] * 3, "rejected"]
-    campaign.refresh_from_db()
-    assert campaign.recounted_at > as_of
-    assert list(problems()) == []
 
 
 @pytest.mark.django_db

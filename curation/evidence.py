@@ -1,0 +1,56 @@
+"""Evidence that a rater is below a bar, which may be looked at after every answer.
+
+An interval holds at one look. Who looks after each answer, and acts once it lies below the bar, sooner or later acts on anybody:
+a rater who is right three times in four was found below 70% in most campaigns. What is asked here instead is a bet against
+"right at least as often as the bar": its capital begins at 1 and, while that is true, does not grow on average, so that it ever
+comes to 20 with a chance of at most 1 in 20 (Ville's inequality; Robbins 1970, "Statistical methods related to the law of the
+iterated logarithm"; Waudby-Smith & Ramdas 2024, "Estimating means of bounded random variables by betting"). The bet is a mixture:
+of likelihood ratios of shares below the bar against the bar, and of where in the answers it begins, so that a rater who gets
+careless after years is found too.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# The chance, at most, that a rater who is right as often as the bar is ever found below it.
+ALPHA = 0.05
+# The shares that are bet on are the middles of so many equal parts between 0 and the bar.
+PARTS = 20
+
+
+class Evidence(NamedTuple):
+    """The capital of the bet, and the part of the answers that speaks most for it: the last `of`, of which `right` were right."""
+
+    capital: float
+    right: int
+    of: int
+
+    @property
+    def is_enough(self) -> bool:
+        return self.capital >= 1 / ALPHA
+
+
+def evidence_below(bar: float, record: Sequence[bool], stretch: int) -> Evidence:
+    """What a record (whether each answer was right, the newest last) says against being right at least as often as `bar`, in
+    (0, 1]. A bet begins with the first answer, and another after every `stretch` of them; the first has half of the capital, the
+    second a sixth, the j-th 1 / (j (j + 1)), and what has not begun is kept."""
+    starts = np.arange(0, max(len(record), 1), stretch)
+    right = np.concatenate([[0], np.cumsum(np.asarray(record, np.int64))])
+    right_since, total_since = right[-1] - right[starts], len(record) - starts
+    number = np.arange(1, starts.size + 1)
+    parts = capital_of(bar, right_since, total_since - right_since) / (number * (number + 1))
+    best = int(parts.argmax())
+    return Evidence(float(parts.sum() + 1 / (starts.size + 1)), int(right_since[best]), int(total_since[best]))
+
+
+def capital_of(bar: float, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """[N] capitals of one bet each after so many answers: the mean over shares q below the bar of (q / bar)^right
+    ((1 - q) / (1 - bar))^wrong. A bar of 1 is proved wrong by one wrong answer."""
+    shares = (np.arange(PARTS) + 0.5) / PARTS * bar
+    won = np.log(shares / bar)
+    lost = np.log((1 - shares) / (1 - bar)) if bar < 1 else np.full(PARTS, np.inf)
+    logs = np.outer(right, won) + np.where(np.outer(wrong, np.ones(PARTS)) > 0, np.outer(wrong, lost), 0.0)
+    # As much as this is enough for everything, and can be added up.
+    return np.exp(np.minimum(logs, 500.0)).mean(axis=1)
