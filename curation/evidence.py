@@ -13,11 +13,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 # The chance, at most, that a rater who is right as often as the bar is ever found below it.
 ALPHA = 0.05
 # The shares that are bet on are the middles of so many equal parts between 0 and the bar.
 PARTS = 20
+# One wrong answer disproves that all are right, which leaves nothing to bet against.
+HIGHEST = 1 - 1e-6
+MOST = 500.0
+Numbers = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 class Evidence(NamedTuple):
@@ -45,12 +51,12 @@ def evidence_below(bar: float, record: Sequence[bool], stretch: int) -> Evidence
     return Evidence(float(parts.sum() + 1 / (starts.size + 1)), int(right_since[best]), int(total_since[best]))
 
 
-def capital_of(bar: float, right: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+def capital_of(bar: float, right: Counts, wrong: Counts) -> Numbers:
     """[N] capitals of one bet each after so many answers: the mean over shares q below the bar of (q / bar)^right
-    ((1 - q) / (1 - bar))^wrong. A bar of 1 is proved wrong by one wrong answer."""
+    ((1 - q) / (1 - bar))^wrong."""
+    bar = min(bar, HIGHEST)
     shares = (np.arange(PARTS) + 0.5) / PARTS * bar
-    won = np.log(shares / bar)
-    lost = np.log((1 - shares) / (1 - bar)) if bar < 1 else np.full(PARTS, np.inf)
-    logs = np.outer(right, won) + np.where(np.outer(wrong, np.ones(PARTS)) > 0, np.outer(wrong, lost), 0.0)
-    # As much as this is enough for everything, and can be added up.
-    return np.exp(np.minimum(logs, 500.0)).mean(axis=1)
+    logs = np.outer(right, np.log(shares / bar)) + np.outer(wrong, np.log((1 - shares) / (1 - bar)))
+    # As much as the least of these is enough for everything, and can still be added up.
+    mean: Numbers = np.exp(np.minimum(logs, MOST)).mean(axis=1)
+    return mean

@@ -85,14 +85,16 @@ class QualityForm(forms.Form):
     pause_window = forms.IntegerField(
         min_value=0,
         max_value=100,
-        label="Gold items that a pause looks back on",
-        help_text="The newest so many answers of each rater: 5 to 100, or 0 to pause nobody.",
+        label="Gold items after which a decline is looked for anew",
+        help_text="All answers of a rater count; after each so many the search also begins afresh, so that who grows careless "
+        "later is found too. 5 to 100, or 0 to pause nobody.",
     )
     pause_percent = forms.IntegerField(
         min_value=1,
         max_value=100,
         label="Pause below, in percent",
-        help_text="A rater is paused when chance does not explain being below this: when the whole 95% interval is.",
+        help_text="A rater is paused when chance does not explain being below this. Of those who are right as often as this, at "
+        "most 5% are ever paused.",
     )
 
     def __init__(self, *args: Any, campaign: Campaign, **kwargs: Any) -> None:

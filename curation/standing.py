@@ -2,11 +2,11 @@
 
     qualifying -> rating        enough gold answers of the round were right, or a curator let them in
     qualifying -> unqualified   too few were
-    rating     -> paused        the last gold answers are surely below the bar
+    rating     -> paused        the gold answers since they were let in prove that they are below the bar
     unqualified, paused -> rating or qualifying, by a curator
 
-A pause looks at the upper end of Wilson's 95% interval, so that a few unlucky answers pause nobody. Whatever the standing,
-judgments that come in are kept.
+The proof holds however often it is looked for (curation.evidence): a rater who is right as often as the bar asks is ever paused
+with a chance of 5% at most. Intervals on pages are Wilson's, for one look. Whatever the standing, judgments that come in are kept.
 """
 
 from typing import Any
@@ -17,6 +17,7 @@ from django.db.models.functions import Now
 
 from accounts.models import User
 from curation.accuracy import gold_record
+from curation.evidence import evidence_below
 from curation.example_rounds import is_asked
 from curation.gold import GoldRefused, active_gold, unseen_gold
 from curation.models import Campaign, CampaignEvent, CampaignRater, RaterState
@@ -80,11 +81,12 @@ def settle(campaign: Campaign, place: CampaignRater) -> None:
         if len(record) >= campaign.qualification_items:
             _end_round(campaign, place, Share(sum(record), len(record)))
     elif place.state == RaterState.RATING and campaign.pause_window:
-        record = gold_record(campaign, place.rater, place.measured_since)[-campaign.pause_window :]
-        share = Share(sum(record), len(record))
-        if share.n >= LEAST_TO_PAUSE and share.interval and share.interval[1] < campaign.pause_percent:
-            measure = _measure(share, campaign.pause_percent)
-            _move(place, RaterState.PAUSED, "rater paused", place.rater, measure=measure)
+        record = gold_record(campaign, place.rater, place.measured_since)
+        if len(record) >= LEAST_TO_PAUSE:
+            found = evidence_below(campaign.pause_percent / 100, record, campaign.pause_window)
+            if found.is_enough:
+                measure = _measure(Share(found.right, found.of), campaign.pause_percent)
+                _move(place, RaterState.PAUSED, "rater paused", place.rater, measure=measure)
 
 
 def let_in(place: CampaignRater, *, by: User) -> bool:

@@ -37,4 +37,14 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('campaign', 'question'), name='estimate_once')],
             },
         ),
+        migrations.AlterField(
+            model_name='campaign',
+            name='pause_percent',
+            field=models.PositiveSmallIntegerField(default=70, help_text='A rater who is proved to be below this, in percent, is paused.'),
+        ),
+        migrations.AlterField(
+            model_name='campaign',
+            name='pause_window',
+            field=models.PositiveSmallIntegerField(default=0, help_text="After each so many gold items the search for a rater's decline begins once more; 0 to pause nobody."),
+        ),
     ]

@@ -131,10 +131,10 @@ class Campaign(models.Model):
         default=80, help_text="How many of those must be right, in percent."
     )
     pause_window = models.PositiveSmallIntegerField(
-        default=0, help_text="The last so many gold items decide whether a rater is paused; 0 for never."
+        default=0, help_text="After each so many gold items the search for a rater's decline begins once more; 0 to pause nobody."
     )
     pause_percent = models.PositiveSmallIntegerField(
-        default=70, help_text="A rater who is surely below this, in percent, is paused."
+        default=70, help_text="A rater who is proved to be below this, in percent, is paused."
     )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())

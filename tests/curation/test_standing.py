@@ -177,6 +177,16 @@ def test_rater_at_the_bar_is_not_paused_by_a_few_wrong_answers():
     assert place_of(campaign, rater).state == RaterState.RATING
 
 
+def test_all_gold_answers_count_and_not_the_last_alone():
+    """Seven wrong of 31 at a bar of 70% are what chance brings, also where all of them are among the last ten: a rule that
+    looked at every ten for itself would pause here."""
+    rater = make_rater()
+    campaign = make_barred(rater, gold=31, items=40, pause_window=10, pause_percent=70)
+    answer_gold(campaign, rater, right=24)
+    answer_gold(campaign, rater, right=0, wrong=7)
+    assert place_of(campaign, rater).state == RaterState.RATING
+
+
 def test_pause_is_lifted_by_a_curator_and_measuring_begins_anew_and_late_work_is_kept():
     rater, curator = make_rater(), make_curator()
     campaign = make_barred(rater, gold=20, pause_window=10, pause_percent=70)
