@@ -28,6 +28,7 @@ OF_RATERS = (
     TallyKind.SAID,
     TallyKind.AGREED,
     TallyKind.COMPARED,
+    TallyKind.SQUARES,
     TallyKind.PAGED,
     TallyKind.SEEN,
 )
@@ -59,10 +60,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Share:
-    """k of n, in percent, with Wilson's 95% interval (E. B. Wilson 1927)."""
+    """k of n, in percent, with Wilson's 95% interval (E. B. Wilson 1927); of n that are worth fewer independent ones, `worth`."""
 
     k: int
     n: int
+    worth: float | None = None
 
     @property
     def percent(self) -> float:
@@ -72,10 +74,21 @@ class Share:
     def interval(self) -> tuple[float, float] | None:
         if not self.n:
             return None
-        share, z2 = self.k / self.n, Z95**2
-        centre = (share + z2 / (2 * self.n)) / (1 + z2 / self.n)
-        half = Z95 / (1 + z2 / self.n) * math.sqrt(share * (1 - share) / self.n + z2 / (4 * self.n**2))
+        share, n, z2 = self.k / self.n, self.worth or self.n, Z95**2
+        centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+        half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
         return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+
+def agreement_of(agreed: int, compared: int, squares: int) -> Share:
+    """How many of so many answers of others say what a rater says, `squares` being the sum over items of the squares of how many
+    of them are to the item.
+
+    The others' answers to one item are about the same picture: where a rater errs, all of them differ at once. They are taken to
+    hang together entirely, which makes n of them worth n² / squares (Kish 1965, "Survey Sampling"), the number of items where
+    all have as many. So the interval is never too narrow, and somewhat too wide where the others differ among themselves.
+    """
+    return Share(agreed, compared, compared**2 / squares if squares else None)
 
 
 def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
@@ -110,6 +123,7 @@ class _Work:
     said: Counter[tuple[str, str]] = field(default_factory=Counter)
     agreed: int = 0
     compared: int = 0
+    squares: int = 0
     paged: int = 0
     last_at: datetime | None = None
 
@@ -139,7 +153,7 @@ def rater_rows(campaign: Campaign) -> list[dict[str, Any]]:
                 "flags": flags,
                 "late": work.late,
                 "median_seconds": medians.get(place.rater_id),
-                "agreement": Share(work.agreed, work.compared) if work.compared else None,
+                "agreement": agreement_of(work.agreed, work.compared, work.squares) if work.compared else None,
                 # How often the left side, of all times that they chose a side: far from half is a habit.
                 "left": Share(left, left + right) if is_comparison and left + right else None,
                 "last_at": work.last_at,

@@ -78,11 +78,14 @@ WITH chosen AS MATERIALIZED (
     FROM given, LATERAL jsonb_each(details) detail
     WHERE says AND counts AND NOT is_gold
 ), compared AS (
-    SELECT a.campaign_id, a.rater_id, sum((i.tallies -> a.question ->> a.value)::int - 1) AS agreed,
-           sum((SELECT sum(value::int) FROM jsonb_each_text(i.tallies -> a.question)) - 1) AS others
-    FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind NOT IN ('compare', 'sets')
-    JOIN chosen i ON i.id = a.item_id
-    WHERE a.counts AND i.tallies -> a.question IS NOT NULL
+    -- Answers to one item go together, whatever was asked of it: its square says how much of the whole hangs on one picture.
+    SELECT campaign_id, rater_id, sum(agreed) AS agreed, sum(others) AS others, sum(others * others) AS squares FROM (
+        SELECT a.campaign_id, a.rater_id, sum((i.tallies -> a.question ->> a.value)::int - 1) AS agreed,
+               sum((SELECT sum(value::int) FROM jsonb_each_text(i.tallies -> a.question)) - 1) AS others
+        FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind NOT IN ('compare', 'sets')
+        JOIN chosen i ON i.id = a.item_id
+        WHERE a.counts AND i.tallies -> a.question IS NOT NULL
+        GROUP BY a.campaign_id, a.rater_id, a.item_id) item
     GROUP BY 1, 2
 ), counts (campaign_id, rater_id, what, bucket, question, key, n, at) AS (
     -- Few branches, since each costs the planner time for every batch of judgments: what is counted by the same row is one of
@@ -136,7 +139,7 @@ WITH chosen AS MATERIALIZED (
     SELECT campaign_id, rater_id, 'said', '', question, value, count(*), NULL FROM answered GROUP BY 1, 2, 5, 6
     UNION ALL
     SELECT campaign_id, rater_id, what, '', '', '', n, NULL
-    FROM compared, LATERAL (VALUES ('agreed', agreed), ('compared', others)) each (what, n) WHERE n <> 0
+    FROM compared, LATERAL (VALUES ('agreed', agreed), ('compared', others), ('squares', squares)) each (what, n) WHERE n <> 0
     UNION ALL
     SELECT i.campaign_id, a.rater_id, 'waiting', '', '', '', count(*), NULL
     FROM chosen i JOIN curation_assignment a ON a.item_id = i.id

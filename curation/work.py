@@ -17,14 +17,14 @@ from curation.accuracy import gold_records, told_of
 from curation.example_rounds import is_asked, with_asked
 from curation.models import Campaign, CampaignRater, CampaignState, JudgmentAction, RaterState, TallyKind
 from curation.standing import home_words
-from curation.statistics import Share, median_of
+from curation.statistics import Share, agreement_of, median_of
 
 DAYS = 14
 # While a campaign is open, agreement is told from so many answers of others on, and only as an interval rounded outwards.
 LEAST_COMPARED = 50
 STEP_PERCENT = 5
 STEP_LEFT = 10
-KINDS = ("ENDED", "SECONDS", "HOUR", "AGREED", "COMPARED", "WAITING")
+KINDS = ("ENDED", "SECONDS", "HOUR", "AGREED", "COMPARED", "SQUARES", "WAITING")
 
 
 @dataclass
@@ -67,6 +67,7 @@ class _Counts:
     seconds: Counter[float] = field(default_factory=Counter)
     agreed: int = 0
     compared: int = 0
+    squares: int = 0
     waiting: int = 0
 
 
@@ -147,10 +148,11 @@ def _work(place: CampaignRater, counts: _Counts, open_items: int, record: list[t
         given = sum(1 for at, _ in record if place.measured_since is None or at > place.measured_since)
         work.standing = home_words(campaign, place, given)
         work.left = _left_in_words(open_items - counts.waiting) if place.state == RaterState.RATING else ""
+    agreement = agreement_of(counts.agreed, counts.compared, counts.squares)
     if campaign.state == CampaignState.CLOSED:
-        work.agreement = Share(counts.agreed, counts.compared) if counts.compared else None
+        work.agreement = agreement if counts.compared else None
     elif not work.is_blind:
-        work.between = _between(Share(counts.agreed, counts.compared))
+        work.between = _between(agreement)
     return work
 
 

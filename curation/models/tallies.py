@@ -30,6 +30,7 @@ class TallyKind(models.TextChoices):
     SECONDS = "seconds", "A rater's standing answers by the seconds they took, rounded"
     AGREED = "agreed", "Answers of others that say the same as a rater's"
     COMPARED = "compared", "Answers of others to what a rater answered"
+    SQUARES = "squares", "The squares of those, item by item, summed up"
     PAGED = "paged", "A rater's standing answers that were given in the grid"
     WAITING = "waiting", "Open items that a rater is through with"
 

@@ -1,14 +1,20 @@
 """Krippendorff's alpha, against his own worked examples, and as a campaign's page shows it."""
 
 from collections import Counter
+from importlib import import_module
 
+import numpy as np
 import pytest
+from django.db import connection
 from django.urls import reverse
 
+from curation import tallies
 from curation.agreement import Pattern, agreement_by_bucket, measure
 from curation.assignments import lease_items
 from curation.campaigns import create_compare_campaign
 from curation.judgments import record_judgments
+from curation.models import Tally, TallyKind
+from curation.statistics import Share, agreement_of, rater_rows
 from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
 from tests.curation.test_leases import make_pairs
 
@@ -160,3 +166,49 @@ class TestReliability:
         page = client.get(reverse("campaign_reliability", args=[blind.slug])).content.decode()
         assert "hidden from you" in page
         assert "says Candidate" not in page
+
+
+# --- A rater beside the others --------------------------------------------------------------------------------------
+
+
+def test_interval_of_agreement_holds_where_one_slip_disagrees_with_all_the_others():
+    """A rater and four others judge 60 items; each is right nine times in ten. In 95% of such campaigns, at least, the interval
+    holds the share of all items that could be; counting pairs as independent it is less than nine in ten."""
+    rng = np.random.default_rng(1)
+    truth = 0.9 * 0.9 + 0.1 * 0.1
+    held, naive = 0, 0
+    for _ in range(600):
+        own, others = rng.random(60) < 0.9, rng.random((60, 4)) < 0.9
+        agreed = int((own[:, None] == others).sum())
+        share = agreement_of(agreed, 240, 60 * 4**2)
+        held += share.interval[0] <= 100 * truth <= share.interval[1]
+        low, high = Share(agreed, 240).interval
+        naive += low <= 100 * truth <= high
+    assert held / 600 >= 0.95
+    assert naive / 600 < 0.9
+
+
+def test_answers_of_others_are_worth_as_many_as_there_are_items_and_fewer_where_one_has_most():
+    assert agreement_of(30, 40, 10 * 4**2).worth == 10
+    assert agreement_of(30, 40, 40).interval == Share(30, 40).interval
+    assert agreement_of(9, 10, 7**2 + 3).worth == pytest.approx(100 / 52)
+    assert agreement_of(0, 0, 0).interval is None
+
+
+@pytest.mark.django_db
+def test_pairs_of_one_item_are_counted_as_one():
+    raters = [make_rater() for _ in range(4)]
+    campaign = make_campaign("style", items=6, raters=raters, overlap=4)
+    answers = {question.name: question.values[0] for question in campaign.questions.all()}
+    for rater in raters:
+        judge_all(campaign, rater, answers)
+    row = rater_rows(campaign)[0]["agreement"]
+    assert (row.k, row.n) == (6 * 3 * len(answers), 6 * 3 * len(answers))
+    assert row.worth == 6
+    assert tallies.differences(campaign) == []
+    # What the migration counts of campaigns from before is the same.
+    Tally.objects.filter(what=TallyKind.SQUARES).delete()
+    assert tallies.differences(campaign) != []
+    with connection.cursor() as cursor:
+        cursor.execute(import_module("curation.migrations.0031_rater_estimates").FILL)
+    assert tallies.differences(campaign) == []
