@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from curation import tallies
 from curation.claims import claim
 from curation.example_rounds import ASKED, is_asked, with_asked
 from curation.gold import active_gold, unseen_gold
+from curation.grids import has_several
 from curation.leases import as_it_is, in_hand, lock_place, with_samples
 from curation.mixing import count_gold, gold_among, mix
 from curation.models import (
@@ -219,12 +221,18 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     wanted -= len(again)
     at = gold_among(place, campaign.gold_percent, wanted)
     unseen = list(unseen_gold(campaign, rater)) if at else []
-    gold = random.sample(unseen, min(len(at), len(unseen)))
+    gold, beside = random.sample(unseen, min(len(at), len(unseen))), None
+    if gold and together and has_several(campaign):
+        beside = claim(campaign, rater, wanted, together=True)
+        gold = _with_company(unseen, beside, len(at), wanted)
     gold_at = dict(zip(at, gold, strict=False))
     probe_at = [n for n in gold_among(place, campaign.probe_percent, wanted, "probes") if n not in gold_at]
     known = to_ask_again(campaign, rater, len(probe_at)) if probe_at else []
     free = wanted - len(gold) - len(known)
-    ordinary = claim(campaign, rater, free, together=together) if free else []
+    if beside is not None:
+        ordinary = beside[:free]
+    else:
+        ordinary = claim(campaign, rater, free, together=together) if free else []
     # Nothing is asked again of who has nothing else to do.
     among = gold_at | (dict(zip(probe_at, known, strict=False)) if ordinary else {})
     mixed = mix(ordinary, [among[n] for n in sorted(among)], sorted(among))
@@ -232,6 +240,19 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     mixed = [probes.get(item.pk, item) for item in mixed]
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
     return _assign(campaign, place, [*again, *mixed])
+
+
+def _with_company(unseen: Sequence[Item], beside: list[Item], most: int, wanted: int) -> list[Item]:
+    """Gold items, at most so many, each with ordinary ones of its prompt among those that come `beside` it: the screen shows what
+    is of one prompt together, and one alone among groups would be known by that. The ordinary ones are put in the order of their
+    prompts, so that it is whole groups that come, and the last that make room."""
+    first: dict[int, int] = {}
+    for number, item in enumerate(beside):
+        first.setdefault(item.prompt_id, number)
+    beside.sort(key=lambda item: first[item.prompt_id])
+    company = {item.prompt_id for item in beside[: wanted - most]}
+    fitting = [item for item in unseen if item.prompt_id in company]
+    return random.sample(fitting, min(most, len(fitting)))
 
 
 def _hand_out_round(campaign: Campaign, place: CampaignRater, wanted: int) -> list[int]:

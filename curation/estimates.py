@@ -5,8 +5,6 @@ raters, one table each, is kept. With the tables at hand the likelihood of an it
 the E step of the paper for that item (equation 2.5), so that an item knows at once whether it wants more of them.
 """
 
-# ruff: noqa: S608 (Statements are put together from this module's own constants.)
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

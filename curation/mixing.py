@@ -4,6 +4,9 @@ The sequence of what a rater gets in a campaign is cut into stretches of 100 / p
 keyed hash, is gold's. So gold comes as often as asked, spread over the work, and no rater can work out where. A place whose
 gold item is missing, since the rater has had them all, goes to an ordinary item. Probes come at places of their own, drawn in
 the same way, except where a gold item does.
+
+Where the pictures of one prompt come together, a gold item comes only among others of its prompt, so that it does not stand alone;
+where it has none, its place is lost (curation.assignments), and the page of gold items says how much gold there was.
 """
 
 from collections.abc import Iterator, Sequence

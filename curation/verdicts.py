@@ -177,7 +177,7 @@ def tally(kind: str, questions: Sequence[Question], answers: Sequence[Answer]) -
     """Question name -> choice -> count. In a comparison left and right are counted as baseline and candidate, of a pick how
     often each candidate was picked and left."""
     if kind == CampaignKind.PICK:
-        return tally_picks(answers)
+        return tally_picks((answer.answers, answer.order) for answer in answers)
     counts: Tallies = {}
     for question in questions:
         given = Counter(

@@ -131,7 +131,8 @@ class Campaign(models.Model):
         default=80, help_text="How many of those must be right, in percent."
     )
     pause_window = models.PositiveSmallIntegerField(
-        default=0, help_text="After each so many gold items the search for a rater's decline begins once more; 0 to pause nobody."
+        default=0,
+        help_text="After each so many gold items the search for a rater's decline begins once more; 0 to pause nobody.",
     )
     pause_percent = models.PositiveSmallIntegerField(
         default=70, help_text="A rater who is proved to be below this, in percent, is paused."

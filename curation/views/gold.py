@@ -11,12 +11,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.models import Role, User
 from accounts.policies import policy
+from curation import tallies
 from curation.accuracy import accuracy_by_item
 from curation.adjudications import standing_flags
 from curation.gold import GoldRefused, active_gold, is_hidden_from, known_choices, retire_gold
 from curation.gold_forms import CopyGoldForm, KnownAnswersForm, QualityForm
-from curation.models import Campaign, GoldItem, ItemSample
+from curation.models import Campaign, GoldItem, ItemSample, TallyKind
 from curation.sets import side_of
+from curation.statistics import Share
 from curation.views.campaigns import TEAM, may_curate, read_key
 
 SHOWN, OFFERED = 200, 24
@@ -47,6 +49,9 @@ def _gold_of(campaign: Campaign) -> dict[str, Any]:
     reported = set(standing_flags().filter(item__campaign=campaign, item__is_gold=True).values_list("item", flat=True))
     rows = _with_samples(active_gold(campaign)).select_related("gold__created_by", "gold__source__campaign")
     return {
+        "given": Share(
+            sum(each.n for each in accuracy.values()), tallies.total([campaign.pk], TallyKind.ENDED, "answer")
+        ),
         "gold_count": rows.count(),
         "gold": [
             {

@@ -145,7 +145,9 @@ def test_later_items_are_weighed_by_who_the_raters_have_proved_to_be(raters):
     chance = random.Random(1)
     for rater in raters[:2]:
         held = lease_items(campaign, rater, 40)
-        record_judgments(rater, [make_row(r, {"alignment": "pass" if is_good(r.item.position) else "fail"}) for r in held])
+        record_judgments(
+            rater, [make_row(r, {"alignment": "pass" if is_good(r.item.position) else "fail"}) for r in held]
+        )
     held = lease_items(campaign, raters[2], 100)
     record_judgments(raters[2], [make_row(r, {"alignment": chance.choice(["pass", "fail"])}) for r in held])
     assert [found.pk for found in estimate_due()] == [campaign.pk]

@@ -48,7 +48,9 @@ def test_bets_that_begin_later_are_added_and_what_has_not_begun_is_kept():
     record = [True] * 6 + [False] * 5
     one, two = (capital_of(BAR, np.array([r]), np.array([5]))[0] for r in (6, 1))
     found = evidence_below(BAR, record, 5)
-    assert found.capital == pytest.approx(one / 2 + two / 6 + capital_of(BAR, np.array([0]), np.array([1]))[0] / 12 + 1 / 4)
+    assert found.capital == pytest.approx(
+        one / 2 + two / 6 + capital_of(BAR, np.array([0]), np.array([1]))[0] / 12 + 1 / 4
+    )
     assert two > one
     assert (found.right, found.of) == (1, 6)
     assert evidence_below(BAR, [], 5).capital == 1

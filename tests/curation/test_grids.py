@@ -7,9 +7,10 @@ from django.db import IntegrityError, transaction
 
 from curation.assignments import lease_items
 from curation.campaigns import create_campaign
+from curation.gold import mark_gold, set_gold_percent
 from curation.grids import has_grid, has_several
 from curation.judgments import record_judgments
-from curation.models import Assignment, Judgment
+from curation.models import Assignment, Item, Judgment
 from curation.statistics import rater_rows
 from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row
 
@@ -45,6 +46,31 @@ def test_together_keeps_to_the_overlap():
     assert len(others) == 8
     assert {row.item_id for row in taken}.isdisjoint(row.item_id for row in others)
     assert lease_items(campaign, second, 100, together=True) == others
+
+
+@pytest.mark.parametrize("wanted", [1, 7, 36])
+def test_gold_comes_among_others_of_its_prompt_or_not_at_all(wanted):
+    rater = make_rater()
+    campaign = make_several(rater, prompts=12)
+    elsewhere = make_several(prompts=12, each=1)
+    for item in campaign.items.order_by("position")[:6]:
+        mark_gold(item, {"alignment": "pass"}, by=campaign.created_by)
+    # A prompt of which the campaign has nothing else.
+    lone = campaign.items.filter(position__gt=30).first()
+    Item.objects.filter(pk=lone.pk).update(prompt=elsewhere.items.first().prompt)
+    mark_gold(Item.objects.get(pk=lone.pk), {"alignment": "pass"}, by=campaign.created_by)
+    set_gold_percent(campaign, 40, by=campaign.created_by)
+    seen = []
+    while leased := lease_items(campaign, rater, wanted, together=True):
+        seen += leased
+        company = {row.item.prompt_id for row in leased if not row.item.is_gold}
+        assert {row.item.prompt_id for row in leased if row.item.is_gold} <= company, "one alone would be known by that"
+        record_judgments(rater, [make_row(row) for row in leased])
+    gold = [row for row in seen if row.item.is_gold]
+    assert lone.pk not in {row.item_id for row in gold}
+    assert len(seen) - len(gold) == campaign.items.filter(is_gold=False).count()
+    assert bool(gold) == (wanted > 1)
+    assert len({row.item_id for row in seen}) == len(seen)
 
 
 @pytest.mark.parametrize(
