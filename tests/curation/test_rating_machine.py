@@ -16,12 +16,23 @@ from accounts.models import User
 from curation import tallies
 from curation.adjudications import adjudicate, latest_of, undo_adjudication
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
-from curation.campaigns import close_campaign, open_campaign, pause_campaign
+from curation.campaigns import close_campaign, open_campaign, pause_campaign, set_raters
 from curation.exclusions import set_excluded
+from curation.gold import mark_gold, set_gold_percent
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import Assignment, Campaign, CampaignRater, CampaignState, ItemOrder, Judgment, RaterExclusion
+from curation.models import (
+    Assignment,
+    Campaign,
+    CampaignRater,
+    CampaignState,
+    ItemOrder,
+    Judgment,
+    Probe,
+    RaterExclusion,
+)
 from curation.order import Order, set_order, turn
+from curation.probes import set_probe_percent
 from tests.curation.factories import make_campaign, make_rater
 from tests.curation.test_leases import expire
 
@@ -49,6 +60,8 @@ class Tab:
 
 def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMachine]:
     curator = campaign.created_by
+    # Among gold and what is asked again it is no use to count how much a rater is handed.
+    is_plain = not campaign.gold_percent
 
     class Rating(RuleBasedStateMachine):
         def __init__(self):
@@ -96,11 +109,26 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             try:
                 tab.held = [row.pk for row in lease_items(campaign, tab.rater, count)]
             except LeaseRefused:
-                assert state != CampaignState.OPEN
+                assert state != CampaignState.OPEN or self.is_removed(tab.rater)
                 return
             assert state == CampaignState.OPEN
+            assert not self.is_removed(tab.rater)
             # Nobody else is at work at this very moment, so that all that is left can be had.
-            assert len(tab.held) == min(count, left)
+            assert len(tab.held) == min(count, left) if is_plain else len(tab.held) >= min(count, left)
+            assert set(Assignment.objects.filter(pk__in=tab.held).values_list("rater", flat=True)) <= {tab.rater.pk}
+
+        def is_removed(self, rater):
+            return CampaignRater.objects.filter(campaign=campaign, rater=rater).exclude(removed_at=None).exists()
+
+        @rule(number=st.integers(0, len(raters) - 1))
+        def remove_or_bring_back(self, number):
+            """In the middle of their work, which their tabs go on sending."""
+            before = set(
+                CampaignRater.objects.filter(campaign=campaign, removed_at=None).values_list("rater", flat=True)
+            )
+            wanted = before ^ {raters[number].pk}
+            set_raters(campaign, [rater for rater in raters if rater.pk in wanted], by=curator)
+            assert self.is_removed(raters[number]) == (raters[number].pk in before)
 
         @rule(tab=TAB, place=PLACE, action=ACTIONS, value=VALUES)
         def submit(self, tab, place, action, value):
@@ -203,14 +231,14 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             # Who was excluded for a time comes back on top of those that took their place.
             steady = [rater for rater in raters if not RaterExclusion.objects.filter(rater=rater).exists()]
             mine = answer & Q(judgments__rater__in=steady)
-            for item in campaign.items.annotate(
+            for item in campaign.items.to_decide().annotate(
                 in_time=Count("judgments", filter=mine & Q(judgments__late=False)),
                 late=Count("judgments", filter=mine & Q(judgments__late=True)),
                 counted=Count("judgments", filter=answer & Q(judgments__assignment__excluded=False)),
             ):
                 live = Assignment.objects.live().filter(item=item, rater__in=steady).count()
-                assert item.in_time <= OVERLAP
-                assert item.late or item.in_time + live <= OVERLAP
+                assert item.in_time <= campaign.most
+                assert item.late or item.in_time + live <= campaign.most
                 assert item.judged == item.counted
                 assert len(steady) < len(raters) or item.judged == item.in_time + item.late
                 assert item.is_open == (item.judged < OVERLAP and not item.adjudicated)
@@ -231,9 +259,30 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             for rater in raters:
                 own = Assignment.objects.live().filter(rater=rater, item__campaign=campaign, item__is_open=True)
                 free = campaign.items.free_for(rater, OVERLAP)
-                assert left_for(campaign, rater) == own.count() + free.count()
+                ordinary, left = own.count() + free.count(), left_for(campaign, rater)
+                assert left == ordinary if is_plain else left >= ordinary
                 through = Assignment.objects.filter(rater=rater, state__in=["judged", "released"])
                 assert done_by(campaign, rater) == through.filter(item__campaign=campaign).count()
+
+        @invariant()
+        def what_measures_raters_decides_nothing(self):
+            measures = campaign.items.filter(is_gold=True)
+            assert set(measures.values_list("is_open", "judged", "verdicts__outcome", "adjudicated")) <= {
+                (False, 0, None, "")
+            }
+            for probe in Probe.objects.filter(item__campaign=campaign):
+                # It goes to who is asked again, of what they judged, and to nobody else.
+                assert set(probe.item.assignments.values_list("rater", flat=True)) <= {probe.rater_id}
+                assert Judgment.objects.filter(item=probe.of_id, rater=probe.rater_id).exists()
+                assert not probe.of.is_gold
+
+        @invariant()
+        def an_item_is_open_while_it_wants_more_and_no_further(self):
+            now = Campaign.objects.get(pk=campaign.pk)
+            for item in campaign.items.to_decide():
+                assert item.is_open or item.judged >= OVERLAP or item.adjudicated
+                assert not item.is_open or item.judged < now.most
+                assert now.state != CampaignState.CLOSED or not item.is_open or item.judged < OVERLAP
 
     return Rating
 
@@ -243,6 +292,21 @@ def test_rating_in_any_order_keeps_every_promise():
     campaign = make_campaign(items=ITEMS, raters=raters, overlap=OVERLAP)
     for item, score in zip(campaign.items.all(), (0.6, 0.1, 0.9, 0.35), strict=True):
         campaign.items.filter(pk=item.pk).update(score=score)
+    run(campaign, raters)
+
+
+def test_rating_among_gold_probes_and_items_that_ask_for_more_keeps_every_promise():
+    raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=ITEMS + 2, raters=raters, overlap=OVERLAP, max_overlap=OVERLAP + 1)
+    for item in campaign.items.order_by("-position")[:2]:
+        mark_gold(item, {"alignment": "pass"}, by=campaign.created_by)
+    set_gold_percent(campaign, 40, by=campaign.created_by)
+    set_probe_percent(campaign, 10, by=campaign.created_by)
+    campaign.refresh_from_db()
+    run(campaign, raters)
+
+
+def run(campaign, raters):
     run_state_machine_as_test(
         machine_for(campaign, raters),
         settings=settings(
