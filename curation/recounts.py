@@ -177,6 +177,8 @@ def _judgments(campaign: Campaign) -> int:
 
 def _keep(campaign: Campaign, estimates: Sequence[Estimate], block: Callable[[], Any]) -> None:
     with block():
+        # The one by itself and one that somebody asked for may end at once: each replaces all of the other's rows.
+        Campaign.objects.select_for_update(no_key=True).get(pk=campaign.pk)
         Estimate.objects.filter(campaign=campaign).delete()
         Estimate.objects.bulk_create(estimates)
 

@@ -428,6 +428,12 @@ def parts_of(recipe: Recipe) -> list[Recipe]:
     return [recipe, then]
 
 
+def shown_step_counts(schedule: Schedule) -> tuple[int, ...]:
+    """How many steps the drawings have whose steps are counted: none more than the schedule has timesteps."""
+    counts = tuple(count for count in SHOWN_STEP_COUNTS if count <= schedule.num_timesteps)
+    return counts or (schedule.num_timesteps,)
+
+
 def work_out(
     rows: Sequence[Row],
     schedule: Schedule,
@@ -435,10 +441,11 @@ def work_out(
     mixture: str = "natural",
     images: int | None = None,
     holdout: float = 0.0,
-    step_counts: Sequence[int] = SHOWN_STEP_COUNTS,
+    step_counts: Sequence[int] | None = None,
 ) -> list[RowArithmetic]:
     """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch), `holdout` the share of
     each source's images that it does not train on."""
+    step_counts = step_counts or shown_step_counts(schedule)
     shares = draw_shares(schedule, rows, mixture)
     worked = []
     for row, share in zip(rows, shares, strict=True):

@@ -11,7 +11,7 @@ from training.engine.bands import Schedule
 from training.image_shapes import ShapeTable, table_of_shapes
 from training.min_snr import say_weights
 from training.models import Corpus
-from training.recipes import SHOWN_STEP_COUNTS, Data, Row, RowArithmetic, work_out
+from training.recipes import Data, Row, RowArithmetic, shown_step_counts, work_out
 
 THUMBNAILS = 5
 LANE_HEIGHT = 28
@@ -169,8 +169,8 @@ def view_tables(
                 name=name,
                 rows=lanes,
                 timesteps=schedule.num_timesteps,
-                ticks=list(schedule.drawing_timesteps(DRAWING_STEPS)),
-                step_counts=SHOWN_STEP_COUNTS,
+                ticks=list(schedule.drawing_timesteps(min(DRAWING_STEPS, schedule.num_timesteps))),
+                step_counts=shown_step_counts(schedule),
                 has_noise=hyperparameters.get("objective") != "alpha",
                 edge=schedule.timestep_at(edge) if edge is not None and not others else None,
                 edge_start=edge_start,

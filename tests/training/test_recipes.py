@@ -9,6 +9,7 @@ from PIL import Image
 
 from generation.images import storage_name
 from tests.training.factories import make_dataset_version, make_pair_version, make_parent, make_person, make_recipe
+from training.engine.noise import NoiseSchedule
 from training.models import Preset, Recipe, RecipeSource
 from training.recipe_words import describe
 from training.recipes import (
@@ -221,6 +222,16 @@ def test_the_axis_has_a_lane_for_each_row_and_the_edge(schedule):
     (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
     assert (table.edge, table.timesteps, len(table.ticks)) == (900, 1000, 20)
     assert [(row.series, row.y, len(row.shown)) for row in table.rows] == [(1, 0, 5), (2, 28, 5)]
+
+
+@pytest.mark.parametrize(("timesteps", "counts"), [(30, [10, 20]), (15, [10]), (8, [8])])
+def test_no_drawing_of_more_steps_than_timesteps_is_counted(timesteps, counts):
+    recipe = make_recipe(preset=Preset.JOINT)
+    schedule = NoiseSchedule.from_config({"num_train_timesteps": timesteps, "beta_schedule": "squaredcos_cap_v2"})
+    (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
+    assert list(table.step_counts) == counts
+    assert [row.step_counts for row in table.rows] == [[(count, count) for count in counts]] * 2
+    assert len(table.ticks) == min(20, timesteps)
 
 
 @pytest.mark.parametrize(("field", "value"), [("position", 0), ("name", "content")])
