@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.defaultfilters import pluralize
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Role, User
@@ -149,7 +150,7 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     visible = Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job")
     found = get_object_or_404(visible.prefetch_related("questions"), slug=slug)
     part = request.htmx.target if request.htmx and request.htmx.target in PARTS else ""  # type: ignore[attr-defined]
-    with tallies.at_one_moment([found.pk], *(OF_PROGRESS if part else SHOWN)):
+    with tallies.at_one_moment([found.pk], *(OF_PROGRESS if part == "standing" else SHOWN)):
         context = _standing(found, request.user)
         if not part:
             context |= _shown(found, request.user, is_blind=context["is_blind"])
@@ -299,6 +300,7 @@ def _measures(campaign: Campaign, questions: list[Question]) -> dict[str, Any]:
     """What the judgments that are in by now say."""
     passable, rates = pass_rates(campaign, questions)
     return {
+        "as_of": timezone.now(),
         "passable": passable,
         "rates": rates,
         "agreement": agreement_by_bucket(campaign, questions) if campaign.most > 1 else [],
