@@ -56,6 +56,8 @@ from generation.models import GenerationBatch
 TEAM = [Role.CURATOR, Role.OPERATOR]
 PAGE = 25
 SPLIT_SHOWN = 60
+# Of many raters the page shows so many, the paused before the others, until all are asked for.
+RATERS_SHOWN = 20
 # What a dataset takes.
 SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
 # What the page asks for again, by its own name.
@@ -154,6 +156,8 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
         context = _standing(found, request.user)
         if not part:
             context |= _shown(found, request.user, is_blind=context["is_blind"])
+            if request.GET.get("raters") != "all":
+                context["raters"] = context["raters"][:RATERS_SHOWN]
         elif part == "measures" and not context["is_blind"]:
             questions = list(found.questions.all())
             context |= {"questions": questions} | _measures(found, questions)
@@ -189,7 +193,8 @@ def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
         row["consistency"] = consistency.get(place.rater_id)
     questions = list(found.questions.all())
     context: dict[str, Any] = {
-        "raters": raters,
+        "raters": sorted(raters, key=lambda row: (not row["standing"], row["is_removed"])),
+        "all_raters": len(raters),
         "has_accuracy": bool(accuracy),
         "has_consistency": bool(consistency),
         "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
