@@ -8,6 +8,7 @@ from curation.models import DatasetKind
 from generation.models import ModelVersion
 from training.engine.averages import decay_at, steps_until
 from training.engine.bands import Schedule
+from training.engine.noise import NoiseSchedule
 from training.image_shapes import ShapeTable, table_of_shapes
 from training.min_snr import say_weights
 from training.models import Corpus
@@ -77,8 +78,9 @@ class TableView:
     shapes: ShapeTable | None = None
     # What settings come to here, in sentences.
     notes: tuple[str, ...] = ()
-    # What Min-SNR leaves without weight, as a sentence.
+    # What Min-SNR leaves without weight, and that drawing never begins in pure noise, as sentences.
     starving: str = ""
+    unvisited: str = ""
 
     @property
     def tick_y(self) -> int:
@@ -122,7 +124,7 @@ class TableView:
         found = [text for row in self.rows for text in (row.sums.scarcity, row.sums.warning) if text]
         if all(row.sums.row.is_without_words for row in self.rows):
             found.append(WITHOUT_WORDS)
-        return [*found, self.starving] if self.starving else found
+        return [*found, *filter(None, (self.starving, self.unvisited))]
 
 
 def place(timestep: float, timesteps: int) -> str:
@@ -178,9 +180,26 @@ def view_tables(
                 shapes=table_of_shapes(sums, hyperparameters, version),
                 notes=tuple(filter(None, (weights, average_in_words(hyperparameters)))),
                 starving=starving,
+                unvisited=unvisited_noise(schedule),
             )
         )
     return views
+
+
+def unvisited_noise(schedule: Schedule) -> str:
+    """A sentence where training ends in pure noise and drawing begins below it (Lin et al. 2023, arXiv 2305.08891, section
+    3.3); an empty text elsewhere."""
+    if not isinstance(schedule, NoiseSchedule) or not schedule.ends_in_noise:
+        return ""
+    last = schedule.num_timesteps - 1
+    first = max(schedule.drawing_timesteps(min(DRAWING_STEPS, last)))
+    if first >= last:
+        return ""
+    return (
+        f"The last timestep of this model, {last}, is pure noise, but its scheduler spaces steps as “{schedule.timestep_spacing}” and "
+        f"never visits it: {min(DRAWING_STEPS, last)} steps begin at {first}, where a model is told that something of the image is "
+        "left. Set the scheduler's timestep_spacing to “trailing”."
+    )
 
 
 def average_in_words(hyperparameters: Mapping[str, Any]) -> str:

@@ -49,11 +49,14 @@ class NoiseSchedule:
         if not (all(0.0 < alpha < 1.0 for alpha in earlier) and 0.0 <= last < 1.0):
             raise TableRefused("The scheduler adds no noise, or more than there is, at one of its timesteps.")
         if config.get("rescale_betas_zero_snr"):
-            if prediction_type == "epsilon":
-                raise TableRefused("A schedule that ends in pure noise cannot be trained with epsilon prediction.")
             alphas = _zero_terminal_snr(betas)
         else:
             alphas = _cumulative_product([1.0 - beta for beta in betas])
+        if alphas[-1] == 0.0 and prediction_type == "epsilon":
+            # The noise is all that the model sees there: saying it again teaches nothing of the image.
+            raise TableRefused(
+                "A schedule that ends in pure noise cannot be trained with epsilon prediction; v_prediction and sample can."
+            )
         return cls(tuple(alphas), prediction_type, spacing, offset)
 
     @property
@@ -68,6 +71,11 @@ class NoiseSchedule:
     @property
     def is_flow(self) -> bool:
         return False
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of the image is left at the last timestep."""
+        return self.alphas_cumprod[-1] == 0.0
 
     @property
     def axis(self) -> range:
