@@ -394,7 +394,7 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
             values["lora_rank"] = None
         # Settings of another kind of recipe, which the page hides.
         hidden: dict[str, tuple[str, ...]] = {
-            Preset.PREFERENCE: ("min_snr_gamma", "sharded", *DECODER_SETTINGS),
+            Preset.PREFERENCE: ("min_snr_gamma", "flow_weighting", "sharded", *DECODER_SETTINGS),
             Preset.TRANSPARENCY: ("dpo_beta", *NOT_OF_A_DECODER),
         }
         for key in hidden.get(preset or "", ("dpo_beta", *DECODER_SETTINGS)):

@@ -367,7 +367,7 @@ def check_kind(values: Mapping[str, Any], schedule: Schedule) -> None:
     """Raise RecipeRefused for the first setting that does not apply to models of the schedule's kind."""
     field, sentence = misplaced_setting(values, schedule)
     if field:
-        raise RecipeRefused(sentence, field="preset" if field == "objective" else field)
+        raise RecipeRefused(sentence, field=field)
 
 
 def warm_up_problem(values: Mapping[str, Any]) -> str:

@@ -21,11 +21,6 @@ def read_schedule(config: Mapping[str, Any], image_tokens: int = 0, pipeline: st
 def misplaced_setting(values: Mapping[str, Any], schedule: Schedule) -> tuple[str, str]:
     """(key, sentence) of the first setting that does not apply to models of this kind; empty if there is none."""
     if schedule.is_flow:
-        if values.get("objective") == "dpo":
-            return (
-                "objective",
-                "Preferences are learned by models that remove noise; this one is a flow-matching model.",
-            )
         if values.get("min_snr_gamma") is not None:
             return (
                 "min_snr_gamma",

@@ -377,8 +377,7 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
     preset = values.get("preset") or Preset.STYLE_TAILORING
     try:
         schedule = recipes.schedule_of(values["schedule"])
-        kind = {"objective": recipes.OBJECTIVES.get(Preset(preset))}
-        recipes.check_kind({**kind, **{key: values.get(key) for key in OF_CADENCE}}, schedule)
+        recipes.check_kind({key: values.get(key) for key in OF_CADENCE}, schedule)
         rows = recipes.preset_tables(preset, schedule=schedule, **_counted_on(schedule, table))
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}

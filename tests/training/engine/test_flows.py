@@ -253,7 +253,7 @@ def test_noise_and_target_are_those_of_diffusers() -> None:
     [
         (PLAIN, {"min_snr_gamma": 5.0}, "min_snr_gamma"),
         (PLAIN, {"noise_offset": 0.1}, "noise_offset"),
-        (PLAIN, {"objective": "dpo"}, "objective"),
+        (PLAIN, {"objective": "dpo"}, ""),
         (PLAIN, {"logit_mean": 1.0, "noise_offset": 0.0, "objective": "denoise"}, ""),
         (SCHEDULE, {"logit_mean": 1.0}, "logit_mean"),
         (SCHEDULE, {"flow_weighting": "cosmap"}, "flow_weighting"),
