@@ -263,6 +263,14 @@ def test_pure_noise_that_drawing_never_visits_is_warned_of(changes, is_warned):
     assert not table.warnings
 
 
+def test_the_share_of_draws_is_said_in_images_of_the_run(schedule):
+    recipe = make_recipe(hyperparameters={"steps": 50, "batch_size": 10, "gradient_accumulation": 2})
+    (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
+    assert (table.images, [row.sums.draws for row in table.rows]) == (1000, [pytest.approx(99.0), pytest.approx(901.0)])
+    (table,) = view_tables([("", rows_of(recipe), {})], schedule)
+    assert (table.images, [row.sums.draws for row in table.rows]) == (0, [None, None])
+
+
 @pytest.mark.parametrize(("field", "value"), [("position", 0), ("name", "content")])
 def test_the_database_refuses_a_row_twice(field, value):
     recipe = make_recipe()

@@ -15,7 +15,7 @@ def read_schedule(config: Mapping[str, Any], image_tokens: int = 0, pipeline: st
     that shifts by size needs, and `pipeline` is the class that draws. Raises `TableRefused` for one that cannot be trained on."""
     if config.get("_class_name") == FLOW_SCHEDULER:
         return FlowSchedule.from_config(config, image_tokens, pipeline)
-    return NoiseSchedule.from_config(config)
+    return NoiseSchedule.from_config(config, pipeline)
 
 
 def misplaced_setting(values: Mapping[str, Any], schedule: Schedule) -> tuple[str, str]:
