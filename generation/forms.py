@@ -160,7 +160,18 @@ class BatchForm(forms.Form):
             return None
 
 
-class ImportForm(forms.Form):
+class LicenceForm(forms.Form):
+    """Under which licence something is, in words."""
+
+    licence = forms.CharField(
+        max_length=200,
+        required=False,
+        help_text="Its SPDX identifier where it has one, such as Apache-2.0 or CC-BY-4.0, else its name. Empty: not known.",
+        widget=forms.TextInput(attrs={"spellcheck": "false"}),
+    )
+
+
+class ImportForm(LicenceForm):
     """A diffusers folder on the server."""
 
     path = forms.CharField(
@@ -169,13 +180,17 @@ class ImportForm(forms.Form):
         widget=forms.TextInput(attrs={"list": "importable", "spellcheck": "false", "autocomplete": "off"}),
     )
     name = forms.CharField(max_length=120, help_text="What people call the model.")
-    note = forms.CharField(max_length=300, required=False, help_text="Where it comes from, and under which licence.")
+    note = forms.CharField(max_length=300, required=False, help_text="Where it comes from.")
+
+    field_order = ("path", "name", "licence", "note")
 
     def create(self, by: User) -> Job | None:
         """The queued import, or None with the refusal on the form."""
         cleaned = self.cleaned_data
         try:
-            return model_versions.enqueue_import(cleaned["path"], name=cleaned["name"], note=cleaned["note"], by=by)
+            return model_versions.enqueue_import(
+                cleaned["path"], name=cleaned["name"], note=cleaned["note"], licence=cleaned["licence"], by=by
+            )
         except model_versions.ImportRefused as refused:
             self.add_error("path", refused.sentence)
             return None

@@ -63,7 +63,7 @@ def resolve_import(path: str | Path) -> Path:
     raise ImportRefused(f"There is no such folder below {allowed}.")
 
 
-def enqueue_import(path: str | Path, *, name: str, by: User | None, note: str = "") -> Job:
+def enqueue_import(path: str | Path, *, name: str, by: User | None, note: str = "", licence: str = "") -> Job:
     """Look at a folder, and queue the job that imports it. Raises ImportRefused for what can be seen at once."""
     folder = resolve_import(path)
     try:
@@ -73,7 +73,7 @@ def enqueue_import(path: str | Path, *, name: str, by: User | None, note: str = 
     with transaction.atomic():
         return enqueue(
             IMPORT_KIND,
-            {"path": str(folder), "name": name, "note": note, "by": by.pk if by else None},
+            {"path": str(folder), "name": name, "note": note, "licence": licence, "by": by.pk if by else None},
             label=f"Import {name} from {folder.name}",
             created_by=by,
         )
@@ -95,6 +95,7 @@ def import_folder(context: JobContext) -> dict[str, Any]:
         folder,
         name=payload["name"],
         note=payload.get("note", ""),
+        licence=payload.get("licence", ""),
         origin=ModelOrigin.IMPORTED,
         parent=None,
         created_by=author,
@@ -111,6 +112,7 @@ def register_folder(
     parent: ModelVersion | None,
     created_by: User,
     note: str = "",
+    licence: str = "",
     decoder_of: ModelVersion | None = None,
 ) -> ModelVersion:
     """Make a model version of a folder: inspect, hash, copy into MODELS_DIR/<hash>, draw a probe, and add the row.
@@ -154,6 +156,7 @@ def register_folder(
             byte_size=report.total_bytes,
             probe_image=probe,
             note=note,
+            licence=licence,
             created_by=created_by,
         )
 
@@ -197,6 +200,12 @@ def place_folder(folder: Path, content_hash: str, manifest: Mapping[str, Any]) -
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
     return target
+
+
+def state_licence(model_version: ModelVersion, licence: str) -> None:
+    """Say under which licence a version is; an empty text takes the word back."""
+    model_version.licence = licence
+    model_version.save(update_fields=["licence"])
 
 
 def promote(model_version: ModelVersion, *, by: User, reason: str = "") -> ModelPromotion:

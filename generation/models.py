@@ -120,6 +120,13 @@ class ModelVersion(models.Model):
     byte_size = models.PositiveBigIntegerField(default=0)
     probe_image = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the image drawn at import.")
     note = models.CharField(max_length=300, blank=True)
+    licence = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What people say of it, an SPDX identifier where there is one; empty: not known.",
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 

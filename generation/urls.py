@@ -18,6 +18,7 @@ urlpatterns = [
     path("models/import/", models.model_import, name="model_import"),
     path("models/<int:number>/", models.model, name="model"),
     path("models/<int:number>/promote/", models.model_promote, name="model_promote"),
+    path("models/<int:number>/licence/", models.model_licence, name="model_licence"),
     path("models/<int:number>/decoder/", models.model_decoder, name="model_decoder"),
     re_path(r"^media/(?P<sha256>[0-9a-f]{64})\.png$", images.image, name="image"),
     re_path(r"^media/(?P<sha256>[0-9a-f]{64})\.webp$", images.thumbnail, name="thumbnail"),

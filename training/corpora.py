@@ -52,7 +52,13 @@ MOST_OFFERED = 50
 
 
 def register_corpus(
-    *, name: str, folder: str, by: "User", least_side: int = 1, captions: str = Captions.NEEDED
+    *,
+    name: str,
+    folder: str,
+    by: "User",
+    least_side: int = 1,
+    captions: str = Captions.NEEDED,
+    licence: str = "",
 ) -> Corpus:
     """Keep a folder below CORPORA_ROOT as a corpus, and queue the job that reads it. Raises CorpusRefused."""
     path = resolve_folder(folder)
@@ -67,6 +73,7 @@ def register_corpus(
                 folder="" if below == Path() else str(below),
                 least_side=least_side,
                 captions=captions,
+                licence=licence,
                 job=job,
                 created_by=by,
             )
@@ -74,6 +81,12 @@ def register_corpus(
     except IntegrityError:
         raise CorpusRefused("Somebody took this name a moment ago; choose another.") from None
     return corpus
+
+
+def state_licence(corpus: Corpus, licence: str) -> None:
+    """Say under which licence a corpus's images are; an empty text takes the word back."""
+    corpus.licence = licence
+    corpus.save(update_fields=["licence"])
 
 
 def check_again(corpus: Corpus, *, by: "User") -> Job:

@@ -3,12 +3,13 @@
 from django import forms
 
 from accounts.models import User
+from generation.forms import LicenceForm
 from training import corpora
 from training.engine.shards import CorpusRefused
 from training.models import Captions, Corpus
 
 
-class CorpusForm(forms.Form):
+class CorpusForm(LicenceForm):
     """A folder below CORPORA_ROOT, under a name."""
 
     folder = forms.CharField(
@@ -35,6 +36,8 @@ class CorpusForm(forms.Form):
         help_text="Without words a model learns how images look, and nothing of what their prompts mean.",
     )
 
+    field_order = ("folder", "name", "licence")
+
     def clean_captions(self) -> str:
         return self.cleaned_data["captions"] or Captions.NEEDED
 
@@ -54,6 +57,7 @@ class CorpusForm(forms.Form):
                 folder=cleaned["folder"],
                 least_side=cleaned["least_side"],
                 captions=cleaned["captions"],
+                licence=cleaned["licence"],
                 by=by,
             )
         except CorpusRefused as refused:

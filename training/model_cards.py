@@ -11,7 +11,7 @@ from generation.archives import Tray, put, put_file
 from generation.engine.families import FLUX, STABLE_DIFFUSION_3
 from generation.engine.folders import LOW_RANK_FILE, hash_file
 from generation.models import ModelVersion
-from training.models import Evaluation, RunEvent, TrainingRun
+from training.models import Evaluation, RecipeSource, RunEvent, TrainingRun
 from training.recipe_words import describe
 from training.recipes import RecipeRefused, schedule_of
 from training.verdicts import EvaluationVerdict
@@ -99,8 +99,7 @@ def card(version: ModelVersion) -> str:
         *(_figures(version) or ["Nothing yet."]),
         "",
         "## Licence",
-        "That of the imported model at the head of the line, and of the images that taught it. Whoever passes the weights on"
-        " has to look there: Atelier does not know it.",
+        *_licences(version),
     ]
     return "\n".join(lines) + "\n"
 
@@ -156,6 +155,39 @@ def _taught(run: TrainingRun) -> str:
     sources = run.recipe.sources.select_related("dataset_version__dataset", "corpus")
     hashes = ", ".join(f"{each.data} is `{each.data.content_hash[:16]}`" for each in sources)
     return f"{describe(run.recipe, schedule, run.spec)} ({hashes})."
+
+
+def _licences(version: ModelVersion) -> list[str]:
+    """A line for each version of the line that was imported or has a word of its own, and for each corpus that taught one
+    of them, with a sentence that says what they come to."""
+    line: dict[int, ModelVersion] = {}
+    pending: list[ModelVersion | None] = [version]
+    while pending:
+        each = pending.pop()
+        if each is not None and each.pk not in line:
+            line[each.pk] = each
+            pending += [each.parent, each.decoder_of]
+    versions = sorted(line.values(), key=lambda each: -each.number)
+    said = [
+        (f"v{each.number} {each.name}, {each.get_origin_display().lower()}", each.licence)
+        for each in versions
+        if each.licence or each.parent is None
+    ]
+    sources = RecipeSource.objects.filter(recipe__runs__result__in=versions).select_related("corpus", "dataset_version")
+    corpora = {each.corpus.pk: each.corpus for each in sources if each.corpus is not None}
+    said += [(f"The corpus {each.name}", each.licence) for _, each in sorted(corpora.items())]
+    lines = [f"- {what}: {licence or 'not known'}." for what, licence in said]
+    if any(each.dataset_version is not None for each in sources):
+        lines.append(
+            "- The images of its dataset versions were drawn in Atelier, by the models that their manifests name."
+        )
+    if all(licence for _, licence in said):
+        return [*lines, "", "Whoever passes the weights on has to keep to all of these, as people stated them."]
+    return [
+        *lines,
+        "",
+        "Where a licence is not known, whoever passes the weights on has to find it out: nobody has told Atelier.",
+    ]
 
 
 def _figures(version: ModelVersion) -> list[str]:

@@ -83,6 +83,13 @@ class Corpus(models.Model):
     problems = models.JSONField(default=list, help_text="The first that were left out, as sentences.")
     checked_at = models.DateTimeField(null=True, blank=True, help_text="When all bytes were last read and compared.")
     trouble = models.CharField(max_length=500, blank=True)
+    licence = models.CharField(
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What people say of its images, an SPDX identifier where there is one; empty: not known.",
+    )
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(db_default=Now())
 

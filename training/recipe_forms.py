@@ -6,6 +6,7 @@ from typing import Any
 from django import forms
 
 from curation.models import CampaignKind, DatasetKind, DatasetVersion
+from generation.batches import SCHEDULER_LABELS
 from generation.models import ModelVersion
 from training.cadence_forms import CadenceFields
 from training.engine.flows import FLOW_DEFAULTS
@@ -149,6 +150,12 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
         widget=ScheduleSelect,
         label="Noise schedule of",
         help_text="T' is counted on this version's schedule and stored as log-SNR, so it means the same noise on any other.",
+    )
+    drawn_with = forms.ChoiceField(
+        choices=list(SCHEDULER_LABELS.items()),
+        required=False,
+        label="Count drawing steps as of",
+        help_text="Only for the figures beside: it is chosen anew whenever something is drawn.",
     )
     t_prime = forms.IntegerField(
         min_value=0,
@@ -394,7 +401,7 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
             values["lora_rank"] = None
         # Settings of another kind of recipe, which the page hides.
         hidden: dict[str, tuple[str, ...]] = {
-            Preset.PREFERENCE: ("min_snr_gamma", "sharded", *DECODER_SETTINGS),
+            Preset.PREFERENCE: ("min_snr_gamma", "flow_weighting", "sharded", *DECODER_SETTINGS),
             Preset.TRANSPARENCY: ("dpo_beta", *NOT_OF_A_DECODER),
         }
         for key in hidden.get(preset or "", ("dpo_beta", *DECODER_SETTINGS)):

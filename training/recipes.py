@@ -106,7 +106,8 @@ class RowArithmetic:
     """What a row of the table comes to.
 
     `share` is the share of training draws in [0, 1]; `steps` maps a number of drawing steps to how many of them fall
-    into the row's band; `passes` is how often each image is seen in the whole run, None where that is not asked.
+    into the row's band, None where that is not known; `draws` is how many images of it the whole run is expected to draw and
+    `passes` how often each is seen, both None where that is not asked.
     `start` and `width` are the band in timesteps; `held_out` counts the images that only validation sees. A row is scarce
     where a flow's density leaves its band so few draws that more steps alone hardly teach it.
     """
@@ -116,8 +117,9 @@ class RowArithmetic:
     band: str
     start: float
     width: float
-    steps: dict[int, int]
+    steps: dict[int, int | None]
     passes: float | None
+    draws: float | None = None
     held_out: int = 0
     is_scarce: bool = False
 
@@ -367,7 +369,7 @@ def check_kind(values: Mapping[str, Any], schedule: Schedule) -> None:
     """Raise RecipeRefused for the first setting that does not apply to models of the schedule's kind."""
     field, sentence = misplaced_setting(values, schedule)
     if field:
-        raise RecipeRefused(sentence, field="preset" if field == "objective" else field)
+        raise RecipeRefused(sentence, field=field)
 
 
 def warm_up_problem(values: Mapping[str, Any]) -> str:
@@ -461,6 +463,7 @@ def work_out(
                 width=inside.stop - inside.start if inside else 0,
                 steps={n: inference_steps_in_band(schedule, n, row.band) for n in step_counts},
                 passes=images * share / count if images is not None and count else None,
+                draws=images * share if images is not None else None,
                 held_out=held_out,
                 is_scarce=schedule.is_flow and mixture == "natural" and share < SCARCE_SHARE,
             )

@@ -72,7 +72,7 @@ def request_rehearsal(
     The same `request_key` with the same settings queues one only.
     """
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
-    check_table(recipe, parent)
+    check_table(recipe, parent, changed)
     check_steps(recipe, changed)
     spec = check_hyperparameters(with_cadence({**hyperparameters_of(recipe), **changed}))
     payload = {"recipe": recipe.pk, "parent": parent.pk, "spec": spec, "changed": changed}

@@ -64,7 +64,7 @@ def start_run(
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     if unknown := sorted(set(changed) - set(OVERRIDES)):
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
-    check_table(recipe, parent)
+    check_table(recipe, parent, changed)
     check_steps(recipe, changed)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
@@ -214,12 +214,13 @@ def images_per_step(values: Mapping[str, Any]) -> int:
     return int(batch) * int(values.get("gradient_accumulation", 1))
 
 
-def check_table(recipe: Recipe, parent: ModelVersion) -> None:
-    """Raise RecipeRefused unless every table of the chain is trainable on the parent's schedule, which its results share."""
+def check_table(recipe: Recipe, parent: ModelVersion, changed: Mapping[str, Any]) -> None:
+    """Raise RecipeRefused unless every table of the chain, with what the run changes of its settings, is trainable on the
+    parent's schedule, which its results share."""
     schedule = schedule_of(parent)
-    check_kind(hyperparameters_of(recipe), schedule)
     following: Recipe | None = recipe
     while following is not None:
+        check_kind({**hyperparameters_of(following), **changed}, schedule)
         rows = rows_of(following)
         if problems := table_problems(schedule, rows):
             raise RecipeRefused(f"{following} does not fit {parent}: {problems[0]}", field="parent")

@@ -8,6 +8,7 @@ from curation.models import DatasetKind
 from generation.models import ModelVersion
 from training.engine.averages import decay_at, steps_until
 from training.engine.bands import Schedule
+from training.engine.noise import NoiseSchedule
 from training.image_shapes import ShapeTable, table_of_shapes
 from training.min_snr import say_weights
 from training.models import Corpus
@@ -55,7 +56,7 @@ class RowView:
         return 100 * self.sums.share
 
     @property
-    def step_counts(self) -> list[tuple[int, int]]:
+    def step_counts(self) -> list[tuple[int, int | None]]:
         return list(self.sums.steps.items())
 
 
@@ -74,11 +75,14 @@ class TableView:
     has_noise: bool
     edge_start: float
     is_flow: bool
+    # How many images the whole run draws; 0 where it is not known.
+    images: int = 0
     shapes: ShapeTable | None = None
     # What settings come to here, in sentences.
     notes: tuple[str, ...] = ()
-    # What Min-SNR leaves without weight, as a sentence.
+    # What Min-SNR leaves without weight, and that drawing never begins in pure noise, as sentences.
     starving: str = ""
+    unvisited: str = ""
 
     @property
     def tick_y(self) -> int:
@@ -122,7 +126,7 @@ class TableView:
         found = [text for row in self.rows for text in (row.sums.scarcity, row.sums.warning) if text]
         if all(row.sums.row.is_without_words for row in self.rows):
             found.append(WITHOUT_WORDS)
-        return [*found, self.starving] if self.starving else found
+        return [*found, *filter(None, (self.starving, self.unvisited))]
 
 
 def place(timestep: float, timesteps: int) -> str:
@@ -137,6 +141,7 @@ def view_tables(
 ) -> list[TableView]:
     """Every (name, rows, hyperparameters) as a page shows it; a series keeps its colour across the tables. `version` is that
     of the schedule, for the shapes of images."""
+    counted = steps_in_words(schedule)
     views, series = [], 0
     for name, rows, hyperparameters in tables:
         images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
@@ -176,11 +181,47 @@ def view_tables(
                 edge_start=edge_start,
                 is_flow=schedule.is_flow,
                 shapes=table_of_shapes(sums, hyperparameters, version),
-                notes=tuple(filter(None, (weights, average_in_words(hyperparameters)))),
+                images=images,
+                notes=tuple(
+                    filter(
+                        None,
+                        (
+                            counted if hyperparameters.get("objective") != "alpha" else "",
+                            weights,
+                            average_in_words(hyperparameters),
+                        ),
+                    )
+                ),
                 starving=starving,
+                unvisited=unvisited_noise(schedule),
             )
         )
     return views
+
+
+def steps_in_words(schedule: Schedule) -> str:
+    """Whose steps are counted, or why none are, as a sentence; an empty text for a flow, which has one scheduler."""
+    if schedule.unknown_steps or not isinstance(schedule, NoiseSchedule):
+        return schedule.unknown_steps
+    spacing = schedule.spacing
+    name = spacing.scheduler.removesuffix("Scheduler")
+    return f"Drawing steps are counted as {name} takes them here, spaced as “{spacing.spacing}”."
+
+
+def unvisited_noise(schedule: Schedule) -> str:
+    """A sentence where training ends in pure noise and drawing begins below it (Lin et al. 2023, arXiv 2305.08891, section
+    3.3); an empty text elsewhere."""
+    if not isinstance(schedule, NoiseSchedule) or not schedule.ends_in_noise or schedule.unknown_steps:
+        return ""
+    last = schedule.num_timesteps - 1
+    first = round(max(schedule.drawing_timesteps(min(DRAWING_STEPS, last))))
+    if first >= last:
+        return ""
+    return (
+        f"The last timestep of this model, {last}, is pure noise, but its scheduler spaces steps as “{schedule.spacing.spacing}” and "
+        f"never visits it: {min(DRAWING_STEPS, last)} steps begin at {first}, where a model is told that something of the image is "
+        "left. Set the scheduler's timestep_spacing to “trailing”."
+    )
 
 
 def average_in_words(hyperparameters: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ urlpatterns = [
     path("corpora/<slug:slug>/stop/", corpora.corpus_stop, name="corpus_stop"),
     path("corpora/<slug:slug>/resume/", corpora.corpus_resume, name="corpus_resume"),
     path("corpora/<slug:slug>/remove/", corpora.corpus_remove, name="corpus_remove"),
+    path("corpora/<slug:slug>/licence/", corpora.corpus_licence, name="corpus_licence"),
     path("corpora/<slug:slug>/verify/", corpora.corpus_verify, name="corpus_verify"),
     path("recipes/", recipes.recipe_list, name="recipes"),
     path("recipes/new/", recipes.recipe_new, name="recipe_new"),

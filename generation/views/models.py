@@ -12,7 +12,7 @@ from accounts.models import Role
 from accounts.policies import policy
 from generation import batches, combinations, model_versions
 from generation.engine.folders import LOW_RANK_FILE
-from generation.forms import DecoderForm, ImportForm, PromotionForm
+from generation.forms import DecoderForm, ImportForm, LicenceForm, PromotionForm
 from generation.models import ModelPromotion, ModelVersion
 from generation.views.members import TEAM, may_write, member
 from jobs.models import Job
@@ -98,6 +98,7 @@ def model(request: HttpRequest, number: int) -> HttpResponse:
         "files": sorted(shown.manifest.items()),
         "form": PromotionForm(),
         "decoder_form": DecoderForm(version=shown),
+        "licence_form": LicenceForm(initial={"licence": shown.licence}),
         "lent_to": shown.lent_decoder_to.order_by("number"),
         "may_promote": may_write(member(request), Role.OPERATOR),
         "may_draw": may_write(member(request), *TEAM),
@@ -133,6 +134,20 @@ def model_promote(request: HttpRequest, number: int) -> HttpResponse:
         messages.success(request, f"{shown} is promoted: new batches use it unless somebody chooses another.")
     else:
         messages.error(request, "The reason is too long: at most 300 characters. Nothing was promoted.")
+    return redirect(shown)
+
+
+@policy(write=[Role.OPERATOR])
+@require_POST
+def model_licence(request: HttpRequest, number: int) -> HttpResponse:
+    """Say under which licence a version is, or that it is not known."""
+    shown = get_object_or_404(ModelVersion.objects.visible_to(member(request)), number=number)
+    form = LicenceForm(request.POST)
+    if form.is_valid():
+        model_versions.state_licence(shown, form.cleaned_data["licence"])
+        messages.success(request, f"The licence of {shown} is {shown.licence or 'not known'}.")
+    else:
+        messages.error(request, "The licence is too long: at most 200 characters. Nothing was changed.")
     return redirect(shown)
 
 

@@ -43,7 +43,8 @@ def test_only_what_the_kind_and_the_parent_have_a_use_for_is_shown(sign_in):
     page.check("[name=preset][value=transparency]")
     assert shown(page) == DECODER | ALL
     page.check("[name=preset][value=preference]")
-    page.get_by_text("Preferences are learned by models that remove noise").wait_for()
+    assert shown(page) == DENOISER | {"timestep_sampling", "dpo_beta"} | ALL
+    page.locator("#preview table").get_by_text("σ 0 to 1").first.wait_for()
 
 
 def test_rows_of_a_table_come_one_after_the_other(sign_in):

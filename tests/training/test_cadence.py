@@ -6,9 +6,9 @@ from django.utils import timezone
 
 from jobs.models import Job, JobState
 from tests.accounts.factories import make_person
-from tests.training.factories import make_dataset_version, make_parent, make_recipe, make_run
+from tests.training.factories import SCHEDULER_CONFIG, make_dataset_version, make_parent, make_recipe, make_run
 from training.cadence import OF_CADENCE, describe_cadence, suggested_cadence
-from training.models import Recipe, TrainingRun
+from training.models import Preset, Recipe, TrainingRun
 from training.recipes import RecipeRefused
 from training.rehearsals import Rehearsed, request_rehearsal
 from training.runs import start_next, start_run
@@ -245,3 +245,40 @@ def test_a_disk_has_room_for_the_checkpoints_that_are_kept():
     measured = Rehearsed(1.0, 1.0, 1.0, 1, checkpoint_bytes=100, free_bytes=300)
     assert measured.has_room
     assert not Rehearsed(1.0, 1.0, 1.0, 1, checkpoint_bytes=100, free_bytes=300, kept=5).has_room
+
+
+FEW = {**SCHEDULER_CONFIG, "num_train_timesteps": 15}
+
+
+def test_more_steps_of_a_drawing_than_timesteps_are_refused_of_recipe_run_and_rehearsal(client, sign_in):
+    parent = make_parent(config={"size_factor": 8, "scheduler_config": FEW})
+    sign_in("operator")
+    wanted = data(schedule=parent.pk, t_prime=10)
+    page = client.post(reverse("recipe_new"), {**wanted, "sample_steps": 16})
+    assert "needs as many timesteps, and the model has 15" in page.context["form"].errors["sample_steps"][0]
+    # Left empty, a drawing has 20.
+    assert (
+        "A drawing of 20 steps" in client.post(reverse("recipe_new"), wanted).context["form"].errors["sample_steps"][0]
+    )
+    preview = client.get(reverse("recipe_preview"), {**wanted, "sample_steps": 16})
+    assert (preview.context["tables"], "the model has 15" in preview.context["problem"]) == ([], True)
+    assert len(client.get(reverse("recipe_preview"), {**wanted, "sample_steps": 15}).context["tables"]) == 1
+    assert not Recipe.objects.exists()
+
+    assert client.post(reverse("recipe_new"), {**wanted, "sample_steps": 15}).status_code == 302
+    recipe = Recipe.objects.get()
+    page = client.post(reverse("run_new"), {"recipe": recipe.pk, "parent": parent.pk, "sample_steps": 16})
+    assert "the model has 15" in page.context["form"].errors["sample_steps"][0]
+    with pytest.raises(RecipeRefused) as refused:
+        request_rehearsal(recipe, parent=parent, by=make_person("operator"), overrides={"sample_steps": 16})
+    assert refused.value.field == "sample_steps"
+    assert not TrainingRun.objects.exists()
+    assert start_run(recipe, parent=parent, by=make_person("operator"), overrides={"sample_steps": 2})
+
+
+def test_the_second_recipe_of_a_chain_is_checked_too():
+    second = make_recipe(preset=Preset.JOINT, hyperparameters={"sample_steps": 20})
+    first = make_recipe(preset=Preset.JOINT, hyperparameters={"sample_steps": 10}, then=second)
+    few = make_parent(config={"size_factor": 8, "scheduler_config": FEW})
+    with pytest.raises(RecipeRefused, match="A drawing of 20 steps"):
+        start_run(first, parent=few, by=make_person("operator"))

@@ -195,16 +195,18 @@ class TestRecipes:
             runs.start_run(make_recipe(hyperparameters=changes), parent=parent, by=make_person(Role.OPERATOR))
         assert "flow-matching model" in refused.value.sentence
 
-    def test_preferences_are_refused_on_a_flow(self):
+    def test_preferences_are_learned_on_a_flow_without_weights_of_its_losses(self):
+        parent = make_flow()
+        values = {
+            "name": "Preferences", "preset": Preset.PREFERENCE, "by": make_person(Role.CURATOR), "pairs": make_pair_version(),
+            "schedule": schedule_of(parent),
+        }  # fmt: skip
         with pytest.raises(RecipeRefused) as refused:
-            create_recipe(
-                name="Preferences",
-                preset=Preset.PREFERENCE,
-                by=make_person(Role.CURATOR),
-                schedule=schedule_of(make_flow()),
-                pairs=make_pair_version(),
-            )
-        assert refused.value.field == "preset"
+            create_recipe(**values, hyperparameters={"flow_weighting": "cosmap"})
+        assert (refused.value.field, "dpo has none" in refused.value.sentence) == ("flow_weighting", True)
+        recipe = create_recipe(**values, hyperparameters={"logit_mean": 0.5})
+        run = runs.start_run(recipe, parent=parent, by=make_person(Role.OPERATOR))
+        assert (run.spec["objective"], run.spec["logit_mean"]) == ("dpo", 0.5)
 
     def test_transparency_says_nothing_of_noise_and_goes_with_both_kinds_of_parents(self):
         recipe = create_recipe(
@@ -314,7 +316,7 @@ def test_the_form_begins_and_warns_by_the_parents_kind(client):
 
 
 @pytest.mark.django_db
-def test_the_form_says_at_once_what_a_flow_cannot_learn_and_forgets_what_it_hides(client):
+def test_the_form_of_a_flow_takes_pairs_and_stickers_and_forgets_what_it_hides(client):
     from generation.model_versions import promote
 
     curator = make_person(Role.CURATOR)
@@ -328,15 +330,17 @@ def test_the_form_says_at_once_what_a_flow_cannot_learn_and_forgets_what_it_hide
         "caption_dropout": 0.1, "lr_schedule": "constant", "mixture": "natural", "optimizer": "adafactor",
         "timestep_sampling": "uniform", "logit_mean": "0.4", "flow_weighting": "cosmap",
     }  # fmt: skip
-    said = "Preferences are learned by models that remove noise; this one is a flow-matching model."
-    assert said in client.get(reverse("recipe_preview"), fields).content.decode()
-    refused = client.post(reverse("recipe_new"), fields)
-    assert (refused.status_code, refused.context["form"].errors) == (422, {"preset": [said]})
-    # A decoder's form hides the schedule and all that is of noise, so that neither may stand in its way.
-    fields["preset"] = "transparency"
-    assert "learns at no noise level" in client.get(reverse("recipe_preview"), fields).content.decode()
+    (table,) = client.get(reverse("recipe_preview"), fields).context["tables"]
+    assert (table.is_flow, [row.sums.band for row in table.rows]) == (True, ["t 0 to 1000, σ 0 to 1"])
     assert client.post(reverse("recipe_new"), fields).status_code == 302
     kept = Recipe.objects.get().hyperparameters
+    # Weights of a flow's losses say nothing of pairs, and their form hides them.
+    assert set(kept) & {"objective", *FLOW_DEFAULTS} == {"objective", "timestep_sampling"}
+    # A decoder's form hides the schedule and all that is of noise, so that neither may stand in its way.
+    fields |= {"preset": "transparency", "name": "Decoder"}
+    assert "learns at no noise level" in client.get(reverse("recipe_preview"), fields).content.decode()
+    assert client.post(reverse("recipe_new"), fields).status_code == 302
+    kept = Recipe.objects.get(name="Decoder").hyperparameters
     assert (kept["objective"], kept["optimizer"]) == ("alpha", "adafactor")
     assert set(kept).isdisjoint(FLOW_DEFAULTS)
 

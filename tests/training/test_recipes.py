@@ -8,7 +8,14 @@ from django.db import IntegrityError, connection, transaction
 from PIL import Image
 
 from generation.images import storage_name
-from tests.training.factories import make_dataset_version, make_pair_version, make_parent, make_person, make_recipe
+from tests.training.factories import (
+    SCHEDULER_CONFIG,
+    make_dataset_version,
+    make_pair_version,
+    make_parent,
+    make_person,
+    make_recipe,
+)
 from training.engine.noise import NoiseSchedule
 from training.models import Preset, Recipe, RecipeSource
 from training.recipe_words import describe
@@ -232,6 +239,36 @@ def test_no_drawing_of_more_steps_than_timesteps_is_counted(timesteps, counts):
     assert list(table.step_counts) == counts
     assert [row.step_counts for row in table.rows] == [[(count, count) for count in counts]] * 2
     assert len(table.ticks) == min(20, timesteps)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_warned"),
+    [
+        ({"timestep_spacing": "leading"}, True),
+        # What diffusers' DDIM takes where nothing is said.
+        ({}, True),
+        ({"timestep_spacing": "trailing"}, False),
+        ({"timestep_spacing": "linspace"}, False),
+        ({"timestep_spacing": "leading", "rescale_betas_zero_snr": False}, False),
+    ],
+)
+def test_pure_noise_that_drawing_never_visits_is_warned_of(changes, is_warned):
+    recipe = make_recipe(preset=Preset.JOINT)
+    schedule = NoiseSchedule.from_config({**SCHEDULER_CONFIG, "rescale_betas_zero_snr": True, **changes})
+    (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
+    assert [text for text in table.warnings if "pure noise" in text and "begin at 951" in text] == (
+        [table.unvisited] if is_warned else []
+    )
+    (table,) = view_tables([("", rows_of(recipe), {**recipe.hyperparameters, "objective": "alpha"})], schedule)
+    assert not table.warnings
+
+
+def test_the_share_of_draws_is_said_in_images_of_the_run(schedule):
+    recipe = make_recipe(hyperparameters={"steps": 50, "batch_size": 10, "gradient_accumulation": 2})
+    (table,) = view_tables([("", rows_of(recipe), recipe.hyperparameters)], schedule)
+    assert (table.images, [row.sums.draws for row in table.rows]) == (1000, [pytest.approx(99.0), pytest.approx(901.0)])
+    (table,) = view_tables([("", rows_of(recipe), {})], schedule)
+    assert (table.images, [row.sums.draws for row in table.rows]) == (0, [None, None])
 
 
 @pytest.mark.parametrize(("field", "value"), [("position", 0), ("name", "content")])

@@ -1,5 +1,6 @@
 """The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
 
+import re
 import uuid
 import zipfile
 
@@ -13,6 +14,7 @@ from generation.models import ModelPromotion, ModelVersion
 from jobs.models import Job, JobState
 from tests.generation.factories import finish_job
 from tests.training.factories import (
+    SCHEDULER_CONFIG,
     make_dataset_version,
     make_evaluation,
     make_pair_version,
@@ -154,6 +156,34 @@ class TestRecipeForm:
         assert "9.9%" in page
         assert "90.1%" in page
         assert "T&#x27; = 900" in page or "T' = 900" in page
+
+    def test_the_preview_counts_steps_as_the_chosen_scheduler_takes_them(self, client, sign_in):
+        sign_in("curator")
+
+        def counted(scheduler, config):
+            parent = make_parent(config={"size_factor": 8, "scheduler_config": {**SCHEDULER_CONFIG, **config}})
+            page = client.get(
+                reverse("recipe_preview"), self.data(t_prime=960, schedule=parent.pk, drawn_with=scheduler)
+            )
+            (table,) = page.context["tables"]
+            return [count for _, count in table.rows[0].step_counts], page.content.decode()
+
+        counts, page = counted("ddim", {})
+        assert counts == [0, 0, 2]
+        assert "Drawing in 10 or 20 steps never visits the band of “content”" in page
+        assert "Drawing steps are counted as DDIM takes them here, spaced as “leading”." in page
+        counts, page = counted("euler", {})
+        assert counts == [1, 1, 2]
+        assert "never visits" not in page
+        assert "counted as EulerDiscrete takes them here, spaced as “linspace”" in page
+        # 39 of 1,000 timesteps, in 120 steps of 8 images.
+        assert re.search(r"about 37\s+of 960", re.sub(r"<[^>]+>", " ", page))
+        counts, page = counted("dpm++", {"use_karras_sigmas": True})
+        assert counts == [None, None, None]
+        assert "The scheduler&#x27;s config has use_karras_sigmas" in page
+        assert "not known</td>" in page
+        assert "ticks under the axis" not in page
+        assert counted("default", {"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"})[0] == [1, 1, 2]
 
     def test_sequential_keeps_both(self, client, sign_in):
         sign_in("operator")

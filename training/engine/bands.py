@@ -132,7 +132,20 @@ class Schedule(Protocol):
         ...
 
     def drawing_timesteps(self, n_steps: int) -> Sequence[float]:
-        """The timesteps that drawing visits in `n_steps` steps, noisiest first."""
+        """The timesteps that drawing visits in `n_steps` steps, noisiest first; none where `unknown_steps` says why."""
+        ...
+
+    @property
+    def unknown_steps(self) -> str:
+        """Why it is not known which timesteps drawing visits, as a sentence, or an empty text."""
+        ...
+
+    def drawn_with(self, scheduler: str) -> Self:
+        """The same noise levels, visited by another of the schedulers that drawing has."""
+        ...
+
+    def is_within(self, timestep: float, band: Band) -> bool:
+        """Whether a timestep that drawing visits lies in a band."""
         ...
 
     def spread(self, region: Region, count: int) -> list[float]:
@@ -243,8 +256,8 @@ def cell_shares(schedule: Schedule, rows: Sequence[TableRow], region: Region) ->
     return shares
 
 
-def inference_steps_in_band(schedule: Schedule, n_steps: int, band: Band) -> int:
-    """How many of `n_steps` drawing steps fall into a band. 0 for content is worth a warning: training in that band
-    then changes nothing that anyone sees."""
-    inside = schedule.timesteps_in(band)
-    return sum(t in inside for t in schedule.drawing_timesteps(n_steps))
+def inference_steps_in_band(schedule: Schedule, n_steps: int, band: Band) -> int | None:
+    """How many of `n_steps` drawing steps fall into a band; None where that is not known. 0 for content is worth a warning:
+    training in that band then changes nothing that anyone sees."""
+    visited = schedule.drawing_timesteps(n_steps)
+    return None if schedule.unknown_steps else sum(schedule.is_within(t, band) for t in visited)

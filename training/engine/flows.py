@@ -147,6 +147,17 @@ class FlowSchedule:
         line = [1.0 + (end - 1.0) * i / max(1, n_steps - 1) for i in range(n_steps)]
         return [self.num_timesteps * _shifted(sigma, self.drawing_shift) for sigma in line]
 
+    @property
+    def unknown_steps(self) -> str:
+        return ""
+
+    def drawn_with(self, scheduler: str) -> "FlowSchedule":
+        """Itself: a flow is drawn by its own scheduler alone."""
+        return self
+
+    def is_within(self, timestep: float, band: Band) -> bool:
+        return timestep in self.timesteps_in(band)
+
     def describe(self, region: Region) -> str:
         """A region for a person: "t 893 to 1000, σ 0.893 to 1"."""
         if not region:

@@ -69,18 +69,18 @@ def make_learner(network: Any, settings: RunSettings, mesh: Any = None) -> Learn
     return Learner(network, parameters, optimizer, ema, settings, micro_batch=settings.batch_size, reference=reference)
 
 
-def _make_reference(unet: Any, settings: RunSettings) -> Denoiser:
-    """The parent's denoiser as it was: a copy, or the same U-Net with its low-rank updates switched off."""
+def _make_reference(network: Any, settings: RunSettings) -> Denoiser:
+    """The parent's denoiser as it was: a copy, or the same network with its low-rank updates switched off."""
     if not settings.is_low_rank:
-        return denoiser_of(copy.deepcopy(unet).requires_grad_(False).eval())
-    inner = denoiser_of(unet)
+        return denoiser_of(copy.deepcopy(network).requires_grad_(False).eval())
+    inner = denoiser_of(network)
 
     def without_updates(*inputs: torch.Tensor) -> torch.Tensor:
-        unet.disable_adapters()
+        network.disable_adapters()
         try:
             return inner(*inputs)
         finally:
-            unet.enable_adapters()
+            network.enable_adapters()
 
     return without_updates
 

@@ -5,17 +5,19 @@ This module imports no torch: web forms and the trainer do the same arithmetic w
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from training.engine.bands import WORD, Band, Region, Split, TableRefused, round_edge
+from training.engine.spacings import DERIVED, Spacing
 
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "linspace", "trailing")
 # Every page that shows a noise axis computes the schedule; Stable Diffusion has 1,000 timesteps.
 MAX_TIMESTEPS = 10_000
+DDIM_STEPS = Spacing(DERIVED["ddim"], "leading")
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class NoiseSchedule:
 
     alphas_cumprod: tuple[float, ...]
     prediction_type: str = "epsilon"
-    timestep_spacing: str = "leading"
-    steps_offset: int = 0
+    spacing: Spacing = DDIM_STEPS
+    # By the names that drawing has for schedulers.
+    spacings: Mapping[str, Spacing] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
-        """Read a `scheduler_config.json`. Raises `TableRefused` for a schedule that the trainer does not know."""
+    def from_config(cls, config: Mapping[str, Any], pipeline: str = "") -> "NoiseSchedule":
+        """Read a `scheduler_config.json`; `pipeline` is the class that draws. Its steps are those of DDIM, with which models are
+        drawn where nobody says. Raises `TableRefused` for a schedule that the trainer does not know."""
         prediction_type = str(config.get("prediction_type", "epsilon"))
         spacing = str(config.get("timestep_spacing", "leading"))
         if prediction_type not in PREDICTION_TYPES:
@@ -40,7 +44,9 @@ class NoiseSchedule:
         if spacing not in SPACINGS:
             raise TableRefused(f"The scheduler spaces timesteps “{spacing}”; known are {', '.join(SPACINGS)}.")
         try:
-            betas, offset = _betas(config), int(config.get("steps_offset", 0))
+            betas = _betas(config)
+            own = str(config.get("_class_name") or DERIVED["ddim"])
+            spacings = {name: Spacing.of(config, kind, pipeline) for name, kind in {"default": own, **DERIVED}.items()}
         except TableRefused:
             raise
         except (TypeError, ValueError, OverflowError):
@@ -49,12 +55,19 @@ class NoiseSchedule:
         if not (all(0.0 < alpha < 1.0 for alpha in earlier) and 0.0 <= last < 1.0):
             raise TableRefused("The scheduler adds no noise, or more than there is, at one of its timesteps.")
         if config.get("rescale_betas_zero_snr"):
-            if prediction_type == "epsilon":
-                raise TableRefused("A schedule that ends in pure noise cannot be trained with epsilon prediction.")
             alphas = _zero_terminal_snr(betas)
         else:
             alphas = _cumulative_product([1.0 - beta for beta in betas])
-        return cls(tuple(alphas), prediction_type, spacing, offset)
+        if alphas[-1] == 0.0 and prediction_type == "epsilon":
+            # The noise is all that the model sees there: saying it again teaches nothing of the image.
+            raise TableRefused(
+                "A schedule that ends in pure noise cannot be trained with epsilon prediction; v_prediction and sample can."
+            )
+        return cls(tuple(alphas), prediction_type, spacings["ddim"], spacings)
+
+    def drawn_with(self, scheduler: str) -> "NoiseSchedule":
+        """The same noise levels, visited by another of the schedulers that drawing has."""
+        return replace(self, spacing=self.spacings.get(scheduler, self.spacing))
 
     @property
     def num_timesteps(self) -> int:
@@ -68,6 +81,11 @@ class NoiseSchedule:
     @property
     def is_flow(self) -> bool:
         return False
+
+    @property
+    def ends_in_noise(self) -> bool:
+        """Whether nothing of the image is left at the last timestep."""
+        return self.alphas_cumprod[-1] == 0.0
 
     @property
     def axis(self) -> range:
@@ -125,19 +143,33 @@ class NoiseSchedule:
         first, last = int(region.start), int(region.stop)
         return first + word * (last - first) // WORD
 
-    def drawing_timesteps(self, n_steps: int) -> list[int]:
-        """The timesteps that diffusers' DDIM scheduler visits in `n_steps` steps, noisiest first."""
+    @property
+    def unknown_steps(self) -> str:
+        return self.spacing.unknown
+
+    def drawing_timesteps(self, n_steps: int) -> list[float]:
+        """The timesteps that the scheduler of `spacing` visits in `n_steps` steps, noisiest first; none where they are not
+        known."""
         total = self.num_timesteps
         if not 1 <= n_steps <= total:
             raise TableRefused(f"The number of steps must lie between 1 and {total}.")
-        if self.timestep_spacing == "linspace":
-            if n_steps == 1:
-                return [0]
-            return [round((total - 1) * i / (n_steps - 1)) for i in reversed(range(n_steps))]
-        if self.timestep_spacing == "trailing":
-            return [round(total - i * total / n_steps) - 1 for i in range(n_steps)]
-        ratio = total // n_steps
-        return [i * ratio + self.steps_offset for i in reversed(range(n_steps))]
+        return [] if self.spacing.unknown else self.spacing.timesteps(total, n_steps)
+
+    def is_within(self, timestep: float, band: Band) -> bool:
+        """Between two timesteps sigma is drawn out in a line, as Euler's steps have it."""
+        last = self.num_timesteps - 1
+        low = min(max(math.floor(timestep), 0), last)
+        high = min(low + 1, last)
+        share = timestep - low
+        if not 0 < share < 1:
+            return band.holds(self.log_snr[low])
+        sigma = (1 - share) * self._sigma(low) + share * self._sigma(high)
+        return band.holds(-2.0 * math.log(sigma))
+
+    def _sigma(self, timestep: int) -> float:
+        # What diffusers puts where only noise is left.
+        alpha = max(self.alphas_cumprod[timestep], 2.0**-24)
+        return math.sqrt((1.0 - alpha) / alpha)
 
     def spread(self, region: Region, count: int) -> list[float]:
         first, length = int(region.start), int(region.stop - region.start)

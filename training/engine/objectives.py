@@ -67,7 +67,8 @@ def preference_errors(
     once the preferred image is denoised better, and the rejected one worse, than the parent does it.
 
     Both images of a pair have the same noise, timestep and text. As in that paper's code, beta / 2 stands for the whole
-    factor before the difference.
+    factor before the difference: the same at all noise levels. On a flow the errors are those of the velocity, as with
+    Stable Diffusion 3 (Esser et al. 2024, arXiv 2403.03206, appendix C); the weights of a flow's losses have no place here.
     """
     both = _together(chosen, rejected)
     errors = denoising_errors(denoiser, both)

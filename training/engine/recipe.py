@@ -293,6 +293,10 @@ def parse_run(data: Any) -> RunSettings:
         )
     if settings.objective == "dpo" and settings.min_snr_gamma is not None:
         raise RunRefused("Min-SNR weights are of the loss of the noise; dpo has none.", field="min_snr_gamma")
+    if settings.objective == "dpo" and settings.flow_weighting != FLOW_DEFAULTS["flow_weighting"]:
+        raise RunRefused(
+            "Weights of a flow's losses are of the loss of the velocity; dpo has none.", field="flow_weighting"
+        )
     if settings.objective == "dpo" and any(source.corpus for source in settings.sources):
         raise RunRefused("A corpus has single images, and dpo learns from pairs.", field="sources")
     if settings.objective != "denoise" and any(source.prompt_free for source in settings.sources):

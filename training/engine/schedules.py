@@ -7,6 +7,7 @@ from generation.engine.families import FLOW_SCHEDULER
 from training.engine.bands import Schedule
 from training.engine.flows import FLOW_DEFAULTS, FlowSchedule
 from training.engine.noise import NoiseSchedule
+from training.engine.recipe import RunSettings
 
 
 def read_schedule(config: Mapping[str, Any], image_tokens: int = 0, pipeline: str = "") -> Schedule:
@@ -14,17 +15,12 @@ def read_schedule(config: Mapping[str, Any], image_tokens: int = 0, pipeline: st
     that shifts by size needs, and `pipeline` is the class that draws. Raises `TableRefused` for one that cannot be trained on."""
     if config.get("_class_name") == FLOW_SCHEDULER:
         return FlowSchedule.from_config(config, image_tokens, pipeline)
-    return NoiseSchedule.from_config(config)
+    return NoiseSchedule.from_config(config, pipeline)
 
 
 def misplaced_setting(values: Mapping[str, Any], schedule: Schedule) -> tuple[str, str]:
     """(key, sentence) of the first setting that does not apply to models of this kind; empty if there is none."""
     if schedule.is_flow:
-        if values.get("objective") == "dpo":
-            return (
-                "objective",
-                "Preferences are learned by models that remove noise; this one is a flow-matching model.",
-            )
         if values.get("min_snr_gamma") is not None:
             return (
                 "min_snr_gamma",
@@ -40,4 +36,14 @@ def misplaced_setting(values: Mapping[str, Any], schedule: Schedule) -> tuple[st
         if values.get(key, default) != default:
             label = key.replace("_", " ").capitalize()
             return key, f"{label} is of flow-matching models; this one removes noise of a schedule."
+    # Those of a flow are points of a line, which may be as many as one likes.
+    drawing_steps = values.get("sample_steps") or RunSettings.sample_steps
+    # A recipe knows of no prompts yet; a run may have none.
+    draws = values.get("sample_every") != 0 and values.get("sample_prompts", True)
+    if draws and drawing_steps > schedule.num_timesteps:
+        return (
+            "sample_steps",
+            f"A drawing of {drawing_steps} steps needs as many timesteps, and the model has {schedule.num_timesteps}: "
+            "choose fewer steps of a drawing, or no drawings.",
+        )
     return "", ""

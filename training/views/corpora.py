@@ -9,6 +9,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.policies import policy
+from generation.forms import LicenceForm
 from generation.views.members import TEAM, may_write, member
 from jobs import queue
 from jobs.models import JobState
@@ -35,7 +36,7 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @policy(read=TEAM, write=TEAM)
 def corpus_new(request: HttpRequest) -> HttpResponse:
-    """The form of a new corpus; `?folder=`, `?name=`, `?least_side=` and `?captions=` fill it in."""
+    """The form of a new corpus; `?folder=`, `?name=`, `?least_side=`, `?captions=` and `?licence=` fill it in."""
     form = CorpusForm(request.POST or None, initial=request.GET.dict())
     if request.method == "POST" and form.is_valid():
         made = form.create(member(request))
@@ -65,6 +66,7 @@ def corpus(request: HttpRequest, slug: str) -> HttpResponse:
         "progress": describe_progress(job, unit="MiB"),
         "sides": [(_stretch(low, below), count, 100 * count / most) for low, below, count in found.sides],
         "may_write": may_write(member(request), *TEAM),
+        "licence_form": LicenceForm(initial={"licence": found.licence}),
         "sources": found.recipe_sources.select_related("recipe").order_by("-recipe_id"),
         "runs": TrainingRun.objects.visible_to(member(request))
         .filter(recipe__sources__corpus=found)
@@ -114,8 +116,23 @@ def corpus_remove(request: HttpRequest, slug: str) -> HttpResponse:
         "name": found.name,
         "least_side": found.least_side,
         "captions": found.captions,
+        "licence": found.licence,
     }
     return redirect(reverse("corpus_new", query=filled))
+
+
+@require_POST
+@policy(write=TEAM)
+def corpus_licence(request: HttpRequest, slug: str) -> HttpResponse:
+    """Say under which licence the images of a corpus are, or that it is not known."""
+    found = _load(request, slug)
+    form = LicenceForm(request.POST)
+    if form.is_valid():
+        corpora.state_licence(found, form.cleaned_data["licence"])
+        messages.success(request, f"The licence of {found} is {found.licence or 'not known'}.")
+    else:
+        messages.error(request, "The licence is too long: at most 200 characters. Nothing was changed.")
+    return redirect(found)
 
 
 @require_POST

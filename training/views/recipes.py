@@ -376,8 +376,8 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
 def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
     preset = values.get("preset") or Preset.STYLE_TAILORING
     try:
-        schedule = recipes.schedule_of(values["schedule"])
-        recipes.check_kind({"objective": recipes.OBJECTIVES.get(Preset(preset))}, schedule)
+        schedule = recipes.schedule_of(values["schedule"]).drawn_with(values.get("drawn_with") or "")
+        recipes.check_kind({key: values.get(key) for key in OF_CADENCE}, schedule)
         rows = recipes.preset_tables(preset, schedule=schedule, **_counted_on(schedule, table))
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}

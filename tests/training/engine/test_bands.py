@@ -92,8 +92,12 @@ def test_log_snr_falls_and_ends_at_minus_infinity_where_only_noise_is_left() -> 
 
 
 def test_pure_noise_with_epsilon_prediction_is_refused() -> None:
-    with pytest.raises(TableRefused, match="epsilon"):
-        NoiseSchedule.from_config({**STABLE_DIFFUSION, "rescale_betas_zero_snr": True, "prediction_type": "epsilon"})
+    for ends in ({"rescale_betas_zero_snr": True}, {"trained_betas": [0.1, 0.5, 1.0]}):
+        with pytest.raises(TableRefused, match="epsilon prediction; v_prediction and sample can"):
+            NoiseSchedule.from_config({**STABLE_DIFFUSION, **ends, "prediction_type": "epsilon"})
+        for other in ("v_prediction", "sample"):
+            assert NoiseSchedule.from_config({**STABLE_DIFFUSION, **ends, "prediction_type": other}).ends_in_noise
+    assert not NoiseSchedule.from_config({**STABLE_DIFFUSION, "trained_betas": [0.1, 0.5, 0.9]}).ends_in_noise
 
 
 @pytest.mark.parametrize(

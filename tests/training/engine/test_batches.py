@@ -36,6 +36,21 @@ def test_noise_and_target_agree_with_diffusers(prediction_type: str) -> None:
     torch.testing.assert_close(diffusion.loss_weights(t), snr.clamp(max=5.0) / divisor, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
+@pytest.mark.parametrize("ends", [{"rescale_betas_zero_snr": True}, {"trained_betas": [0.1, 0.5, 1.0]}])
+def test_at_pure_noise_the_image_is_asked_for(prediction_type: str, ends: dict[str, object]) -> None:
+    schedule = NoiseSchedule.from_config({**STABLE_DIFFUSION, **ends, "prediction_type": prediction_type})
+    x0, eps = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    t = torch.tensor([schedule.num_timesteps - 1] * 2)
+    for gamma, weight in ((None, 1.0), (5.0, 0.0)):
+        diffusion = Diffusion.of(schedule, torch.device("cpu"), min_snr_gamma=gamma)
+        assert torch.equal(diffusion.add_noise(x0, eps, t), eps)
+        assert torch.equal(diffusion.target(x0, eps, t), x0 if prediction_type == "sample" else -x0)
+        # Min-SNR of an image that cannot be seen is 0, and no division by it.
+        assert diffusion.loss_weights(t).tolist() == [weight] * 2
+        assert schedule.min_snr_weight(int(t[0]), 5.0) == 0.0
+
+
 def test_cache_holds_what_the_model_says_and_repairs_itself(make_run: MakeRun, parent: Path, tmp_path: Path) -> None:
     settings = json.loads((make_run() / "run.json").read_text())
     sources = [read_manifest(Path(source["manifest"])) for source in settings["sources"]]

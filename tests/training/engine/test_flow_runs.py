@@ -274,3 +274,66 @@ def test_killed_decoder_run_of_a_flow_resumes_to_the_same_bits(make_decoder_run:
     run_training(torn)
     vae = Path("result/vae/diffusion_pytorch_model.safetensors")
     assert hash_file(torn / vae) == hash_file(whole / vae)
+
+
+def test_loss_of_a_pair_of_velocities_is_the_papers_written_down_again(
+    make_pair_run: MakeRun, flow_parent: Path
+) -> None:
+    parent = {"parent": str(flow_parent), "parent_hash": hash_folder(flow_parent)[0]}
+    run = prepared(make_pair_run(**parent, dpo_beta=300.0))
+    with torch.no_grad():
+        # The parent itself is indifferent: somewhere beside it is a loss to compare.
+        for name, each in sorted(run.learner.parameters.items()):
+            each += 0.05 * torch.randn(each.shape, generator=torch.Generator().manual_seed(len(name)))
+    draws = [Draw(t, 0, image, False, 40 + image) for t, image in ((0.5, 0), (321.5, 3), (893.75, 5))]
+    with torch.no_grad():
+        losses, weights = example_errors(run.learner.network.eval(), draws, run.inputs)
+    pipe = StableDiffusion3Pipeline.from_pretrained(flow_parent, local_files_only=True, dtype=torch.float32, **ABSENT)
+    expected = []
+    for draw in draws:
+        text, _, pooled, _ = pipe.encode_prompt(
+            f"a style cat {draw.image}", None, None, do_classifier_free_guidance=False
+        )
+        sigma, gains = draw.timestep / 1000, []
+        for keys in (run.encoded.latent_keys, run.encoded.rejected_keys):
+            mean, std = run.encoded.latents[keys[0][draw.image]]
+            generator = torch.Generator().manual_seed(draw.noise_seed)
+            eps_posterior, eps = torch.randn((2, *mean.shape), generator=generator)
+            clean = (mean + std * eps_posterior - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
+            errors = []
+            for network in (run.learner.network, pipe.transformer):
+                with torch.no_grad():
+                    velocity = network(
+                        hidden_states=((1 - sigma) * clean + sigma * eps)[None],
+                        timestep=torch.tensor([draw.timestep]),
+                        encoder_hidden_states=text,
+                        pooled_projections=pooled,
+                    ).sample[0]
+                errors.append(float((velocity - (eps - clean)).square().mean()))
+            gains.append(errors[0] - errors[1])
+        expected.append(float(np.log1p(np.exp(0.5 * 300.0 * (gains[0] - gains[1])))))
+    assert losses.tolist() == pytest.approx(expected, rel=1e-3)
+    assert weights.tolist() == [1.0] * 3
+    assert all(abs(loss - np.log(2)) > 1e-3 for loss in expected)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_flow_comes_to_prefer_what_raters_did(make_pair_run: MakeRun, flow_parent: Path, method: str) -> None:
+    parent = {"parent": str(flow_parent), "parent_hash": hash_folder(flow_parent)[0]}
+    rate = {"full": 1e-3, "lora": 1e-2}[method]
+    values = {"method": method, "lora_rank": 4, "steps": 24, "learning_rate": rate, "dpo_beta": 200.0}
+    folder = make_pair_run(**parent, **values, sample_prompts=[], validate_every=24)
+    run_training(folder)
+    first, last = (line["loss"] for line in lines(folder / "events.jsonl") if line["kind"] == "validation")
+    assert first == pytest.approx(np.log(2), abs=1e-6)
+    assert last < 0.9 * first
+    preferred = [line["preferred"] for line in lines(folder / "metrics.jsonl")]
+    # At first the parent tells no pair apart.
+    assert preferred[0] == 0
+    assert sum(preferred[-8:]) / 8 > 0.7
+
+
+def test_weights_of_a_flows_losses_are_refused_for_preferences(make_pair_run: MakeRun) -> None:
+    with pytest.raises(RunRefused, match="dpo has none") as refused:
+        load_run(make_pair_run(flow_weighting="cosmap") / "run.json")
+    assert refused.value.field == "flow_weighting"

@@ -30,11 +30,13 @@ from training.engine.bands import (
 from training.engine.batches import Flow
 from training.engine.draws import Mixture
 from training.engine.flows import FlowSchedule, log_snr_of
+from training.engine.noise import NoiseSchedule
 from training.engine.schedules import misplaced_setting, read_schedule
 
 PLAIN = FlowSchedule()
 SHIFTED = FlowSchedule(shift=3.0, drawing_shift=3.0)
 UNIFORM = replace(PLAIN, sampling="uniform")
+FEW = NoiseSchedule.from_config({"num_train_timesteps": 15})
 
 
 def test_the_papers_split_is_sigma_0_893_on_a_flow() -> None:
@@ -251,11 +253,17 @@ def test_noise_and_target_are_those_of_diffusers() -> None:
     [
         (PLAIN, {"min_snr_gamma": 5.0}, "min_snr_gamma"),
         (PLAIN, {"noise_offset": 0.1}, "noise_offset"),
-        (PLAIN, {"objective": "dpo"}, "objective"),
+        (PLAIN, {"objective": "dpo"}, ""),
         (PLAIN, {"logit_mean": 1.0, "noise_offset": 0.0, "objective": "denoise"}, ""),
         (SCHEDULE, {"logit_mean": 1.0}, "logit_mean"),
         (SCHEDULE, {"flow_weighting": "cosmap"}, "flow_weighting"),
         (SCHEDULE, {"min_snr_gamma": 5.0, "logit_std": 1.0}, ""),
+        (FEW, {}, "sample_steps"),
+        (FEW, {"sample_steps": 16}, "sample_steps"),
+        (FEW, {"sample_steps": 15}, ""),
+        (FEW, {"sample_every": 0}, ""),
+        (FEW, {"sample_prompts": []}, ""),
+        (replace(PLAIN, num_timesteps=15), {"sample_steps": 16}, ""),
     ],
 )
 def test_settings_of_the_other_kind_of_model_are_named(schedule: object, values: dict[str, object], field: str) -> None:

@@ -176,10 +176,18 @@ def test_setting_that_is_no_flows_is_refused(make_flow_run: MakeRun, changes: di
     assert refused.value.field == next(iter(changes))
 
 
-def test_preferences_are_refused(make_pair_run: MakeRun, flow_parent: Path) -> None:
-    with pytest.raises(RunRefused, match="Preferences are learned by models that remove noise") as refused:
-        run_training(make_pair_run(parent=str(flow_parent), parent_hash=hash_folder(flow_parent)[0]))
-    assert refused.value.field == "objective"
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_preferences_start_from_the_parent_and_are_learned(
+    make_pair_run: MakeRun, flow_parent: Path, method: str
+) -> None:
+    values = {"method": method, "lora_rank": 2, "steps": 16, "learning_rate": 1e-3, "dpo_beta": 100.0}
+    parent = {"parent": str(flow_parent), "parent_hash": hash_folder(flow_parent)[0]}
+    folder = make_pair_run(**parent, **values, sample_prompts=[], validate_every=16)
+    run_training(folder)
+    first, last = (line["loss"] for line in lines(folder / "events.jsonl") if line["kind"] == "validation")
+    # As its own reference the parent is indifferent, whether it is a copy or has its updates switched off.
+    assert first == pytest.approx(np.log(2), abs=1e-6)
+    assert last < (0.9 if method == "full" else 0.999) * first
 
 
 def test_decoder_of_a_flux_learns_transparency_and_nothing_else_changes(

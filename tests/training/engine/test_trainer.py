@@ -1,6 +1,7 @@
 """A run from its folder to its result: what it writes, how it stops, resumes and refuses."""
 
 import json
+import math
 import random
 import shutil
 import sys
@@ -21,6 +22,7 @@ from tests.training.engine.conftest import MakeRun
 from tests.training.engine.faults import not_finite_from
 from training.engine import objectives, observation, trainer
 from training.engine.draws import Draw, Mixture
+from training.engine.group import Group
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused, load_run
 from training.engine.result import Diverged
@@ -86,6 +88,32 @@ def test_run_writes_result_metrics_events_and_samples(make_run: MakeRun, parent:
     assert {(cell["source"], cell["band"]) for cell in validation["cells"]} == {
         (source, band) for source in ("content", "style") for band in ("0-900", "901-999")
     }
+
+
+@pytest.mark.parametrize("changes", [{}, {"min_snr_gamma": 5.0}])
+def test_a_parent_that_ends_in_pure_noise_trains_and_draws(
+    make_run: MakeRun, parent: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    ends = tmp_path / "ends"
+    shutil.copytree(parent, ends)
+    path = ends / "scheduler/scheduler_config.json"
+    config = {**json.loads(path.read_text()), "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    path.write_text(json.dumps(config))
+    folder = make_run(parent=str(ends), parent_hash=hash_folder(ends)[0], batch_size=16, **changes)
+    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    with torch.no_grad():
+        errors, weights = objectives.example_errors(run.learner.network, [Draw(999, 0, 1, False, 5)], run.inputs)
+    assert 0 < errors.item() < math.inf
+    assert weights.tolist() == [0.0 if changes else 1.0]
+    run_training(folder)
+    metrics = lines(folder / "metrics.jsonl")
+    assert all(0 < line["loss"] < math.inf and 0 < line["grad_norm"] < math.inf for line in metrics)
+    # The paper's edge, which leaves more timesteps to content here.
+    assert {"0-815", "816-999"} == set().union(*(line["loss_by_band"] for line in metrics))
+    (*_, validation) = (line for line in lines(folder / "events.jsonl") if line["kind"] == "validation")
+    assert all(0 < cell["mse"] < math.inf for cell in validation["cells"])
+    with Image.open(folder / "samples/step-000006/00.png") as image:
+        assert len(np.unique(np.asarray(image))) > 1
 
 
 def test_result_differs_from_its_parent_in_the_unet_alone_and_loads_in_diffusers(
