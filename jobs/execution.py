@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import connection
 
 from jobs import attempts
-from jobs.context import LOST_CONNECTION, Cancelled, JobContext, JobFailed, LeaseLost, Released
+from jobs.context import LOST_CONNECTION, Cancelled, JobContext, JobFailed, LeaseLost, Paused, Released
 from jobs.handlers import Handler, UnknownKind, find_handler
 from jobs.heartbeat import Heartbeat
 from jobs.models import Job
@@ -81,6 +81,8 @@ def _outcome(context: JobContext, handler: Handler) -> Callable[[], bool]:
         result: dict[str, Any] = handler.run(context) or {}
     except Cancelled:
         return lambda: attempts.cancel(job)
+    except Paused:
+        return lambda: attempts.pause(job)
     except Released:
         return lambda: attempts.release(job)
     except LeaseLost:

@@ -18,6 +18,9 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "cancel_requested": ("warn", "Asked to stop{by}."),
     "cancelled": ("warn", "Cancelled{by}."),
     "retried": ("idle", "Queued again{by}."),
+    "pause_requested": ("warn", "Asked to wait{by}."),
+    "paused": ("warn", "Paused{by}."),
+    "resumed": ("idle", "Resumed{by}."),
 }
 
 

@@ -123,8 +123,13 @@ def request_cancel(run: TrainingRun, *, by: "User") -> bool:
     return queue.request_cancel(run.job, by=by)
 
 
+def request_pause(run: TrainingRun, *, by: "User") -> bool:
+    """Ask the run to save a checkpoint after its step and to wait until it is resumed. False where nothing is to be paused."""
+    return queue.request_pause(run.job, by=by)
+
+
 def resume(run: TrainingRun, *, by: "User") -> bool:
-    """Queue a failed or cancelled run again; it goes on from its last checkpoint. False where it is not one of these."""
+    """Queue a failed, cancelled or paused run again; it goes on from its last checkpoint. False where it is not one of these."""
     with transaction.atomic():
         changed = queue.retry(run.job, by=by)
         if changed:

@@ -206,6 +206,38 @@ class TestTraining:
         check_whole(run)
         assert run.events.get(kind="resumed").step == saved.step
 
+    def test_a_paused_run_waits_with_a_checkpoint_and_ends_in_the_same_weights(self, tiny_folder):
+        parent = make_real_parent(tiny_folder)
+        recipe, operator = tiny_recipe(parent), make_person("operator")
+        straight = make_run(recipe, parent=parent)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(straight)
+
+        run = make_run(recipe, parent=parent)
+
+        def pause(pid: int) -> None:
+            runs.request_pause(run, by=operator)
+            connection.close()
+
+        watcher = when_step(run, 3, pause)
+        (job,) = run_due_jobs(kinds=[runs.KIND], skip_waits=True)
+        watcher.join()
+        assert job.state == JobState.PAUSED, job.error
+        run.refresh_from_db()
+        saved = run.checkpoints.filter(kept=True).first()
+        assert saved is not None
+        assert run.metrics.count() == run.step == saved.step < run.total_steps
+        assert run.events.get(kind="stopped").step == saved.step
+        assert list(job.attempts.values_list("outcome", flat=True)) == ["paused"]
+        assert run_due_jobs(kinds=[runs.KIND], skip_waits=True) == []
+
+        assert runs.resume(run, by=operator)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(run)
+        resumed = run.events.get(kind="resumed")
+        assert (resumed.step, resumed.detail["exact"]) == (saved.step, True)
+        assert run.result == straight.result
+
     def test_pairs_teach_a_preference(self, tiny_folder):
         parent = make_real_parent(tiny_folder)
         recipe = tiny_recipe(parent, Preset.PREFERENCE, pairs=make_pair_version(), learning_rate=1e-4)
