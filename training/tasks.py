@@ -9,7 +9,7 @@ from django.conf import settings
 from generation import model_versions
 from generation.models import ModelOrigin, ModelVersion
 from jobs.children import run_child
-from jobs.context import Cancelled, JobContext, JobFailed, Paused
+from jobs.context import Cancelled, JobContext, JobFailed, Paused, Released
 from jobs.handlers import handler
 from jobs.models import Queue
 from training import corpora, evaluations, rehearsals, runs
@@ -94,7 +94,7 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
             on_tick=recorder.tick,
             grace_seconds=GRACE_SECONDS,
         )
-    except (Cancelled, Paused):
+    except (Cancelled, Paused, Released):
         recorder.finish()  # The checkpoint that the trainer saved on its way out is what a resumption goes on from.
         raise
     recorder.finish()
