@@ -200,6 +200,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         shapes=shapes,
         corpus_bytes=settings.corpus_cache_gib * 2**30,
         keeps_drawn=os.environ.get(DRAWN_VARIABLE) != "off",
+        check_room=lambda missing: check_disk(folder, settings, learner, missing),
     )
     make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
@@ -278,8 +279,9 @@ def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
     return pipeline.pipe.vae if settings.trains_decoder else pipeline.denoiser
 
 
-def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
-    """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result."""
+def check_disk(folder: Path, settings: RunSettings, learner: Learner, cache: int = 0) -> None:
+    """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result, and for so many
+    bytes that the cache is still without, which may lie on another disk."""
     weights = sum(each.numel() for each in learner.parameters.values())
     moments = sum(moment_bytes(settings.optimizer, each.shape) for each in learner.parameters.values())
     # Weights, the optimizer's moments, and the average; a new checkpoint is whole before an old one goes.
@@ -288,11 +290,22 @@ def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
     result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
     needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunRefused(
-            f"The disk has {free / 1e9:.1f} GB free; the run's checkpoints and result need {needed / 1e9:.1f} GB.",
-            retry=True,
-        )
+    missing = "the latents and texts that are not in the cache yet need"
+    place = folder / settings.cache_dir
+    if cache and place.stat().st_dev != folder.stat().st_dev:
+        left = shutil.disk_usage(place).free
+        if left < cache:
+            raise RunRefused(
+                f"The cache's disk has {_gigabytes(left)} free; {missing} {_gigabytes(cache)}.", retry=True
+            )
+        cache = 0
+    if free < needed + cache:
+        said = f"The disk has {_gigabytes(free)} free; the run's checkpoints and result need {_gigabytes(needed)}"
+        raise RunRefused(f"{said}, and {missing} {_gigabytes(cache)}." if cache else f"{said}.", retry=True)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{max(0, size) / 1e9:.1f} GB"
 
 
 def digest_of(settings: RunSettings, sources: Sequence[Sequence[Item]]) -> str:

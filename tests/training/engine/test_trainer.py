@@ -500,6 +500,59 @@ def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -
     assert (folder / "result.json").exists()
 
 
+def test_disk_without_room_for_the_cache_is_refused_before_anything_is_encoded(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run(sample_prompts=[])
+    asked: list[int] = []
+    original = trainer.check_disk
+
+    def full(*given: Any) -> None:
+        asked.append(given[3] if len(given) > 3 else 0)
+        # As much as is needed without what the cache is still without.
+        free = shutil._ntuple_diskusage(10**12, 0, needed_of(*given[:3]))
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(trainer.shutil, "disk_usage", lambda path: free)
+            original(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "check_disk", full)
+        with pytest.raises(
+            RunRefused, match=r"and the latents and texts that are not in the cache yet need"
+        ) as refused:
+            run_training(folder)
+    assert refused.value.retry
+    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
+    run_training(folder)
+    cached = [load_file(path) for path in (tmp_path / "cache").glob("*/*.safetensors")]
+    assert asked == [0, sum(each.nbytes for tensors in cached for each in tensors.values())]
+    # What is there already is not counted again.
+    other = make_run("other", sample_prompts=[])
+    asked.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "check_disk", full)
+        run_training(other)
+    assert asked == [0, 0]
+
+
+def needed_of(folder: Path, settings: Any, learner: Any) -> int:
+    """The fewest bytes with which a run's checkpoints and result have room."""
+    low, high = 0, 10**10
+    while low < high:
+        middle = (low + high) // 2
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, middle))  # noqa: B023
+            try:
+                CHECK_DISK(folder, settings, learner)
+                high = middle
+            except RunRefused:
+                low = middle + 1
+    return low
+
+
+CHECK_DISK = trainer.check_disk
+
+
 def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: MakeRun) -> None:
     folder = make_run(steps=6, sample_every=3, validate_every=3)
     with pytest.raises(Killed):
