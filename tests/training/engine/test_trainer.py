@@ -359,6 +359,61 @@ def test_losses_that_stay_infinite_take_the_run_back_to_its_checkpoint_with_half
     assert (folder / "result.json").exists()
 
 
+def test_checkpoint_that_leads_there_again_is_passed_over_for_the_one_before_it(make_run: MakeRun) -> None:
+    def backs(folder: Path) -> list[tuple[int, int, float]]:
+        told = [line for line in lines(folder / "events.jsonl") if line["kind"] == "rolled_back"]
+        return [(line["step"], line["to"], line["rate"]) for line in told]
+
+    changes = {"steps": 16, "sample_prompts": [], "validate_every": 0}
+    whole, torn = make_run("whole", **changes), make_run("torn", **changes)
+    patch = not_finite_from(4, 12)
+    try:
+        run_training(whole)
+    finally:
+        patch.undo()
+    # Six steps after step 4, and six after going back: the checkpoints of steps 6 to 12 have the weights of step 4.
+    assert backs(whole) == [(10, 8, 5e-4), (14, 2, 2.5e-4)]
+    assert [line["step"] for line in lines(whole / "metrics.jsonl")] == list(range(1, 17))
+    assert (whole / "result.json").exists()
+    patch = not_finite_from(4, 12)
+    try:
+        with pytest.raises(Killed):
+            run_training(torn, lambda: len(backs_of(torn)) == 2 and kill())
+        assert [path.name for path in (torn / "checkpoints").iterdir()] == ["step-000002"]
+        run_training(torn)
+    finally:
+        patch.undo()
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+def backs_of(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "events.jsonl"
+    return [line for line in lines(path) if line["kind"] == "rolled_back"] if path.exists() else []
+
+
+def kill() -> bool:
+    raise Killed
+
+
+def test_explosion_that_stays_finite_is_said_once_and_nothing_stops(make_run: MakeRun) -> None:
+    folder = make_run(steps=34, batch_size=1, sample_prompts=[], validate_every=0, checkpoint_every=100)
+    original = trainer.train_step
+
+    def exploding(run: Any) -> dict[str, Any]:
+        line = original(run)
+        # From the first look at it on it is told; a resumed run knows what came before.
+        return {**line, "grad_norm": 1.0 if line["step"] <= 24 else 500.0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", exploding)
+        with pytest.raises(Stopped):
+            run_training(folder, stop_at(folder, 26))
+        run_training(folder)
+    (event,) = [line for line in lines(folder / "events.jsonl") if line["kind"] == "explosion"]
+    assert (event["step"], event["figure"], event["times"]) == (29, "grad_norm", 500.0)
+    assert (folder / "result.json").exists()
+
+
 def test_run_that_goes_back_before_its_first_checkpoint_begins_with_the_parent(make_run: MakeRun) -> None:
     folder = make_run(steps=8, checkpoint_every=100, sample_prompts=[], validate_every=0)
     patch = not_finite_from(1, 6)
@@ -581,10 +636,10 @@ def test_run_that_cannot_go_back_to_a_whole_checkpoint_is_refused(make_run: Make
     patch = not_finite_from(3, 6)
     original = trainer.load_newest
 
-    def damaged(folder: Path) -> Any:
+    def damaged(folder: Path, *wanted: Any) -> Any:
         for path in folder.glob("checkpoints/step-*/weights.safetensors"):
             path.write_bytes(b"damaged")
-        return original(folder)
+        return original(folder, *wanted)
 
     patch.setattr(trainer, "load_newest", damaged)
     try:
