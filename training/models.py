@@ -335,9 +335,9 @@ class RunEvent(models.Model):
                 "on: look at its curves."
             ),
             "collapse": (
-                f"The drawings of step {self.step} differ from each other by "
-                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether they still show "
-                "their prompts."
+                f"Drawings of one prompt with different seeds differ at step {self.step} by "
+                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether each prompt still "
+                "has more than one image."
             ),
             "tracked": f"{self.detail.get('tracker')} has this run's curves.",
             "tracker_failed": (

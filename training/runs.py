@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 KIND = "training.run"
-WATCHED_PROMPTS = 8
-# Where there is no caption to draw: so many seeds.
-WORDLESS_DRAWINGS = 4
+# Each with several seeds: whether drawings of one prompt still differ says whether the run collapses.
+WATCHED_PROMPTS, WATCHED_DRAWINGS, MOST_SEEDS = 4, 8, 4
 # What an operator may change for one run and the rest of its chain.
 OVERRIDES = ("steps", "batch_size", "learning_rate", "seed", *OF_CADENCE)
 RECENT_RUNS = 5
@@ -177,8 +176,8 @@ def folder_of(run: TrainingRun) -> Path:
 
 
 def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict[str, Any]]:
-    """Up to eight prompts with their seeds, spread evenly over the prompt set, or over the captions of the sources; where
-    these train without captions, the empty prompt."""
+    """Up to four prompts, spread evenly over the prompt set, or over the captions of the sources, each with two seeds, and more
+    where there are fewer; where the sources train without captions, the empty prompt."""
     if watch is not None:
         texts = list(Prompt.objects.filter(prompt_set=watch).order_by("position").values_list("text", flat=True))
     else:
@@ -191,9 +190,10 @@ def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict
             for each in samples or ()
             if each["caption"]
         ]
-        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown])) or [""] * WORDLESS_DRAWINGS
+        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown])) or [""]
     count = min(WATCHED_PROMPTS, len(texts))
-    return [{"prompt": texts[i * len(texts) // count], "seed": i} for i in range(count)]
+    seeds = min(MOST_SEEDS, WATCHED_DRAWINGS // count)
+    return [{"prompt": texts[i // seeds * len(texts) // count], "seed": i} for i in range(count * seeds)]
 
 
 @dataclass(frozen=True)

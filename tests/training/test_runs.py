@@ -61,17 +61,15 @@ class TestStarting:
     def test_prompts_to_watch_are_spread_over_the_set(self):
         prompts = make_prompt_set(texts="\n".join(f"a cat number {i}" for i in range(40)))
         run = make_run(watch=prompts)
-        assert [each["prompt"][-2:].strip() for each in run.spec["sample_prompts"]] == [
-            "0",
-            "5",
-            "10",
-            "15",
-            "20",
-            "25",
-            "30",
-            "35",
-        ]
+        watched = [each["prompt"][-2:].strip() for each in run.spec["sample_prompts"]]
+        assert watched == ["0", "0", "10", "10", "20", "20", "30", "30"]
         assert [each["seed"] for each in run.spec["sample_prompts"]] == list(range(8))
+
+    @pytest.mark.parametrize(("texts", "drawings"), [("a cat", 4), ("a cat\na dog", 8), ("a cat\na dog\na cow", 6)])
+    def test_fewer_prompts_get_more_seeds(self, texts, drawings):
+        watched = make_run(watch=make_prompt_set(texts=texts)).spec["sample_prompts"]
+        assert {each["prompt"] for each in watched} == set(texts.splitlines())
+        assert [each["seed"] for each in watched] == list(range(drawings))
 
     def test_without_a_set_the_captions_are_watched(self):
         assert len(make_run().spec["sample_prompts"]) == 8

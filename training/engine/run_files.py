@@ -29,8 +29,8 @@ from typing import Any
 # machine's memory does not hold a copy of a checkpoint, "needed" of "free" bytes, so that training waits while one is
 # written. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
 # SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. explosion: for so many "steps" in
-# a row a "figure" (loss or grad_norm) was far above its median, at last so many "times". collapse: drawings of different
-# prompts differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
+# a row a "figure" (loss or grad_norm) was far above its median, at last so many "times". collapse: drawings of one
+# prompt with different seeds differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
 # tracker_failed: it no longer does, and "why". finished: the result is there.
 KINDS = (
     "started",

@@ -525,15 +525,16 @@ def test_loss_on_held_out_images_that_only_grows_is_said_once(make_run: MakeRun)
     assert (event["step"], event["best_step"], event["best"]) == (5, 1, 0.5)
 
 
-def test_drawings_that_became_alike_are_said(make_run: MakeRun) -> None:
-    prompts = [{"prompt": f"a cat {i}", "seed": i} for i in range(3)]
+def test_drawings_of_one_prompt_that_became_alike_are_said(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i // 2}", "seed": i} for i in range(4)]
     folder = make_run(steps=6, sample_every=3, sample_prompts=prompts, validate_every=0)
     original, calls = observation.draw, [0]
 
     def flat(*rest: Any) -> list[Image.Image]:
         images = original(*rest)
         calls[0] += 1
-        return images if calls[0] == 1 else [images[0]] * len(images)
+        # One image for each prompt, whatever the seed: the prompts still differ.
+        return images if calls[0] == 1 else [images[0], images[0], images[2], images[2]]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observation, "draw", flat)
@@ -541,7 +542,35 @@ def test_drawings_that_became_alike_are_said(make_run: MakeRun) -> None:
     events = lines(folder / "events.jsonl")
     (event,) = [line for line in events if line["kind"] == "collapse"]
     assert (event["step"], event["share"]) == (3, 0.0)
-    assert [line["diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
+    assert [line["seed_diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
+
+
+def test_prompts_that_became_alike_are_no_collapse_while_their_seeds_differ(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i // 2}", "seed": i} for i in range(4)]
+    folder = make_run(steps=3, sample_every=3, sample_prompts=prompts, validate_every=0)
+    original, calls = observation.draw, [0]
+
+    def same_for_all_prompts(*rest: Any) -> list[Image.Image]:
+        images = original(*rest)
+        calls[0] += 1
+        greys = [100, 110, 200, 210] if calls[0] == 1 else [100, 110, 100, 110]
+        return [Image.new("RGB", images[0].size, (grey, grey, grey)) for grey in greys]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "draw", same_for_all_prompts)
+        run_training(folder)
+    events = lines(folder / "events.jsonl")
+    assert not [line for line in events if line["kind"] == "collapse"]
+    found = [line["seed_diversity"] for line in events if line["kind"] == "samples"]
+    assert found == pytest.approx([10 / 255, 10 / 255])
+
+
+def test_prompts_with_one_seed_each_say_nothing_of_a_collapse(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i}", "seed": i} for i in range(4)]
+    folder = make_run(steps=3, sample_every=3, sample_prompts=prompts, validate_every=0)
+    run_training(folder)
+    events = lines(folder / "events.jsonl")
+    assert [line["seed_diversity"] for line in events if line["kind"] == "samples"] == [None, None]
 
 
 def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -> None:
