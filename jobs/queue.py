@@ -1,6 +1,7 @@
 """Asking for work, taking the wish back, asking again."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -110,7 +111,7 @@ def request_pause(job: Job, *, by: User | None) -> bool:
 
 def retry(job: Job, *, by: User | None) -> bool:
     """Queues a failed, cancelled or paused job again, with as many attempts as it had at first, and those that failed only because
-    they waited for it. False when it is not over, or waits for a job that has not succeeded."""
+    they waited for it; what it was asked to do once is not asked again, unless it was only paused. False when it is not over, or waits for a job that has not succeeded."""
     with transaction.atomic():
         blocked = job.blockers.filter(state__in=BLOCKED_ENDS).exists()
         changed = not blocked and _queue_again(job, by)
@@ -165,13 +166,17 @@ def _wait_for(job: Job, after: Sequence[Job]) -> None:
 
 
 def _queue_again(job: Job, by: User | None) -> bool:
-    try:
-        attempts = find_handler(job.kind).max_attempts
-    except UnknownKind:
-        attempts = 1
+    attempts, once = 1, frozenset[str]()
+    with suppress(UnknownKind):
+        handler = find_handler(job.kind)
+        attempts, once = handler.max_attempts, handler.once
+    payload = Job.objects.values_list("payload", flat=True).get(pk=job.pk)
     for states, event in (((JobState.PAUSED,), "resumed"), (BLOCKED_ENDS, "retried")):
+        # A pause takes no wish back.
+        forgotten = sorted(once & payload.keys()) if event == "retried" else []
         if Job.objects.filter(pk=job.pk, state__in=states).update(
             state=JobState.QUEUED,
+            payload={key: value for key, value in payload.items() if key not in forgotten},
             max_attempts=F("attempt") + attempts,
             run_after=Now(),
             finished_at=None,
@@ -183,7 +188,8 @@ def _queue_again(job: Job, by: User | None) -> bool:
             progress_note="",
         ):
             OutboxMessage.objects.get_or_create(job=job)
-            add_event(job, event, by=by)
+            detail: dict[str, Any] = {"forgotten": forgotten} if forgotten else {}
+            add_event(job, event, by=by, **detail)
             ring_on_commit([job.pk])
             return True
     return False

@@ -128,13 +128,12 @@ def request_pause(run: TrainingRun, *, by: "User") -> bool:
 
 
 def resume(run: TrainingRun, *, by: "User") -> bool:
-    """Queue a failed, cancelled or paused run again; it goes on from its last checkpoint. False where it is not one of these."""
-    with transaction.atomic():
-        changed = queue.retry(run.job, by=by)
-        if changed:
-            # Whoever resumes a run that was stopped before it had started over wants what was kept until then.
-            _tell_job(run, payload_of(run))
-    return changed
+    """Queue a failed, cancelled or paused run again; it goes on from its last checkpoint. False where it is not one of these.
+
+    Whoever resumes a run that was stopped before it had started over wants what was kept until then (the handler's `once`);
+    one that was only paused still starts over.
+    """
+    return queue.retry(run.job, by=by)
 
 
 def start_over(run: TrainingRun, *, by: "User") -> bool:

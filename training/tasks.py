@@ -27,7 +27,7 @@ TRAINER_LOG = "trainer.log"
 GRACE_SECONDS = 30.0
 
 
-@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8)
+@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8, once=[runs.START_OVER])
 def train(context: JobContext) -> dict[str, Any]:
     """Train one run in a child process, keep its rows in step, and make its result a model version once."""
     run = _run_of(context)

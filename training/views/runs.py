@@ -177,14 +177,14 @@ def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
     from_beginning = request.POST.get("from") == "beginning"
     act = runs.start_over if from_beginning else runs.resume
     if act(found, by=member(request)):
-        messages.success(request, f"The run {found} {_beginning_in_words(found, from_beginning)}.")
+        messages.success(request, f"The run {found} {_beginning_in_words(found)}.")
     else:
         messages.warning(request, f"The run {found} is neither failed nor cancelled nor paused.")
     return redirect(found)
 
 
-def _beginning_in_words(found: TrainingRun, from_beginning: bool) -> str:
-    if from_beginning:
+def _beginning_in_words(found: TrainingRun) -> str:
+    if runs.START_OVER in found.job.payload:
         return "starts over from the beginning"
     step = runs.saved_step(found)
     if step is None:
