@@ -223,6 +223,7 @@ CELERY_TASK_DEFAULT_QUEUE = "cpu"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_POOL_START_METHOD = "spawn"  # A forked child could not use CUDA.
 CELERY_WORKER_MAX_TASKS_PER_CHILD = 200
+# Of a second SIGINT or SIGQUIT; the first signal, of either kind, is a warm shutdown (see jobs.workers).
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 3
 # With True, a broker that blinks for three seconds kills the running job and strands its message.
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = False
@@ -240,6 +241,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 JOB_LEASE_SECONDS = env_int("JOB_LEASE_SECONDS", 30, least=3, most=3600)
 JOB_HEARTBEAT_SECONDS = max(1, JOB_LEASE_SECONDS // 5)
+JOB_STOP_SECONDS = env_int("JOB_STOP_SECONDS", 30, least=1, most=3600)
 JOB_BACKOFF_SECONDS = env_int("JOB_BACKOFF_SECONDS", 2, least=1, most=600)
 JOB_SWEEP_SECONDS = env_int("JOB_SWEEP_SECONDS", 5, least=1, most=300)
 CELERY_BEAT_SCHEDULE = {

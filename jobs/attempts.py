@@ -29,7 +29,7 @@ WHERE id = %(id)s AND state = 'queued' AND run_after <= statement_timestamp() AN
 RETURNING *
 """
 
-# One statement extends the lease, notes the progress if there is any, and reads the wish to cancel.
+# One statement extends the lease, notes the progress if there is any, and reads the wish to cancel or to pause.
 HEARTBEAT = """
 WITH mine AS (
     UPDATE jobs_job SET
@@ -38,7 +38,7 @@ WITH mine AS (
         progress_total = coalesce(%(total)s::int, progress_total),
         progress_note = coalesce(%(note)s, progress_note)
     WHERE id = %(id)s AND token = %(token)s AND state = 'running'
-    RETURNING cancel_requested_at IS NOT NULL AS cancelled
+    RETURNING cancel_requested_at IS NOT NULL AS cancelled, pause_requested_at IS NOT NULL AS paused
 ), noted AS (
     UPDATE jobs_jobattempt SET
         heartbeat_at = statement_timestamp(),
@@ -46,7 +46,7 @@ WITH mine AS (
         progress_from_at = coalesce(progress_from_at, CASE WHEN %(done)s::int IS NULL THEN NULL ELSE statement_timestamp() END)
     WHERE token = %(token)s AND EXISTS (SELECT 1 FROM mine)
 )
-SELECT cancelled FROM mine
+SELECT cancelled, paused FROM mine
 """
 
 
@@ -55,6 +55,7 @@ class Pulse(Enum):
 
     FINE = "fine"
     CANCEL = "cancel"
+    PAUSE = "pause"
     LOST = "lost"
 
 
@@ -96,7 +97,7 @@ def claim(job_id: UUID, holder: Holder, *, schema: int) -> Job | None:
 
 
 def beat(job_id: UUID, token: UUID, report: Report | None = None) -> Pulse:
-    """Extends the attempt's lease; says whether somebody wants it cancelled, or whether it is ours no more."""
+    """Extends the attempt's lease; says whether somebody wants it cancelled or paused, or whether it is ours no more."""
     values: dict[str, Any] = {
         "id": job_id,
         "token": token,
@@ -110,7 +111,8 @@ def beat(job_id: UUID, token: UUID, report: Report | None = None) -> Pulse:
         row = cursor.fetchone()
     if row is None:
         return Pulse.LOST
-    return Pulse.CANCEL if row[0] else Pulse.FINE
+    cancelled, paused = row
+    return Pulse.CANCEL if cancelled else Pulse.PAUSE if paused else Pulse.FINE
 
 
 def succeed(job: Job, result: dict[str, Any]) -> bool:
@@ -162,11 +164,24 @@ def cancel(job: Job) -> bool:
     return changed
 
 
+def pause(job: Job) -> bool:
+    """Ends an attempt that was asked to wait: it does not count, and nothing runs the job until somebody resumes it."""
+    with transaction.atomic():
+        if _is_cancelled(job):
+            return cancel(job)
+        changed = _end(job, AttemptOutcome.PAUSED, state=JobState.PAUSED, max_attempts=F("max_attempts") + 1)
+        if changed:
+            add_event(job, "paused")
+    return changed
+
+
 def release(job: Job) -> bool:
     """Gives the job back, because this worker was told to stop: it is due at once, and the attempt does not count."""
     with transaction.atomic():
         if _is_cancelled(job):
             return cancel(job)
+        if _is_paused(job):
+            return pause(job)
         changed = _end(
             job,
             AttemptOutcome.RELEASED,
@@ -209,7 +224,7 @@ def pause_seconds(attempt: int, outcome: str) -> float:
 
 
 def _queue_again(job: Job, outcome: AttemptOutcome, *, detail: str, error: str) -> bool:
-    """False when the attempts are used up, and when the attempt is ours no more."""
+    """False when the attempts are used up, and when the attempt is ours no more. Paused where somebody asked for that."""
     current = Job.objects.select_for_update().filter(pk=job.pk, token=job.token, state=JobState.RUNNING).first()
     if current is None or current.cancel_requested_at is not None:
         return False
@@ -217,17 +232,21 @@ def _queue_again(job: Job, outcome: AttemptOutcome, *, detail: str, error: str) 
     if current.attempt >= current.max_attempts and not further:
         return False
     seconds = 0.0 if further and outcome == AttemptOutcome.LOST else pause_seconds(current.attempt, outcome)
+    waits = current.pause_requested_at is not None
     _end(
         job,
         outcome,
         detail=detail,
-        state=JobState.QUEUED,
+        state=JobState.PAUSED if waits else JobState.QUEUED,
         error=error,
         max_attempts=F("max_attempts") + (1 if further else 0),
         progress_mark=max(current.progress_mark, current.progress_done),
         run_after=Now() + timedelta(seconds=seconds),
     )
-    _hang_up(job, "lost" if outcome == AttemptOutcome.LOST else "will_retry", seconds=seconds)
+    if waits:
+        add_event(job, "paused")
+    else:
+        _hang_up(job, "lost" if outcome == AttemptOutcome.LOST else "will_retry", seconds=seconds)
     return True
 
 
@@ -251,3 +270,7 @@ def _end(job: Job, outcome: AttemptOutcome, *, detail: str = "", **changes: Any)
 
 def _is_cancelled(job: Job) -> bool:
     return Job.objects.filter(pk=job.pk, token=job.token, cancel_requested_at__isnull=False).exists()
+
+
+def _is_paused(job: Job) -> bool:
+    return Job.objects.filter(pk=job.pk, token=job.token, pause_requested_at__isnull=False).exists()

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from jobs.context import Cancelled, JobContext, Released
+from django.conf import settings
+
+from jobs.context import Cancelled, JobContext, Paused, Released
 
 LEASH = Path(__file__).with_name("leash.py")
-# The supervisor waits five seconds for a worker that it stops.
-RELEASE_GRACE_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 
 
@@ -31,16 +31,17 @@ def run_child(
     """Runs a program to its end and returns its exit status (negative: the signal that ended it).
 
     Its output is appended to `log_path`; `env` is added to ours, with ATELIER_PARENT_PID. `on_tick` is called every
-    `tick_seconds`, and a last time after the end. Call it from the main thread. When the job is cancelled the child gets
-    SIGTERM, `grace_seconds` later SIGKILL, and Cancelled is raised; when the lease is lost, SIGKILL and LeaseLost. Its whole
+    `tick_seconds`, and a last time after the end. Call it from the main thread. When the job is cancelled or paused the child
+    gets SIGTERM, `grace_seconds` later SIGKILL, and Cancelled or Paused is raised; when the worker is told to
+    stop, the same with JOB_STOP_SECONDS and Released, and SIGKILL at once when it is told again; when the lease is lost, SIGKILL and LeaseLost. Its whole
     process group ends with it, and with this process, whatever ends that.
     """
     with _child(argv, log_path, cwd, env) as process:
         context.child_group = process.pid
         try:
             status = _watch(process, context, on_tick, tick_seconds)
-        except (Cancelled, Released) as wish:
-            _end_gently(process, RELEASE_GRACE_SECONDS if isinstance(wish, Released) else grace_seconds, context)
+        except (Cancelled, Paused, Released) as wish:
+            _end_gently(process, settings.JOB_STOP_SECONDS if isinstance(wish, Released) else grace_seconds, context)
             raise
         finally:
             _kill_group(process)

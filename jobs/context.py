@@ -1,4 +1,4 @@
-"""What a handler has in its hands: the job, progress, the wish to cancel, and the fence around its writes."""
+"""What a handler has in its hands: the job, progress, the wish to cancel or to pause, and the fence around its writes."""
 
 import logging
 import threading
@@ -32,6 +32,10 @@ class Cancelled(Exception):
     """Somebody wants the job cancelled. Clean up and let it through."""
 
 
+class Paused(Exception):
+    """Somebody wants the job to wait. Keep what the next attempt goes on from, and let it through."""
+
+
 class LeaseLost(Exception):
     """This attempt is no longer the one that counts: stop, and write nothing."""
 
@@ -50,6 +54,7 @@ class JobContext:
         assert job.token is not None
         self.token = job.token
         self.is_cancelled = threading.Event()
+        self.is_paused = threading.Event()
         self.is_lost = threading.Event()
         self.is_released = threading.Event()
         self.last_sign = time.monotonic()
@@ -71,12 +76,14 @@ class JobContext:
             connection.close()
 
     def check(self) -> None:
-        """Raises Cancelled or LeaseLost when the attempt should stop. Cheap: call it in every step."""
+        """Raises Cancelled, Paused or LeaseLost when the attempt should stop. Cheap: call it in every step."""
         self.last_sign = time.monotonic()
         if self.is_lost.is_set():
             raise LeaseLost(f"Attempt {self.attempt} of job {self.job.pk} lost its lease.")
         if self.is_cancelled.is_set():
             raise Cancelled(f"Job {self.job.pk} was cancelled.")
+        if self.is_paused.is_set():
+            raise Paused(f"Job {self.job.pk} was paused.")
         if self.is_released.is_set():
             raise Released(f"The worker of job {self.job.pk} is stopping.")
 
@@ -109,6 +116,8 @@ class JobContext:
             self.is_lost.set()
         elif pulse is Pulse.CANCEL:
             self.is_cancelled.set()
+        elif pulse is Pulse.PAUSE:
+            self.is_paused.set()
 
     def _reconnect(self) -> None:
         """Makes sure of a usable connection, for as long as the lease is not lost; the reaper ends the wait otherwise."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import connection
 
 from jobs import attempts
-from jobs.context import LOST_CONNECTION, Cancelled, JobContext, JobFailed, LeaseLost, Released
+from jobs.context import LOST_CONNECTION, Cancelled, JobContext, JobFailed, LeaseLost, Paused, Released
 from jobs.handlers import Handler, UnknownKind, find_handler
 from jobs.heartbeat import Heartbeat
 from jobs.models import Job
@@ -49,7 +49,8 @@ def execute(job_id: UUID, holder: Holder, *, heartbeat: bool = True, may_kill: b
 
 
 def stop_running() -> None:
-    """This process is about to be stopped: nothing new is begun, and what runs is given back soon. Signal-safe."""
+    """This process is about to be stopped: nothing new is begun, and what runs is given back soon; told again, at once.
+    Signal-safe."""
     global _stopping
     _stopping = True
     if _running is not None:
@@ -64,7 +65,8 @@ def _run(context: JobContext, handler: Handler, *, heartbeat: bool, may_kill: bo
     end: Callable[[], bool]
     try:
         with pulse or nullcontext():
-            if _stopping and pulse is not None:
+            # Not twice, which would be a wish to hurry.
+            if _stopping and pulse is not None and not context.is_released.is_set():
                 pulse.release_soon()
             end = _outcome(context, handler)
             # Within the heartbeat: the lease lives on while a database that is away is waited for.
@@ -81,6 +83,8 @@ def _outcome(context: JobContext, handler: Handler) -> Callable[[], bool]:
         result: dict[str, Any] = handler.run(context) or {}
     except Cancelled:
         return lambda: attempts.cancel(job)
+    except Paused:
+        return lambda: attempts.pause(job)
     except Released:
         return lambda: attempts.release(job)
     except LeaseLost:

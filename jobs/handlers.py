@@ -7,7 +7,7 @@ They live in the `tasks` module of each app, which is imported at the first look
 the same job (a worker dies, another goes on), so it starts from what is there already and writes inside `context.fenced()`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,8 @@ HandlerFunction = Callable[["JobContext"], "dict[str, Any] | None"]
 @dataclass(frozen=True)
 class Handler:
     """`schema` is the newest form of the payload that the code understands; `stall_seconds` is how long it may go without
-    any sign (progress, check, event, a fenced write) before its process is given up."""
+    any sign (progress, check, event, a fenced write) before its process is given up. `once` are keys of the payload that ask
+    for something this once: who queues a failed or cancelled job again does not ask for it again."""
 
     kind: str
     run: HandlerFunction
@@ -32,6 +33,7 @@ class Handler:
     max_attempts: int
     schema: int
     stall_seconds: float
+    once: frozenset[str] = frozenset()
 
 
 class UnknownKind(LookupError):
@@ -43,7 +45,13 @@ _discovered = False
 
 
 def handler(
-    kind: str, *, queue: Queue, max_attempts: int = 5, schema: int = 1, stall_seconds: float = 3600
+    kind: str,
+    *,
+    queue: Queue,
+    max_attempts: int = 5,
+    schema: int = 1,
+    stall_seconds: float = 3600,
+    once: Sequence[str] = (),
 ) -> Callable[[HandlerFunction], HandlerFunction]:
     """Register a function as the handler of a kind of job. Raises ValueError when another function has the kind."""
 
@@ -54,7 +62,7 @@ def handler(
             function.__qualname__,
         ):
             raise ValueError(f"The kind {kind} is registered by {known.run.__module__}.{known.run.__qualname__}.")
-        _handlers[kind] = Handler(kind, function, queue, max_attempts, schema, stall_seconds)
+        _handlers[kind] = Handler(kind, function, queue, max_attempts, schema, stall_seconds, frozenset(once))
         return function
 
     return register

@@ -15,8 +15,10 @@ from jobs.context import JobContext
 
 logger = logging.getLogger(__name__)
 
-# How long a handler may take to stop on its own when the worker is told to; the supervisor's patience is 5 s.
+# How long a handler may take to stop on its own when the worker is told to, besides what a child of it has
+# (JOB_STOP_SECONDS); the supervisor's patience is a little longer.
 RELEASE_SECONDS = 3.0
+LOOK_SECONDS = 0.1
 
 
 class Heartbeat:
@@ -32,6 +34,7 @@ class Heartbeat:
         self.may_kill = may_kill
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"heartbeat {context.job.pk}", daemon=True)
 
     def __enter__(self) -> "Heartbeat":
@@ -44,7 +47,10 @@ class Heartbeat:
         self._thread.join(timeout=5)
 
     def release_soon(self) -> None:
-        """The worker is told to stop: ask the handler to, and give the job back without it if it does not. Signal-safe."""
+        """The worker is told to stop: ask the handler to, and give the job back without it if it does not. Told
+        again, a child that the handler has is killed at once. Signal-safe."""
+        if self.context.is_released.is_set():
+            self._hurry.set()
         self.context.is_released.set()
         self._wake.set()
 
@@ -84,14 +90,29 @@ class Heartbeat:
             self._end_process()
 
     def _see_off(self) -> None:
-        if self._stop.wait(RELEASE_SECONDS):
+        if self._ends_by_itself():
             return
         self._kill_child()
+        if self._hurry.is_set() and self._stop.wait(RELEASE_SECONDS):
+            return
         with suppress(DatabaseError, InterfaceError):
             release(self.context.job)
         # From here on the fence stops the old attempt's writes; the process itself has nothing left to do.
         self.context.is_lost.set()
         self._end_process()
+
+    def _ends_by_itself(self) -> bool:
+        """Waits for the handler, with the lease kept alive: nobody else may begin what a child still saves."""
+        seconds = RELEASE_SECONDS + (settings.JOB_STOP_SECONDS if self.context.child_group is not None else 0)
+        until = time.monotonic() + seconds
+        next_beat = 0.0
+        while time.monotonic() < until and not self._hurry.is_set() and not self.context.is_lost.is_set():
+            if time.monotonic() >= next_beat:
+                self._beat()
+                next_beat = time.monotonic() + settings.JOB_HEARTBEAT_SECONDS
+            if self._stop.wait(LOOK_SECONDS):
+                return True
+        return False
 
     def _kill_child(self) -> None:
         if self.context.child_group is not None:

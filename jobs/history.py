@@ -17,7 +17,10 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "blocker_failed": ("bad", "Failed, because a job that it waited for did not succeed."),
     "cancel_requested": ("warn", "Asked to stop{by}."),
     "cancelled": ("warn", "Cancelled{by}."),
-    "retried": ("idle", "Queued again{by}."),
+    "retried": ("idle", "Queued again{by}{forgotten}."),
+    "pause_requested": ("warn", "Asked to wait{by}."),
+    "paused": ("warn", "Paused{by}."),
+    "resumed": ("idle", "Resumed{by}."),
 }
 
 
@@ -45,6 +48,13 @@ def describe_event(event: JobEvent) -> tuple[str, str]:
         "worker": detail.get("worker", "a worker"),
         "error": detail.get("error", ""),
         "by": f" by {detail['by']}" if "by" in detail else "",
+        "forgotten": _forgotten(detail.get("forgotten", [])),
         "wait": f" in {detail['seconds']:g} s" if detail.get("seconds") else " at once",
     }
     return tone, sentence.format(**values)
+
+
+def _forgotten(names: list[str]) -> str:
+    """What it was asked to do once and was not asked again."""
+    words = " and ".join(name.replace("_", " ") for name in names)
+    return f", without the wish to {words}" if words else ""

@@ -8,11 +8,15 @@
        |                 |  +--fails for good, or the last attempt--> FAILED
        +-- lease expired or given back, or a failure worth another attempt
 
+    QUEUED or RUNNING --pause (the latter at its next step)--> PAUSED --resume--> QUEUED, or --cancel--> CANCELLED
+
 A claim is one conditional UPDATE that draws a new fencing token; every later write of the attempt carries it, so that an
 attempt which lost its lease writes nothing. A job revoked before its start never runs; a worker killed in the middle
 leaves a lease that runs out, and the reaper queues the job again until its attempts are used up. A job with blockers is
 due when all of them have succeeded; when one fails or is cancelled, it fails without having run. Attempts that got
 further than any before them do not count against the cap: it is there for poison, not for long work on poor machines.
+A paused job is neither open nor over: nothing runs it, what waits for it goes on waiting, and an attempt that ends for
+another reason after the pause was asked for leaves it paused all the same.
 """
 
 import uuid
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 class JobState(models.TextChoices):
     QUEUED = "queued", "Queued"
     RUNNING = "running", "Running"
+    PAUSED = "paused", "Paused"
     SUCCEEDED = "succeeded", "Succeeded"
     FAILED = "failed", "Failed"
     CANCELLED = "cancelled", "Cancelled"
@@ -102,6 +107,10 @@ class Job(models.Model):
     cancel_requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
     )
+    pause_requested_at = models.DateTimeField(null=True, blank=True)
+    pause_requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
     result = models.JSONField(default=dict)
     error = models.TextField(blank=True, help_text="A sentence for a person.")
     created_by = models.ForeignKey(
@@ -130,7 +139,7 @@ class Job(models.Model):
             models.CheckConstraint(condition=Q(attempt__lte=models.F("max_attempts")), name="job_attempts_capped"),
             models.CheckConstraint(
                 condition=Q(state__in=["succeeded", "failed", "cancelled"], finished_at__isnull=False)
-                | (Q(state__in=["queued", "running"]) & Q(finished_at__isnull=True)),
+                | (Q(state__in=["queued", "running", "paused"]) & Q(finished_at__isnull=True)),
                 name="job_finished_iff_final",
             ),
         ]
@@ -149,6 +158,10 @@ class Job(models.Model):
     def is_cancelling(self) -> bool:
         return self.is_open and self.cancel_requested_at is not None
 
+    @property
+    def is_pausing(self) -> bool:
+        return self.state == JobState.RUNNING and self.pause_requested_at is not None and not self.is_cancelling
+
 
 class AttemptOutcome(models.TextChoices):
     SUCCEEDED = "succeeded", "Succeeded"
@@ -156,6 +169,7 @@ class AttemptOutcome(models.TextChoices):
     CANCELLED = "cancelled", "Cancelled"
     LOST = "lost", "Lost"  # The worker died or fell silent; the lease ran out.
     RELEASED = "released", "Released"  # The worker was told to stop and gave the job back.
+    PAUSED = "paused", "Paused"
 
 
 class JobAttempt(models.Model):
@@ -198,7 +212,7 @@ class JobEvent(models.Model):
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField(db_default=Now())
     # The layer's own: queued, claimed, succeeded, failed, will_retry, lost, released, blocker_failed, cancel_requested,
-    # cancelled, retried. Handlers add theirs.
+    # cancelled, retried, pause_requested, paused, resumed. Handlers add theirs.
     kind = models.CharField(max_length=32)
     attempt = models.PositiveSmallIntegerField(default=0)
     detail = models.JSONField(default=dict)

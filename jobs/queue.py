@@ -1,6 +1,7 @@
 """Asking for work, taking the wish back, asking again."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -65,15 +66,19 @@ def enqueue(
 
 
 def request_cancel(job: Job, *, by: User | None) -> bool:
-    """Cancels a queued job at once; a running one is asked, and sees it at its next heartbeat. False when it is over."""
+    """Cancels a queued or paused job at once; a running one is asked, and sees it at its next heartbeat. False when it is over."""
     with transaction.atomic():
         open_job = Job.objects.filter(pk=job.pk, cancel_requested_at=None)
-        if open_job.filter(state=JobState.QUEUED).update(
-            state=JobState.CANCELLED,
-            finished_at=Now(),
-            cancel_requested_at=Now(),
-            cancel_requested_by=by,
-            error="Cancelled before it started.",
+        waiting = {JobState.QUEUED: "before it started", JobState.PAUSED: "while it was paused"}
+        if any(
+            open_job.filter(state=state).update(
+                state=JobState.CANCELLED,
+                finished_at=Now(),
+                cancel_requested_at=Now(),
+                cancel_requested_by=by,
+                error=f"Cancelled {when}.",
+            )
+            for state, when in waiting.items()
         ):
             OutboxMessage.objects.filter(job=job).delete()
             add_event(job, "cancelled", by=by)
@@ -88,9 +93,25 @@ def request_cancel(job: Job, *, by: User | None) -> bool:
     return changed
 
 
+def request_pause(job: Job, *, by: User | None) -> bool:
+    """Pauses a queued job at once; a running one is asked, and sees it at its next heartbeat. False when it is over, paused,
+    or was asked to stop or to wait before. `retry` resumes it."""
+    with transaction.atomic():
+        open_job = Job.objects.filter(pk=job.pk, cancel_requested_at=None, pause_requested_at=None)
+        wish = {"pause_requested_at": Now(), "pause_requested_by": by}
+        if open_job.filter(state=JobState.QUEUED).update(state=JobState.PAUSED, **wish):
+            OutboxMessage.objects.filter(job=job).delete()
+            add_event(job, "paused", by=by)
+            changed = True
+        elif changed := bool(open_job.filter(state=JobState.RUNNING).update(**wish)):
+            add_event(job, "pause_requested", by=by)
+    job.refresh_from_db()
+    return changed
+
+
 def retry(job: Job, *, by: User | None) -> bool:
-    """Queues a failed or cancelled job again, with as many attempts as it had at first, and those that failed only because
-    they waited for it. False when it is not over, or waits for a job that has not succeeded."""
+    """Queues a failed, cancelled or paused job again, with as many attempts as it had at first, and those that failed only because
+    they waited for it; what it was asked to do once is not asked again, unless it was only paused. False when it is not over, or waits for a job that has not succeeded."""
     with transaction.atomic():
         blocked = job.blockers.filter(state__in=BLOCKED_ENDS).exists()
         changed = not blocked and _queue_again(job, by)
@@ -145,25 +166,33 @@ def _wait_for(job: Job, after: Sequence[Job]) -> None:
 
 
 def _queue_again(job: Job, by: User | None) -> bool:
-    try:
-        attempts = find_handler(job.kind).max_attempts
-    except UnknownKind:
-        attempts = 1
-    changed = Job.objects.filter(pk=job.pk, state__in=BLOCKED_ENDS).update(
-        state=JobState.QUEUED,
-        max_attempts=F("attempt") + attempts,
-        run_after=Now(),
-        finished_at=None,
-        cancel_requested_at=None,
-        cancel_requested_by=None,
-        error="",
-        progress_note="",
-    )
-    if changed:
-        OutboxMessage.objects.get_or_create(job=job)
-        add_event(job, "retried", by=by)
-        ring_on_commit([job.pk])
-    return bool(changed)
+    attempts, once = 1, frozenset[str]()
+    with suppress(UnknownKind):
+        handler = find_handler(job.kind)
+        attempts, once = handler.max_attempts, handler.once
+    payload = Job.objects.values_list("payload", flat=True).get(pk=job.pk)
+    for states, event in (((JobState.PAUSED,), "resumed"), (BLOCKED_ENDS, "retried")):
+        # A pause takes no wish back.
+        forgotten = sorted(once & payload.keys()) if event == "retried" else []
+        if Job.objects.filter(pk=job.pk, state__in=states).update(
+            state=JobState.QUEUED,
+            payload={key: value for key, value in payload.items() if key not in forgotten},
+            max_attempts=F("attempt") + attempts,
+            run_after=Now(),
+            finished_at=None,
+            cancel_requested_at=None,
+            cancel_requested_by=None,
+            pause_requested_at=None,
+            pause_requested_by=None,
+            error="",
+            progress_note="",
+        ):
+            OutboxMessage.objects.get_or_create(job=job)
+            detail: dict[str, Any] = {"forgotten": forgotten} if forgotten else {}
+            add_event(job, event, by=by, **detail)
+            ring_on_commit([job.pk])
+            return True
+    return False
 
 
 def _failed_for(job: Job) -> list[Job]:

@@ -72,8 +72,10 @@ def job(request: HttpRequest, pk: UUID) -> HttpResponse:
         "attempts": attempts[::-1],
         "blockers": found.blockers.all(),
         "dependents": found.dependents.all(),
-        "may_cancel": found.is_open and not found.is_cancelling and _may_cancel(request.user, found),
-        "may_retry": found.state in (JobState.FAILED, JobState.CANCELLED) and is_operator,
+        "may_cancel": (found.is_open or found.state == JobState.PAUSED)
+        and not found.is_cancelling
+        and _may_cancel(request.user, found),
+        "may_retry": found.state in (JobState.FAILED, JobState.CANCELLED, JobState.PAUSED) and is_operator,
         "shows_details": is_operator or request.user.has_role(Role.AUDITOR),
     }
     if not request.htmx:  # type: ignore[attr-defined]
@@ -105,7 +107,7 @@ def job_cancel(request: HttpRequest, pk: UUID) -> HttpResponse:
 @require_POST
 @policy(write=[Role.OPERATOR])
 def job_retry(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """Queues a failed or cancelled job again."""
+    """Queues a failed, cancelled or paused job again."""
     assert isinstance(request.user, User)
     found = get_object_or_404(Job.objects.visible_to(request.user), pk=pk)
     if retry(found, by=request.user):

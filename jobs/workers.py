@@ -158,8 +158,10 @@ def _on_worker_ready(sender: Any, **_: Any) -> None:
     _presence.start()
     # Not Celery's signal, which a cold shutdown does not send.
     atexit.register(_presence.stop)
+    warm = signal.getsignal(signal.SIGTERM)
+    told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT):
-        _tell_pool_first(number, sender.pool)
+        _tell_pool_first(number, sender.pool, warm, told)
 
 
 @worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
@@ -174,17 +176,23 @@ def _on_stop_signal(number: int, frame: FrameType | None) -> None:
     stop_running()
 
 
-def _tell_pool_first(number: signal.Signals, pool: Any) -> None:
-    """Before Celery handles the signal, the pool process is told to give its job back; then there is little to wait for."""
+def _tell_pool_first(number: signal.Signals, pool: Any, warm: Any, told: list[int]) -> None:
+    """Before Celery handles the signal, the pool process is told to give its job back; then there is little to wait for.
+
+    The first signal, whichever it is, is a warm shutdown, which lasts as long as the job takes to be given back: a cold one
+    would kill the pool process after a fixed time, in which a trainer may still save. `told` are those that came.
+    """
     celery_handler = signal.getsignal(number)
 
     def tell(received: int, frame: FrameType | None) -> None:
+        handle = celery_handler if told else warm
+        told.append(received)
         stop_running()
         for pid in pool.info.get("processes", []):
             if pid != os.getpid():
                 with suppress(ProcessLookupError):
                     os.kill(pid, STOP_SIGNAL)
-        if callable(celery_handler):
-            celery_handler(received, frame)
+        if callable(handle):
+            handle(received, frame)
 
     signal.signal(number, tell)

@@ -67,7 +67,16 @@ def _start_over(run: TrainingRun, folder: Path, context: JobContext) -> None:
 
 
 def _clear(folder: Path) -> None:
-    """Delete all but the lock, which is held: whoever waits for it must find it, and not another file of its name."""
+    """Delete all but the lock, which is held: whoever waits for it must find it, and not another file of its name.
+
+    First, each at once, what a run would go on from: a process that dies in the middle leaves no half of it.
+    """
+    (folder / "result.json").unlink(missing_ok=True)
+    for name in ("checkpoints", "quarantine"):
+        given_up = folder / f".{name}.given-up"
+        shutil.rmtree(given_up, ignore_errors=True)
+        if (folder / name).exists():
+            (folder / name).rename(given_up)
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -6,13 +6,15 @@ the program itself holds, are known only where a run on a model of this size was
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q, Sum
+from django.db.models import Count, Q, Sum
 
+from curation.models import DatasetEntry
+from generation.engine.families import FLUX
 from generation.engine.safetensors_headers import HeaderRefused, TensorInfo, read_header
 from generation.models import ModelVersion
 from jobs.models import Job, JobState
@@ -21,7 +23,7 @@ from training import rehearsals
 from training.cadence import OF_CADENCE, keeps
 from training.engine.optimizers import moment_bytes
 from training.engine.recipe import CACHED_FIRST, LORA_TARGETS, RunSettings
-from training.models import Recipe, RunMetric, TrainingRun
+from training.models import Corpus, Recipe, RecipeSource, RunMetric, TrainingRun
 from training.processes import process_count
 from training.recipes import chain_of, hyperparameters_of
 from training.runs import RECENT_RUNS, images_per_step
@@ -92,6 +94,8 @@ class Estimate:
     is_sharded: bool
     # Checkpoints of one run that stay.
     kept: int
+    # What the latents and captions of all its runs take where none is cached yet; None where the parent does not say.
+    cache_bytes: int | None
 
     @property
     def memory_bytes(self) -> int | None:
@@ -151,11 +155,36 @@ def estimate(recipe: Recipe, parent: ModelVersion, *, overrides: Mapping[str, An
         processes=process_count(values),
         is_sharded=bool(values.get("sharded")),
         kept=keeps(values),
+        cache_bytes=_cache_bytes(chain, parent, with_captions=values.get("objective") != "alpha"),
     )
 
 
 def _corpus_images(recipe: Recipe) -> int:
     return int(recipe.sources.aggregate(images=Sum("corpus__entry_count"))["images"] or 0)
+
+
+def _cache_bytes(chain: Sequence[Recipe], parent: ModelVersion, *, with_captions: bool) -> int | None:
+    """Each image once, as large as the model's square, and each caption once. Of corpora no more than they may take: what
+    is drawn of larger ones is kept as far as that goes."""
+    config = parent.config
+    if not {"latent_channels", "latent_size", "text_width", "max_tokens"} <= config.keys():
+        return None
+    latent = 2 * FLOAT * int(config["latent_channels"]) * int(config["latent_size"]) ** 2
+    tokens = int(config.get("t5_tokens") or 0)
+    if config.get("pipeline") != FLUX.pipeline:
+        tokens += int(config["max_tokens"])
+    text = FLOAT * tokens * int(config["text_width"]) if with_captions else 0
+    sources = RecipeSource.objects.filter(recipe__in=[each.pk for each in chain])
+    entries = DatasetEntry.objects.filter(version__in=sources.exclude(dataset_version=None).values("dataset_version"))
+    counts = entries.aggregate(
+        chosen=Count("image", distinct=True),
+        rejected=Count("rejected_image", distinct=True, filter=~Q(rejected_image="")),
+        captions=Count("caption", distinct=True),
+    )
+    corpora = Corpus.objects.filter(pk__in=sources.exclude(corpus=None).values("corpus"))
+    of_corpora = (latent + text) * int(corpora.aggregate(images=Sum("entry_count"))["images"] or 0)
+    own = latent * (counts["chosen"] + counts["rejected"]) + text * counts["captions"]
+    return int(own + min(of_corpora, settings.CORPUS_CACHE_GIB * 2**30))
 
 
 def measured_rates(parent: ModelVersion, values: Mapping[str, Any]) -> list[float]:

@@ -63,7 +63,7 @@ def _lineage_problems() -> Iterator[str]:
     orphans = ModelVersion.objects.filter(origin=ModelOrigin.TRAINED, made_by=None)
     for version in orphans:
         # Between the registration and the run's link a worker may be at work; afterwards never.
-        if not TrainingRun.objects.filter(job__state__in=[JobState.QUEUED, JobState.RUNNING]).exists():
+        if not TrainingRun.objects.filter(job__state__in=[JobState.QUEUED, JobState.RUNNING, JobState.PAUSED]).exists():
             yield f"{version} was trained, but no run made it."
     for run in TrainingRun.objects.filter(result__isnull=False).select_related("result"):
         if run.result is not None and run.result.parent_id is None and run.result.origin == ModelOrigin.TRAINED:

@@ -336,10 +336,15 @@ class RunEvent(models.Model):
                 "Overfitting: the loss on images that it does not train on stays more than 5% above that of step "
                 f"{self.detail.get('best_step')}. Fewer steps may make the better version."
             ),
+            "explosion": (
+                f"Explosion: for {self.detail.get('steps')} steps in a row the {self._figure} was more than 100 times its "
+                f"median of the steps before, at last {float(self.detail.get('times') or 0):,.0f} times. The training goes "
+                "on: look at its curves."
+            ),
             "collapse": (
-                f"The drawings of step {self.step} differ from each other by "
-                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether they still show "
-                "their prompts."
+                f"Drawings of one prompt with different seeds differ at step {self.step} by "
+                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether each prompt still "
+                "has more than one image."
             ),
             "tracked": f"{self.detail.get('tracker')} has this run's curves.",
             "tracker_failed": (
@@ -354,6 +359,10 @@ class RunEvent(models.Model):
 
     def _gigabytes(self, key: str) -> str:
         return f"{int(self.detail.get(key) or 0) / 1e9:.1f} GB"
+
+    @property
+    def _figure(self) -> str:
+        return "gradient norm" if self.detail.get("figure") == "grad_norm" else "loss"
 
     @property
     def _kernels(self) -> str:

@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from accounts.models import User
 
 KIND = "training.run"
-WATCHED_PROMPTS = 8
-# Where there is no caption to draw: so many seeds.
-WORDLESS_DRAWINGS = 4
+# Each with several seeds: whether drawings of one prompt still differ says whether the run collapses.
+WATCHED_PROMPTS, WATCHED_DRAWINGS, MOST_SEEDS = 4, 8, 4
 # What an operator may change for one run and the rest of its chain.
 OVERRIDES = ("steps", "batch_size", "learning_rate", "seed", *OF_CADENCE)
 RECENT_RUNS = 5
@@ -123,14 +122,18 @@ def request_cancel(run: TrainingRun, *, by: "User") -> bool:
     return queue.request_cancel(run.job, by=by)
 
 
+def request_pause(run: TrainingRun, *, by: "User") -> bool:
+    """Ask the run to save a checkpoint after its step and to wait until it is resumed. False where nothing is to be paused."""
+    return queue.request_pause(run.job, by=by)
+
+
 def resume(run: TrainingRun, *, by: "User") -> bool:
-    """Queue a failed or cancelled run again; it goes on from its last checkpoint. False where it is not one of these."""
-    with transaction.atomic():
-        changed = queue.retry(run.job, by=by)
-        if changed:
-            # Whoever resumes a run that was stopped before it had started over wants what was kept until then.
-            _tell_job(run, payload_of(run))
-    return changed
+    """Queue a failed, cancelled or paused run again; it goes on from its last checkpoint. False where it is not one of these.
+
+    Whoever resumes a run that was stopped before it had started over wants what was kept until then (the handler's `once`);
+    one that was only paused still starts over.
+    """
+    return queue.retry(run.job, by=by)
 
 
 def start_over(run: TrainingRun, *, by: "User") -> bool:
@@ -172,8 +175,8 @@ def folder_of(run: TrainingRun) -> Path:
 
 
 def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict[str, Any]]:
-    """Up to eight prompts with their seeds, spread evenly over the prompt set, or over the captions of the sources; where
-    these train without captions, the empty prompt."""
+    """Up to four prompts, spread evenly over the prompt set, or over the captions of the sources, each with two seeds, and more
+    where there are fewer; where the sources train without captions, the empty prompt."""
     if watch is not None:
         texts = list(Prompt.objects.filter(prompt_set=watch).order_by("position").values_list("text", flat=True))
     else:
@@ -186,9 +189,10 @@ def watched_prompts(recipe: Recipe, watch: PromptSet | None = None) -> list[dict
             for each in samples or ()
             if each["caption"]
         ]
-        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown])) or [""] * WORDLESS_DRAWINGS
+        texts = list(dict.fromkeys([*entries.values_list("caption", flat=True), *shown])) or [""]
     count = min(WATCHED_PROMPTS, len(texts))
-    return [{"prompt": texts[i * len(texts) // count], "seed": i} for i in range(count)]
+    seeds = min(MOST_SEEDS, WATCHED_DRAWINGS // count)
+    return [{"prompt": texts[i // seeds * len(texts) // count], "seed": i} for i in range(count * seeds)]
 
 
 @dataclass(frozen=True)

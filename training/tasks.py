@@ -9,7 +9,7 @@ from django.conf import settings
 from generation import model_versions
 from generation.models import ModelOrigin, ModelVersion
 from jobs.children import run_child
-from jobs.context import Cancelled, JobContext, JobFailed
+from jobs.context import Cancelled, JobContext, JobFailed, Paused, Released
 from jobs.handlers import handler
 from jobs.models import Queue
 from training import corpora, evaluations, rehearsals, runs
@@ -27,7 +27,7 @@ TRAINER_LOG = "trainer.log"
 GRACE_SECONDS = 30.0
 
 
-@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8)
+@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8, once=[runs.START_OVER])
 def train(context: JobContext) -> dict[str, Any]:
     """Train one run in a child process, keep its rows in step, and make its result a model version once."""
     run = _run_of(context)
@@ -94,7 +94,7 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
             on_tick=recorder.tick,
             grace_seconds=GRACE_SECONDS,
         )
-    except Cancelled:
+    except (Cancelled, Paused, Released):
         recorder.finish()  # The checkpoint that the trainer saved on its way out is what a resumption goes on from.
         raise
     recorder.finish()
@@ -104,7 +104,7 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
 
 def _explain(code: int, folder: Path, context: JobContext) -> None:
     """Raise what an exit status other than 0 means."""
-    context.check()  # Where a cancel was asked for, that is what happened, whatever the trainer said last.
+    context.check()  # Where a cancel or a pause was asked for, that is what happened, whatever the trainer said last.
     said = _read_json(folder / "error.json")
     sentence = str(said.get("sentence", ""))
     if code == CANCELLED and (folder / CANCEL_FILE).exists():

@@ -35,7 +35,7 @@ class Program:
     folder: Path = PROJECT
     is_server: bool = False
     to_terminal: bool = False
-    stop_seconds: float = 3.0
+    stop_seconds: float = 4.5
     ready_seconds: float = 60.0
 
 

@@ -20,10 +20,8 @@ PR_SET_CHILD_SUBREAPER = 36
 LOG_BYTES = 10 * 1024 * 1024
 LONGEST_PAUSE = 30.0
 SETTLED_SECONDS = 60.0
-# A stop stays below ten seconds: what works is killed after four and a half, the servers share what is left, since a database
-# that flushes to a busy disk needs it.
-WORK_SECONDS = 4.5
-STOP_SECONDS = 8.5
+# What the servers share once all that works has ended, since a database that flushes to a busy disk needs it.
+SERVER_SECONDS = 4.0
 
 
 class StopAsked(BaseException):
@@ -122,14 +120,19 @@ class Supervisor:
             child.ask_to_stop()
         asked, began = self._stops, time.monotonic()
         for child in workers:
-            while child.is_alive() and time.monotonic() < began + WORK_SECONDS and self._stops <= max(asked, 1):
+            while (
+                child.is_alive()
+                and time.monotonic() < began + child.program.stop_seconds
+                and self._stops <= max(asked, 1)
+            ):
                 time.sleep(0.02)
             child.stop(0)
         # Trainers run in sessions of their own, so their worker's process group does not hold them.
         end_carriers(self.token)
+        ended = time.monotonic()
         for child in children:
             if child.program.is_server:
-                child.stop(max(1.0, began + STOP_SECONDS - time.monotonic()))
+                child.stop(max(1.0, ended + SERVER_SECONDS - time.monotonic()))
         self._watched = []
         reap_strangers(set())
         forget(self.data_dir)

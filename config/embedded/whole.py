@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from django.conf import settings
+
 from config.embedded.account import wrap
 from config.embedded.child import PROJECT
 from config.embedded.folder import is_locked, prepare_folder, read_json
@@ -17,6 +19,7 @@ from config.embedded.ports import choose_port
 from config.embedded.problem import Problem
 
 START_SECONDS = 180
+# Besides what a trainer may take for its last checkpoint.
 STOP_SECONDS = 20
 
 
@@ -51,7 +54,7 @@ def whole_product(data_dir: Path) -> Iterator[dict[str, str]]:
         finally:
             up.send_signal(signal.SIGTERM)
             try:
-                up.wait(STOP_SECONDS)
+                up.wait(STOP_SECONDS + settings.JOB_STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 up.kill()
                 up.wait()

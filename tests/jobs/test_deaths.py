@@ -14,7 +14,7 @@ from jobs.integrity import problems
 from jobs.models import Job, JobState, OutboxMessage, Worker
 from jobs.queue import enqueue, request_cancel
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
-from tests.jobs.site import Site, running_site, wait_for, wait_until
+from tests.jobs.site import LEASE_SECONDS, Site, running_site, wait_for, wait_until
 
 pytestmark = pytest.mark.processes
 
@@ -278,6 +278,35 @@ def test_child_of_a_cancelled_job_is_ended(site, tmp_path):
     request_cancel(job, by=None)
     wait_until(job, JobState.CANCELLED)
     assert not any(lives(pid) for pid in family)
+
+
+def test_child_of_a_stopped_worker_has_time_to_save(site, tmp_path):
+    site.start_worker("one", "train")
+    # Longer than a lease: it is kept alive meanwhile.
+    job = enqueue("tests.saving_child", {"folder": str(tmp_path), "seconds": 2 * LEASE_SECONDS}, label="Saving")
+    family = child_pids(tmp_path)
+    site.kill("one", signal.SIGTERM)
+    assert (tmp_path / "saved").exists()
+    job.refresh_from_db()
+    assert (job.state, outcomes(job)) == (JobState.QUEUED, ["released"])
+    assert not any(lives(pid) for pid in family)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_second_signal_ends_a_saving_child_at_once(site, tmp_path, number):
+    site.start_worker("one", "train")
+    job = enqueue("tests.saving_child", {"folder": str(tmp_path), "seconds": 25}, label="Saving")
+    family = child_pids(tmp_path)
+    site.processes["one"].send_signal(number)
+    wait_for(lambda: (tmp_path / "saving").exists(), 20)
+    begun = time.monotonic()
+    site.kill("one", number)
+    note(f"second signal: worker ended after {time.monotonic() - begun:.1f} s")
+    assert time.monotonic() - begun < 15
+    assert not (tmp_path / "saved").exists()
+    assert not any(lives(pid) for pid in family)
+    job.refresh_from_db()
+    assert (job.state, outcomes(job)) == (JobState.QUEUED, ["released"])
 
 
 def test_work_goes_on_without_scheduler_and_control_worker(site):

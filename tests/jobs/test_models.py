@@ -25,6 +25,8 @@ LEASE = {"token": uuid.uuid4(), "lease_until": timezone.now()}
         ("job_finished_iff_final", {"state": "succeeded"}),
         ("job_finished_iff_final", {"state": "failed"}),
         ("job_finished_iff_final", {"state": "cancelled"}),
+        ("job_finished_iff_final", {"state": "paused", "finished_at": timezone.now()}),
+        ("job_lease_iff_running", {"state": "paused", **LEASE}),
         ("job_finished_iff_final", {"state": "queued", "finished_at": timezone.now()}),
         ("job_finished_iff_final", {"state": "running", "attempt": 1, "finished_at": timezone.now(), **LEASE}),
     ],
@@ -37,7 +39,7 @@ def test_database_refuses_job(constraint, fields):
 def test_database_refuses_unknown_state():
     # Every other rule would refuse it too, in whatever order they are looked at.
     with pytest.raises(IntegrityError, match="job_"), transaction.atomic():
-        make_job(state="paused")
+        make_job(state="asleep")
 
 
 def test_database_refuses_second_job_of_a_key():

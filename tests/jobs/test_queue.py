@@ -7,9 +7,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import User
+from jobs import attempts
 from jobs.handlers import UnknownKind
 from jobs.models import Job, JobState, OutboxMessage
-from jobs.queue import enqueue, request_cancel, retry
+from jobs.processes import this_process
+from jobs.queue import enqueue, request_cancel, request_pause, retry
+from jobs.sweeper import heal
 from jobs.testing import run_due_jobs
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
 
@@ -169,3 +172,71 @@ def test_dependent_of_a_job_that_failed_before_fails_at_once():
     job = add(after=[blocker])
     assert (job.state, job.error) == (JobState.FAILED, "It waited for “Add”, which was cancelled.")
     assert not OutboxMessage.objects.exists()
+
+
+def claimed(job: Job) -> Job:
+    held = attempts.claim(job.pk, this_process("w"), schema=1)
+    assert held is not None
+    return held
+
+
+def test_paused_job_waits_with_all_that_waits_for_it_until_it_is_resumed():
+    person = User.objects.create_user("operator@example.org")
+    job = add()
+    after = add(after=[job])
+    assert request_pause(job, by=person)
+    assert not request_pause(job, by=person)
+    assert (job.state, job.pause_requested_by, hasattr(job, "outbox")) == (JobState.PAUSED, person, False)
+    heal()
+    assert run_due_jobs(skip_waits=True) == []
+    assert states(job, after) == [JobState.PAUSED, JobState.QUEUED]
+    assert retry(job, by=person)
+    assert run_due_jobs() == [job, after]
+    assert events(job) == ["queued", "paused", "resumed", "claimed", "wrote", "succeeded"]
+
+
+def test_running_job_is_asked_to_pause_and_its_attempt_does_not_count():
+    job = add()
+    held = claimed(job)
+    assert request_pause(job, by=None)
+    assert (job.state, job.is_pausing) == (JobState.RUNNING, True)
+    assert attempts.beat(held.pk, held.token) is attempts.Pulse.PAUSE
+    assert attempts.pause(held)
+    job.refresh_from_db()
+    assert (job.state, job.attempt, job.max_attempts, job.error) == (JobState.PAUSED, 1, 6, "")
+    assert job.attempts.get().outcome == "paused"
+
+
+@pytest.mark.parametrize(
+    ("end", "outcome"),
+    [
+        (attempts.release, "paused"),
+        (attempts.lose, "lost"),
+        (lambda held: attempts.fail(held, "The disk is full.", retry=True), "failed"),
+    ],
+)
+def test_attempt_that_ends_otherwise_leaves_the_job_paused_if_that_was_asked_for(end, outcome):
+    job = add()
+    held = claimed(job)
+    request_pause(job, by=None)
+    assert end(held)
+    job.refresh_from_db()
+    assert (job.state, job.attempts.get().outcome, hasattr(job, "outbox")) == (JobState.PAUSED, outcome, False)
+    assert events(job)[-1] == "paused"
+
+
+def test_cancel_goes_before_a_pause():
+    job = add()
+    held = claimed(job)
+    request_pause(job, by=None)
+    assert request_cancel(job, by=None)
+    assert attempts.beat(held.pk, held.token) is attempts.Pulse.CANCEL
+    assert attempts.pause(held)
+    assert states(job) == [JobState.CANCELLED]
+
+
+def test_what_is_over_cannot_be_paused():
+    job = add()
+    run_due_jobs()
+    assert not request_pause(job, by=None)
+    assert states(job) == [JobState.SUCCEEDED]

@@ -10,7 +10,7 @@ from jobs.context import JobContext, LeaseLost
 from jobs.integrity import problems
 from jobs.models import FINAL_STATES, Job, JobState
 from jobs.processes import this_process
-from jobs.queue import add_event, enqueue, request_cancel, retry
+from jobs.queue import add_event, enqueue, request_cancel, request_pause, retry
 from jobs.sweeper import heal, reap
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
 
@@ -26,6 +26,8 @@ ACTIONS = [
     "release",
     "cancel",
     "stop",
+    "pause",
+    "ask_to_pause",
     "expire",
     "reap",
     "retry",
@@ -52,6 +54,8 @@ class World:
             Job.objects.filter(pk=self.job.pk, state=JobState.RUNNING).update(lease_until=Now())
         elif action == "stop":
             request_cancel(Job.objects.get(pk=self.job.pk), by=None)
+        elif action == "ask_to_pause":
+            request_pause(Job.objects.get(pk=self.job.pk), by=None)
         elif action == "retry":
             retry(Job.objects.get(pk=self.job.pk), by=None)
         elif held is not None:
@@ -76,7 +80,7 @@ class World:
         elif action == "succeed":
             changed = attempts.succeed(held, {})
         else:
-            changed = {"release": attempts.release, "cancel": attempts.cancel}[action](held)
+            changed = {"release": attempts.release, "cancel": attempts.cancel, "pause": attempts.pause}[action](held)
         assert changed == is_mine
 
     def check(self) -> None:

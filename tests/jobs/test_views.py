@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from accounts.models import Role, User
 from jobs.models import Job, JobState, Worker
-from jobs.queue import enqueue, request_cancel
+from jobs.queue import enqueue, request_cancel, request_pause
 from jobs.testing import run_due_jobs
 from jobs.views import PAGE_SIZE
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
@@ -70,7 +70,7 @@ def test_board_filters_by_state_and_kind(client):
     assert "Still waiting" in page
     assert "Done already" not in page
     assert "Another kind" not in page
-    assert "No job matches" in read(client, "jobs", state="paused")
+    assert "No job matches" in read(client, "jobs", state="asleep")
     assert "Still waiting" in read(client, "jobs", state="queued\x00")
 
 
@@ -169,6 +169,26 @@ def test_operator_cancels_and_tries_again(client):
     job.refresh_from_db()
     assert job.state == JobState.QUEUED
     assert client.get(reverse("job_cancel", args=[job.pk])).status_code == 405
+
+
+def test_paused_job_is_resumed_or_cancelled_from_its_page(client):
+    operator = sign_in(client, Role.OPERATOR)
+    job = queued()
+    assert request_pause(job, by=operator)
+    page = read(client, "job", job.pk)
+    assert {text: text in page for text in ("Resume", "Try again", ">Cancel<", f"Paused by {operator}.")} == {
+        "Resume": True,
+        "Try again": False,
+        ">Cancel<": True,
+        f"Paused by {operator}.": True,
+    }
+    client.post(reverse("job_retry", args=[job.pk]))
+    job.refresh_from_db()
+    assert (job.state, job.pause_requested_at) == (JobState.QUEUED, None)
+    request_pause(job, by=operator)
+    client.post(reverse("job_cancel", args=[job.pk]))
+    job.refresh_from_db()
+    assert (job.state, job.error) == (JobState.CANCELLED, "Cancelled while it was paused.")
 
 
 def test_curator_cancels_the_own_job_and_no_other(client):

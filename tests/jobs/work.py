@@ -78,3 +78,23 @@ def child(context: JobContext) -> dict[str, Any]:
     argv = [sys.executable, "-c", code, str(folder), str(seconds)]
     status = run_child(context, argv, log_path=folder / "child.log", tick_seconds=0.1)
     return {"status": status, "attempt": context.attempt}
+
+
+@handler("tests.saving_child", queue=Queue.TRAIN, max_attempts=3)
+def saving_child(context: JobContext) -> dict[str, Any]:
+    """Runs a child that takes `seconds` to save when it is told to stop, as a trainer does with its last checkpoint."""
+    folder = Path(context.payload["folder"])
+    code = (
+        "import os, signal, sys, time\n"
+        "folder, seconds = sys.argv[1], float(sys.argv[2])\n"
+        "def save(*_):\n"
+        "    open(f'{folder}/saving', 'w').close()\n"
+        "    time.sleep(seconds)\n"
+        "    open(f'{folder}/saved', 'w').close()\n"
+        "    sys.exit(76)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "open(f'{folder}/pids-%d' % os.getpid(), 'w').write(f'{os.getpid()}')\n"
+        "time.sleep(120)\n"
+    )
+    argv = [sys.executable, "-c", code, str(folder), str(context.payload["seconds"])]
+    return {"status": run_child(context, argv, log_path=folder / "child.log", tick_seconds=0.1)}

@@ -5,18 +5,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+from django.urls import reverse
 
 from generation.models import ModelVersion
-from jobs.attempts import claim
+from jobs import queue
+from jobs.attempts import cancel, claim
 from jobs.context import JobContext, JobFailed
 from jobs.handlers import find_handler
+from jobs.history import describe_history
 from jobs.models import JobState
 from jobs.processes import this_process
 from jobs.testing import run_due_jobs
 from tests.generation.factories import finish_job
 from tests.training.factories import make_parent, make_person, make_real_parent, make_run
 from tests.training.test_runs import check_whole, tiny_recipe
-from training import runs
+from training import beginnings, runs
 from training.beginnings import find_beginning
 from training.engine.run_files import RunFiles
 from training.models import TrainingRun
@@ -159,6 +162,62 @@ class TestStartingOver:
         find_beginning(run, context_of(run))
         assert known(run) == before
         assert (runs.folder_of(run) / kept).is_file()
+
+    def test_trying_the_job_again_takes_the_wish_back_too_and_says_so(self):
+        run, operator = make_saved_run(), make_person("operator")
+        kept = "checkpoints/step-000020/manifest.json"
+        write(runs.folder_of(run), kept)
+        runs.start_over(run, by=operator)
+        runs.request_cancel(run, by=operator)
+        before = known(run)
+        assert queue.retry(run.job, by=operator)
+        assert run.job.payload == {"run": run.pk}
+        lines = [line.text for line in describe_history(run.job)]
+        assert lines[0] == f"Queued again by {operator}, without the wish to start over."
+        find_beginning(run, context_of(run))
+        assert known(run) == before
+        assert (runs.folder_of(run) / kept).is_file()
+
+    def test_a_pause_takes_the_wish_not_back(self, client):
+        run, operator = make_saved_run(), make_person("operator")
+        runs.start_over(run, by=operator)
+        assert runs.request_pause(run, by=operator)
+        client.force_login(operator)
+        said = client.post(reverse("run_resume", args=[run.pk]), follow=True).content.decode()
+        assert "starts over from the beginning." in said
+        run.job.refresh_from_db()
+        assert run.job.payload == {"run": run.pk, "start_over": str(operator)}
+
+    def test_a_run_that_was_stopped_in_the_middle_of_starting_over_is_refused_and_not_begun_anew(self, monkeypatch):
+        run, operator = make_saved_run(), make_person("operator")
+        folder = runs.folder_of(run)
+        for name in (
+            "checkpoints/step-000010/manifest.json",
+            "checkpoints/step-000020/manifest.json",
+            "quarantine/x/y",
+        ):
+            write(folder, name)
+        runs.start_over(run, by=operator)
+        deleted = beginnings.shutil.rmtree
+
+        def killed(path, **options):
+            if options:
+                deleted(path, **options)
+            else:
+                raise KeyboardInterrupt
+
+        context = context_of(run)
+        with monkeypatch.context() as patch:
+            patch.setattr(beginnings.shutil, "rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                find_beginning(run, context)
+        runs.request_cancel(run, by=operator)
+        assert cancel(context.job)
+        before = known(run)
+        assert runs.resume(run, by=operator)
+        with pytest.raises(JobFailed, match="A checkpoint was saved at step 20, but"):
+            find_beginning(run, context_of(run))
+        assert known(run) == before
 
     def test_a_run_that_goes_on_is_not_started_over(self):
         run = make_run(parent=make_parent())

@@ -380,7 +380,8 @@ def test_a_run_trains_on_a_corpus_and_its_version_says_so(root, settings, tmp_pa
     corpus = read_corpus()
     recipe = make_domain_recipe(corpus, parent, hyperparameters=TINY)
     run = start_run(recipe, parent=parent, by=make_person(Role.OPERATOR))
-    assert [each["prompt"] for each in run.spec["sample_prompts"]] == [f"a corpus cat {i}" for i in range(8)]
+    watched = [f"a corpus cat {i}" for i in (0, 2, 4, 6) for seed in range(2)]
+    assert [each["prompt"] for each in run.spec["sample_prompts"]] == watched
     rehearsal = request_rehearsal(recipe, parent=parent, by=run.created_by)
     run_due_jobs()
     rehearsal.refresh_from_db()

@@ -1,12 +1,20 @@
 """What a run would take: counted from the parent's files, or measured, and never guessed."""
 
 import pytest
+from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 
 from generation.models import ModelVersion
 from jobs.models import Job, JobState, Worker
 from tests.generation.factories import finish_job
-from tests.training.factories import make_dataset_version, make_person, make_real_parent, make_recipe, make_run
+from tests.training.factories import (
+    make_dataset_version,
+    make_pair_version,
+    make_person,
+    make_real_parent,
+    make_recipe,
+    make_run,
+)
 from training.estimates import estimate
 from training.models import Preset
 from training.rehearsals import request_rehearsal
@@ -81,6 +89,36 @@ def test_low_rank_weights_of_a_parent_that_is_elsewhere_are_unknown():
     assert (found.memory.gradients, found.checkpoint_bytes, found.memory.counted) == (None, None, 4 * UNET)
     assert found.copy_bytes is None
     assert estimate(make_recipe(hyperparameters={"optimizer": "adafactor"}), parent).memory.moments is None
+
+
+def test_the_cache_is_counted_by_images_and_captions(tiny_folder, client):
+    parent = make_real_parent(tiny_folder)
+    recipe = make_recipe(parent)
+    config = parent.config
+    latent = 2 * 4 * config["latent_channels"] * config["latent_size"] ** 2
+    text = 4 * config["max_tokens"] * config["text_width"]
+    entries = [each for row in recipe.sources.all() for each in row.dataset_version.entries.all()]
+    images, captions = {each.image for each in entries}, {each.caption for each in entries}
+    found = estimate(recipe, parent)
+    assert found.cache_bytes == latent * len(images) + text * len(captions)
+    client.force_login(make_person("operator"))
+    page = client.get(reverse("run_estimate"), {"recipe": recipe.pk, "parent": parent.pk}).content.decode()
+    assert f"The cache takes about {filesizeformat(found.cache_bytes)} of latents and texts" in page
+    parent.config = {}
+    assert estimate(recipe, parent).cache_bytes is None
+
+
+def test_pairs_take_two_latents_and_a_decoder_no_texts(tiny_folder):
+    parent = make_real_parent(tiny_folder)
+    config = parent.config
+    latent = 2 * 4 * config["latent_channels"] * config["latent_size"] ** 2
+    pairs = make_recipe(parent, preset=Preset.PREFERENCE, pairs=make_pair_version())
+    entries = pairs.sources.get().dataset_version.entries
+    text = 4 * config["max_tokens"] * config["text_width"]
+    assert estimate(pairs, parent).cache_bytes == entries.count() * (2 * latent + text)
+    stickers = make_recipe(parent, preset=Preset.TRANSPARENCY, stickers=[make_dataset_version()])
+    images = stickers.sources.get().dataset_version.entries.values("image").distinct().count()
+    assert estimate(stickers, parent).cache_bytes == images * latent
 
 
 def test_a_rehearsal_of_the_same_settings_is_believed():

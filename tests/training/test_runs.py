@@ -61,17 +61,15 @@ class TestStarting:
     def test_prompts_to_watch_are_spread_over_the_set(self):
         prompts = make_prompt_set(texts="\n".join(f"a cat number {i}" for i in range(40)))
         run = make_run(watch=prompts)
-        assert [each["prompt"][-2:].strip() for each in run.spec["sample_prompts"]] == [
-            "0",
-            "5",
-            "10",
-            "15",
-            "20",
-            "25",
-            "30",
-            "35",
-        ]
+        watched = [each["prompt"][-2:].strip() for each in run.spec["sample_prompts"]]
+        assert watched == ["0", "0", "10", "10", "20", "20", "30", "30"]
         assert [each["seed"] for each in run.spec["sample_prompts"]] == list(range(8))
+
+    @pytest.mark.parametrize(("texts", "drawings"), [("a cat", 4), ("a cat\na dog", 8), ("a cat\na dog\na cow", 6)])
+    def test_fewer_prompts_get_more_seeds(self, texts, drawings):
+        watched = make_run(watch=make_prompt_set(texts=texts)).spec["sample_prompts"]
+        assert {each["prompt"] for each in watched} == set(texts.splitlines())
+        assert [each["seed"] for each in watched] == list(range(drawings))
 
     def test_without_a_set_the_captions_are_watched(self):
         assert len(make_run().spec["sample_prompts"]) == 8
@@ -205,6 +203,38 @@ class TestTraining:
         run_due_jobs(kinds=[runs.KIND])
         check_whole(run)
         assert run.events.get(kind="resumed").step == saved.step
+
+    def test_a_paused_run_waits_with_a_checkpoint_and_ends_in_the_same_weights(self, tiny_folder):
+        parent = make_real_parent(tiny_folder)
+        recipe, operator = tiny_recipe(parent), make_person("operator")
+        straight = make_run(recipe, parent=parent)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(straight)
+
+        run = make_run(recipe, parent=parent)
+
+        def pause(pid: int) -> None:
+            runs.request_pause(run, by=operator)
+            connection.close()
+
+        watcher = when_step(run, 3, pause)
+        (job,) = run_due_jobs(kinds=[runs.KIND], skip_waits=True)
+        watcher.join()
+        assert job.state == JobState.PAUSED, job.error
+        run.refresh_from_db()
+        saved = run.checkpoints.filter(kept=True).first()
+        assert saved is not None
+        assert run.metrics.count() == run.step == saved.step < run.total_steps
+        assert run.events.get(kind="stopped").step == saved.step
+        assert list(job.attempts.values_list("outcome", flat=True)) == ["paused"]
+        assert run_due_jobs(kinds=[runs.KIND], skip_waits=True) == []
+
+        assert runs.resume(run, by=operator)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(run)
+        resumed = run.events.get(kind="resumed")
+        assert (resumed.step, resumed.detail["exact"]) == (saved.step, True)
+        assert run.result == straight.result
 
     def test_pairs_teach_a_preference(self, tiny_folder):
         parent = make_real_parent(tiny_folder)

@@ -79,6 +79,7 @@ def test_only_operators_start_and_stop(client, sign_in):
     run, evaluation = make_run(), make_evaluation([make_person("rater")])
     writing = [
         reverse("run_new"),
+        reverse("run_pause", args=[run.pk]),
         reverse("run_cancel", args=[run.pk]),
         reverse("run_resume", args=[run.pk]),
         reverse("evaluation_new"),
@@ -429,6 +430,30 @@ class TestRuns:
         client.post(reverse("run_resume", args=[run.pk]))
         run.job.refresh_from_db()
         assert run.job.state == JobState.QUEUED
+
+    def test_a_run_is_paused_and_resumed_or_cancelled_by_its_buttons(self, client, sign_in):
+        operator = sign_in("operator")
+        run = make_run()
+        page = client.get(run.get_absolute_url()).content.decode()
+        assert {text: text in page for text in ("Pause the run", "Resume the run")} == {
+            "Pause the run": True,
+            "Resume the run": False,
+        }
+        client.post(reverse("run_pause", args=[run.pk]))
+        page = client.get(run.get_absolute_url()).content.decode()
+        seen = ("Pause the run", "Resume the run", "Cancel the run", 'data-state="paused"', f"Paused by {operator}.")
+        assert {text: text in page for text in seen} == {**dict.fromkeys(seen, True), "Pause the run": False}
+        assert 'data-state="paused"' in client.get(reverse("runs")).content.decode()
+        assert client.get(reverse("run_state", args=[run.pk]))["HX-Refresh"] == "true"
+        client.post(reverse("run_resume", args=[run.pk]))
+        run.job.refresh_from_db()
+        assert run.job.state == JobState.QUEUED
+        client.post(reverse("run_pause", args=[run.pk]))
+        client.post(reverse("run_cancel", args=[run.pk]))
+        run.job.refresh_from_db()
+        assert run.job.state == JobState.CANCELLED
+        said = client.post(reverse("run_pause", args=[run.pk]), follow=True).content.decode()
+        assert "is over, paused or stopping already." in said
 
     def test_a_run_that_saved_something_is_started_over_by_its_button(self, client, sign_in):
         operator = sign_in("operator")

@@ -27,6 +27,7 @@ from training.engine.stores import ShardStore
 from training.engine.texts import Text, text_length
 
 SHARD_ENTRIES = 256
+FLOAT_BYTES = 4
 
 Report = Callable[[int, int], None]
 
@@ -112,12 +113,14 @@ def encode_sources(
     shapes: Sequence[Sequence[Shape]] | None = None,
     corpus_bytes: float = float("inf"),
     keeps_drawn: bool = True,
+    check_room: Callable[[int], None] = lambda missing: None,
 ) -> Encoded:
     """Make sure that every image and caption is in the cache; a decoder needs no captions. Where those of all corpora would
     take more than `corpus_bytes`, or are very many, theirs are left to be made on demand, and as many bytes of them kept on disk
     if `keeps_drawn`; not for a decoder, which may lie in
     memory in another way by then. Without `shapes`, one for each item, all images are squares of the model's own side.
-    `report(done, total)` is called after each new entry and may raise to stop. Raises `RunRefused` for an image that is
+    `check_room(bytes)` is called with what the missing ones will take on disk, before the first is made, and may raise;
+    `report(done, total)` after each new entry, and may raise to stop. Raises `RunRefused` for an image that is
     missing, unreadable or not the one of its sha256."""
     encoder = Encoder.of(pipeline, parent_manifest)
     latents, texts = ShardStore(cache_dir / "latents"), ShardStore(cache_dir / "texts")
@@ -136,6 +139,7 @@ def encode_sources(
                 captions[item.caption] = encoder.text_key(item.caption)
     missing_images = [key for key in images if key not in latents]
     missing_captions = [caption for caption, key in captions.items() if key not in texts]
+    check_room(_missing_bytes(encoder, texts, [images[key][1] for key in missing_images], len(missing_captions)))
     total = len(missing_images) + len(missing_captions)
     done = _fill(texts, missing_captions, encoder.encode_caption, report, 0, total)
     _fill(
@@ -170,6 +174,23 @@ def _left_for_later(encoder: Encoder, sources: Sequence[Sequence[Item]], most: f
     entries = [encoder.encode_image(torch.zeros(3, side, side)), *encoder.encode_caption("").values()]
     takes = images * sum(each.nbytes for each in entries)
     return corpora if images > CACHED_FIRST or takes > most else []
+
+
+def _missing_bytes(encoder: Encoder, texts: ShardStore, shapes: Sequence[Shape], captions: int) -> int:
+    """What latents of these shapes and so many captions take on disk: a mean and a standard deviation of each number of a
+    latent, and as much for one caption as for another."""
+    report = encoder.pipeline.report
+    factor = report.resolution // report.latent_size
+    numbers = sum(2 * report.latent_channels * (each.width // factor) * (each.height // factor) for each in shapes)
+    return FLOAT_BYTES * numbers + captions * (_caption_bytes(encoder, texts) if captions else 0)
+
+
+def _caption_bytes(encoder: Encoder, texts: ShardStore) -> int:
+    key = encoder.text_key("")
+    if key not in texts:
+        return sum(each.nbytes for each in encoder.encode_caption("").values())
+    pooled = pooled_key(key)
+    return texts[key].nbytes + (texts[pooled].nbytes if pooled in texts else 0)
 
 
 def _latent_keys(encoder: Encoder, items: Sequence[Item], shapes: Sequence[Shape]) -> Sequence[str]:

@@ -9,11 +9,12 @@ checkpoints/step-000100/weights.safetensors     the trained parameters by name, 
 quarantine/                                     checkpoints whose files did not match their manifest
 """
 
+import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def checkpoint_name(step: int) -> str:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Publish a checkpoint under `folder`/checkpoints and only then remove those beyond the newest `keep`."""
+    """Publish a checkpoint under `folder`/checkpoints and only then remove those beyond the newest `keep`, of which no two have
+    the same weights: steps that were skipped leave older ones in place, which a run can go back to."""
     root = folder / "checkpoints"
     root.mkdir(exist_ok=True)
     final = root / checkpoint_name(checkpoint.step)
@@ -59,9 +61,22 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         _write_tensors(tensors, temporary / f"{name}.safetensors")
     write_json(temporary / "state.json", {**checkpoint.state, "step": checkpoint.step})
     publish_folder(temporary, final)
+    standing = list_checkpoints(folder)
+    for older, newer in itertools.pairwise(standing):
+        if (updates := _updates(older)) is not None and updates == _updates(newer):
+            discard_folder(older)
     for old in list_checkpoints(folder)[:-keep]:
         discard_folder(old)
     return final
+
+
+def _updates(path: Path) -> int | None:
+    """How many updates made its weights; None where that is not known."""
+    try:
+        updates = json.loads((path / "state.json").read_text()).get("updates")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return updates if isinstance(updates, int) else None
 
 
 def _write_tensors(tensors: Tensors, path: Path) -> None:
@@ -120,14 +135,17 @@ def clear_leftovers(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """(the newest checkpoint that is whole, names of damaged ones, which were moved to quarantine/)."""
+def load_newest(
+    folder: Path, is_wanted: Callable[[Mapping[str, Any]], bool] = lambda state: True
+) -> tuple[Checkpoint | None, list[str]]:
+    """(the newest checkpoint that is whole and wanted by its state, names of damaged ones, which were moved to quarantine/)."""
     damaged: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         checkpoint = _load(path)
-        if checkpoint is not None:
+        if checkpoint is None:
+            damaged.append(_set_aside(folder, path))
+        elif is_wanted(checkpoint.state):
             return checkpoint, damaged
-        damaged.append(_set_aside(folder, path))
     return None, damaged
 
 

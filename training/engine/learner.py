@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +28,9 @@ class Learner:
     """A network in float32 with the parameters that are trained, by name; `step` counts finished updates.
 
     `skipped_lately` are those of the last `SKIP_WINDOW` steps that were skipped, because losses were not finite;
-    `rollbacks` counts how often it went back to a checkpoint because of that: each halves the rate.
+    `rollbacks` counts how often it went back to a checkpoint because of that: each halves the rate. `updates` are those that
+    were made, so that two states with as many have the same weights; `went_back_to` is what there were of them where it last
+    went back to.
     `micro_batch` is how many images, or pairs, one forward pass takes, at most the settings' batch size: less where memory was short.
     """
 
@@ -41,6 +43,8 @@ class Learner:
     skipped_in_row: int = 0
     skipped_lately: list[int] = field(default_factory=list)
     rollbacks: int = 0
+    updates: int = 0
+    went_back_to: int | None = None
     micro_batch: int = 0
     final_loss: float | None = field(default=None)
     # The parent's denoiser, for an objective that compares with it.
@@ -137,6 +141,7 @@ def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
         learner.optimizer.step()
         _update_average(learner)
         learner.final_loss = loss
+        learner.updates += 1
     learner.optimizer.zero_grad(set_to_none=True)
     learner.skipped_in_row = 0 if updated else learner.skipped_in_row + 1
     learner.step += 1
@@ -209,6 +214,8 @@ def snapshot(learner: Learner, **state: Any) -> Checkpoint:
             "skipped_in_row": learner.skipped_in_row,
             "skipped_lately": learner.skipped_lately,
             "rollbacks": learner.rollbacks,
+            "updates": learner.updates,
+            "went_back_to": learner.went_back_to,
             "micro_batch": learner.micro_batch,
             "final_loss": learner.final_loss,
             **state,
@@ -230,8 +237,15 @@ def restore(learner: Learner, checkpoint: Checkpoint) -> None:
     # Older checkpoints know none of these.
     learner.skipped_lately = [int(each) for each in checkpoint.state.get("skipped_lately", [])]
     learner.rollbacks = int(checkpoint.state.get("rollbacks", 0))
+    learner.updates = updates_of(checkpoint.state)
+    learner.went_back_to = checkpoint.state.get("went_back_to")
     learner.micro_batch = int(checkpoint.state.get("micro_batch", learner.settings.batch_size))
     learner.final_loss = checkpoint.state["final_loss"]
+
+
+def updates_of(state: Mapping[str, Any]) -> int:
+    """How many updates made a checkpoint's weights; older ones only say how many steps were tried."""
+    return int(state.get("updates", state["step"]))
 
 
 def low_rank_weights(learner: Learner) -> Tensors | None:

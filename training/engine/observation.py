@@ -1,6 +1,7 @@
 """What a run looks at as it goes on: the validation loss, drawings of fixed prompts, and whether it went wrong."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from generation.engine.images import on_white
 from training.engine.checkpoints import checkpoint_name
 from training.engine.learner import weights_for_use
 from training.engine.memory import ShortOfMemory, is_out_of_memory
+from training.engine.recipe import SamplePrompt
 from training.engine.run import Run
 from training.engine.run_files import write_bytes
 from training.engine.transparency import DecoderInputs
@@ -18,7 +20,8 @@ from training.engine.validation import Passes, validate, validate_decoder
 
 # Validations in a row that lie above the best one by so much before a run is said to overfit.
 OVERFIT_VALIDATIONS, OVERFIT_SHARE = 3, 1.05
-# Drawings that differ from each other by less than this share of what the parent's do have collapsed.
+# Drawings of one prompt with different seeds that differ from each other by less than this share of what the parent's do
+# have collapsed.
 COLLAPSE_SHARE = 0.5
 THUMBNAIL = 32
 
@@ -94,8 +97,8 @@ def _draw_samples(run: Run) -> None:
     for name, image in zip(names, images, strict=True):
         write_bytes(folder / name, png_bytes(image))
     run.board.samples(step, images)
-    diversity = _diversity(images)
-    run.files.event("samples", step, folder=f"samples/{folder.name}", files=names, diversity=_finite(diversity))
+    diversity = _diversity(images, settings.sample_prompts)
+    run.files.event("samples", step, folder=f"samples/{folder.name}", files=names, seed_diversity=_finite(diversity))
     _warn_of_collapse(run, diversity)
 
 
@@ -117,26 +120,32 @@ def _held_out_loss(validation: dict[str, Any]) -> float | None:
     return sum(cell["mse"] * cell["share"] for cell in cells) / total if total else None
 
 
-def _diversity(images: list[Image.Image]) -> float:
-    """How much the drawings differ from each other: the mean distance of two, in root mean squares of 0 to 1 of their
-    thumbnails on white; not a number for fewer than two."""
+def _diversity(images: Sequence[Image.Image], asked: Sequence[SamplePrompt]) -> float:
+    """How much drawings of one prompt with different seeds differ: the mean distance of two, in root mean squares of 0 to 1 of
+    their thumbnails on white; not a number where no prompt has two. What tells prompts apart is no part of it: a run that
+    draws one image for each prompt, whatever the seed, has collapsed too."""
     small = np.stack([np.asarray(on_white(image).resize((THUMBNAIL, THUMBNAIL))) for image in images]) / 255.0
-    pairs = [(a, b) for a in range(len(small)) for b in range(a)]
+    pairs = [
+        (a, b)
+        for a in range(len(small))
+        for b in range(a)
+        if asked[a].prompt == asked[b].prompt and asked[a].seed != asked[b].seed
+    ]
     if not pairs:
         return math.nan
     return float(np.mean([np.sqrt(np.mean((small[a] - small[b]) ** 2)) for a, b in pairs]))
 
 
 def _warn_of_collapse(run: Run, diversity: float) -> None:
-    """One event where drawings of different prompts have become much more alike than the parent's.
+    """One event where drawings of the same prompt have become much more alike than the parent's, which are those of step 0.
 
     Not while alpha is learned: what the U-Net draws stays the same, and at first it is seen through a wrong alpha.
     """
     if run.settings.trains_decoder:
         return
     first = next((line for line in run.files.events("samples") if line["step"] == 0), None)
-    before = first.get("diversity") if first else None
-    if not before or len(run.settings.sample_prompts) < 3 or run.files.events("collapse"):
+    before = first.get("seed_diversity") if first else None
+    if not before or run.files.events("collapse"):
         return
     if diversity < COLLAPSE_SHARE * before:
         run.files.event("collapse", run.learner.step, share=diversity / before)

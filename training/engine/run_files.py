@@ -28,8 +28,9 @@ from typing import Any
 # the cache were not what they were when they were written, and what they held was made again. no_room: the
 # machine's memory does not hold a copy of a checkpoint, "needed" of "free" bytes, so that training waits while one is
 # written. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
-# SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. collapse: drawings of different
-# prompts differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
+# SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. explosion: for so many "steps" in
+# a row a "figure" (loss or grad_norm) was far above its median, at last so many "times". collapse: drawings of one
+# prompt with different seeds differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
 # tracker_failed: it no longer does, and "why". finished: the result is there.
 KINDS = (
     "started",
@@ -48,6 +49,7 @@ KINDS = (
     "no_room",
     "smaller_batch",
     "overfitting",
+    "explosion",
     "collapse",
     "tracked",
     "tracker_failed",
@@ -55,7 +57,7 @@ KINDS = (
     "finished",
 )
 # Of these a resumed run drops what lies beyond its step, because it will happen again.
-REPEATED = {"checkpoint", "validation", "samples", "skipped", "overfitting", "collapse"}
+REPEATED = {"checkpoint", "validation", "samples", "skipped", "overfitting", "explosion", "collapse"}
 PROGRESS_SECONDS = 1.0
 
 

@@ -29,12 +29,14 @@ from training.engine.checkpoints import (
     Checkpoint,
     checkpoint_name,
     clear_leftovers,
+    discard_folder,
     list_checkpoints,
     load_newest,
     save_checkpoint,
 )
 from training.engine.corpora import read_corpus
 from training.engine.draws import Mixture
+from training.engine.explosions import EXPLOSION_STEPS, ExplosionWatch
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.group import Group, join_group
 from training.engine.holdout import split_sources
@@ -48,6 +50,7 @@ from training.engine.learner import (
     make_learner,
     merged_weights,
     restore,
+    updates_of,
 )
 from training.engine.manifests import Item, read_manifest
 from training.engine.memory import peak_memory
@@ -56,7 +59,7 @@ from training.engine.optimizers import moment_bytes
 from training.engine.recipe import SHAPE_DEFAULTS, RunRefused, RunSettings, Source, load_run
 from training.engine.result import Diverged, publish_result
 from training.engine.run import Run
-from training.engine.run_files import RunFiles, write_json
+from training.engine.run_files import RunFiles, read_lines, write_json
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.engine.shapes import ShapeRule, shapes_of
 from training.engine.steps import provide_step, train_step
@@ -200,6 +203,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         shapes=shapes,
         corpus_bytes=settings.corpus_cache_gib * 2**30,
         keeps_drawn=os.environ.get(DRAWN_VARIABLE) != "off",
+        check_room=lambda missing: check_disk(folder, settings, learner, missing),
     )
     make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
@@ -278,8 +282,9 @@ def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
     return pipeline.pipe.vae if settings.trains_decoder else pipeline.denoiser
 
 
-def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
-    """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result."""
+def check_disk(folder: Path, settings: RunSettings, learner: Learner, cache: int = 0) -> None:
+    """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result, and for so many
+    bytes that the cache is still without, which may lie on another disk."""
     weights = sum(each.numel() for each in learner.parameters.values())
     moments = sum(moment_bytes(settings.optimizer, each.shape) for each in learner.parameters.values())
     # Weights, the optimizer's moments, and the average; a new checkpoint is whole before an old one goes.
@@ -288,11 +293,22 @@ def check_disk(folder: Path, settings: RunSettings, learner: Learner) -> None:
     result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
     needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunRefused(
-            f"The disk has {free / 1e9:.1f} GB free; the run's checkpoints and result need {needed / 1e9:.1f} GB.",
-            retry=True,
-        )
+    missing = "the latents and texts that are not in the cache yet need"
+    place = folder / settings.cache_dir
+    if cache and place.stat().st_dev != folder.stat().st_dev:
+        left = shutil.disk_usage(place).free
+        if left < cache:
+            raise RunRefused(
+                f"The cache's disk has {_gigabytes(left)} free; {missing} {_gigabytes(cache)}.", retry=True
+            )
+        cache = 0
+    if free < needed + cache:
+        said = f"The disk has {_gigabytes(free)} free; the run's checkpoints and result need {_gigabytes(needed)}"
+        raise RunRefused(f"{said}, and {missing} {_gigabytes(cache)}." if cache else f"{said}.", retry=True)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{max(0, size) / 1e9:.1f} GB"
 
 
 def digest_of(settings: RunSettings, sources: Sequence[Sequence[Item]]) -> str:
@@ -370,6 +386,7 @@ def _loop(run: Run) -> None:
     settings = run.settings
     run.learner.network.train()
     seconds: deque[float] = deque(maxlen=RATE_WINDOW)
+    watch = ExplosionWatch(read_lines(run.files.metrics_path))
     while True:
         run.writer.check()
         if run.group.is_main or run.group.is_sharded:
@@ -397,6 +414,7 @@ def _loop(run: Run) -> None:
         run.board.metric(metric)
         run.trackers.metric(metric)
         run.files.metric(metric)
+        _warn_of_explosion(run, watch, metric)
         left = settings.steps - learner.step
         run.files.progress(
             phase="training",
@@ -407,12 +425,21 @@ def _loop(run: Run) -> None:
         )
         if learner.skipped_in_row > MAX_SKIPPED or len(learner.skipped_lately) > MAX_SKIPPED_LATELY:
             _roll_back(run)
+            watch = ExplosionWatch(read_lines(run.files.metrics_path))
         elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
             save(run)
 
 
+def _warn_of_explosion(run: Run, watch: ExplosionWatch, metric: dict[str, Any]) -> None:
+    """One event where losses or gradients are still finite, but far beyond what they were."""
+    seen = watch.look(metric)
+    if seen is not None and not run.files.events("explosion"):
+        run.files.event("explosion", run.learner.step, figure=seen.figure, times=seen.times, steps=EXPLOSION_STEPS)
+
+
 def _roll_back(run: Run) -> None:
-    """Go back to the last checkpoint, or to the parent where there is none yet, with half the learning rate.
+    """Go back to the last checkpoint, or to the parent where there is none yet, with half the learning rate. Where the last
+    one, or one with the same weights, led here before, to the one before it, as long as there is one.
 
     Raises `Diverged` where that was done `MAX_ROLLBACKS` times already.
     """
@@ -425,7 +452,10 @@ def _roll_back(run: Run) -> None:
     failed, rollbacks = learner.step, learner.rollbacks + 1
     run.writer.wait()
     with run.group.main_first():
-        checkpoint, damaged = load_newest(run.folder)
+        checkpoint, damaged = load_newest(run.folder, lambda state: updates_of(state) != learner.went_back_to)
+        if checkpoint is None:
+            checkpoint, more = load_newest(run.folder)
+            damaged += more
     # Before the main process writes the same checkpoint again, all have read it.
     run.group.wait()
     for name in damaged:
@@ -444,7 +474,7 @@ def _roll_back(run: Run) -> None:
         run.learner.network.train()
     else:
         run.learner = _relearn(run, checkpoint)
-    run.learner.rollbacks = rollbacks
+    run.learner.rollbacks, run.learner.went_back_to = rollbacks, run.learner.updates
     run.files.rewind(run.learner.step)
     if run.group.is_main:
         run.board.begin(run.learner.step)
@@ -453,6 +483,11 @@ def _roll_back(run: Run) -> None:
     if run.learner.step:
         save(run)
         run.writer.wait()
+    if run.group.is_main:
+        # They led here. Only now: a run that is killed before goes on from them, and comes here again.
+        for path in list_checkpoints(run.folder):
+            if path.name > checkpoint_name(run.learner.step):
+                discard_folder(path)
 
 
 def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:

@@ -145,6 +145,20 @@ def run_curves(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 @policy(write=[Role.OPERATOR])
+def run_pause(request: HttpRequest, pk: int) -> HttpResponse:
+    """Have the run wait after its step, with a checkpoint, until somebody resumes it."""
+    found = _load(request, pk)
+    if not runs.request_pause(found, by=member(request)):
+        messages.warning(request, f"The run {found} is over, paused or stopping already.")
+    elif found.job.is_open:
+        messages.success(request, f"The run {found} pauses after its step, with a checkpoint.")
+    else:
+        messages.success(request, f"The run {found} is paused.")
+    return redirect(found)
+
+
+@require_POST
+@policy(write=[Role.OPERATOR])
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop the run; its last checkpoint stays."""
     found = _load(request, pk)
@@ -158,19 +172,19 @@ def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
 @require_POST
 @policy(write=[Role.OPERATOR])
 def run_resume(request: HttpRequest, pk: int) -> HttpResponse:
-    """Queue a failed or cancelled run again; with `from=beginning` it gives up what it saved."""
+    """Queue a failed, cancelled or paused run again; with `from=beginning` it gives up what it saved."""
     found = _load(request, pk)
     from_beginning = request.POST.get("from") == "beginning"
     act = runs.start_over if from_beginning else runs.resume
     if act(found, by=member(request)):
-        messages.success(request, f"The run {found} {_beginning_in_words(found, from_beginning)}.")
+        messages.success(request, f"The run {found} {_beginning_in_words(found)}.")
     else:
-        messages.warning(request, f"The run {found} is neither failed nor cancelled.")
+        messages.warning(request, f"The run {found} is neither failed nor cancelled nor paused.")
     return redirect(found)
 
 
-def _beginning_in_words(found: TrainingRun, from_beginning: bool) -> str:
-    if from_beginning:
+def _beginning_in_words(found: TrainingRun) -> str:
+    if runs.START_OVER in found.job.payload:
         return "starts over from the beginning"
     step = runs.saved_step(found)
     if step is None:

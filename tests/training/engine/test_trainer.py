@@ -387,6 +387,61 @@ def test_losses_that_stay_infinite_take_the_run_back_to_its_checkpoint_with_half
     assert (folder / "result.json").exists()
 
 
+def test_checkpoint_that_leads_there_again_is_passed_over_for_the_one_before_it(make_run: MakeRun) -> None:
+    def backs(folder: Path) -> list[tuple[int, int, float]]:
+        told = [line for line in lines(folder / "events.jsonl") if line["kind"] == "rolled_back"]
+        return [(line["step"], line["to"], line["rate"]) for line in told]
+
+    changes = {"steps": 16, "sample_prompts": [], "validate_every": 0}
+    whole, torn = make_run("whole", **changes), make_run("torn", **changes)
+    patch = not_finite_from(4, 12)
+    try:
+        run_training(whole)
+    finally:
+        patch.undo()
+    # Six steps after step 4, and six after going back: the checkpoints of steps 6 to 12 have the weights of step 4.
+    assert backs(whole) == [(10, 8, 5e-4), (14, 2, 2.5e-4)]
+    assert [line["step"] for line in lines(whole / "metrics.jsonl")] == list(range(1, 17))
+    assert (whole / "result.json").exists()
+    patch = not_finite_from(4, 12)
+    try:
+        with pytest.raises(Killed):
+            run_training(torn, lambda: len(backs_of(torn)) == 2 and kill())
+        assert [path.name for path in (torn / "checkpoints").iterdir()] == ["step-000002"]
+        run_training(torn)
+    finally:
+        patch.undo()
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+def backs_of(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "events.jsonl"
+    return [line for line in lines(path) if line["kind"] == "rolled_back"] if path.exists() else []
+
+
+def kill() -> bool:
+    raise Killed
+
+
+def test_explosion_that_stays_finite_is_said_once_and_nothing_stops(make_run: MakeRun) -> None:
+    folder = make_run(steps=34, batch_size=1, sample_prompts=[], validate_every=0, checkpoint_every=100)
+    original = trainer.train_step
+
+    def exploding(run: Any) -> dict[str, Any]:
+        line = original(run)
+        # From the first look at it on it is told; a resumed run knows what came before.
+        return {**line, "grad_norm": 1.0 if line["step"] <= 24 else 500.0}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", exploding)
+        with pytest.raises(Stopped):
+            run_training(folder, stop_at(folder, 26))
+        run_training(folder)
+    (event,) = [line for line in lines(folder / "events.jsonl") if line["kind"] == "explosion"]
+    assert (event["step"], event["figure"], event["times"]) == (29, "grad_norm", 500.0)
+    assert (folder / "result.json").exists()
+
+
 def test_run_that_goes_back_before_its_first_checkpoint_begins_with_the_parent(make_run: MakeRun) -> None:
     folder = make_run(steps=8, checkpoint_every=100, sample_prompts=[], validate_every=0)
     patch = not_finite_from(1, 6)
@@ -498,15 +553,16 @@ def test_loss_on_held_out_images_that_only_grows_is_said_once(make_run: MakeRun)
     assert (event["step"], event["best_step"], event["best"]) == (5, 1, 0.5)
 
 
-def test_drawings_that_became_alike_are_said(make_run: MakeRun) -> None:
-    prompts = [{"prompt": f"a cat {i}", "seed": i} for i in range(3)]
+def test_drawings_of_one_prompt_that_became_alike_are_said(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i // 2}", "seed": i} for i in range(4)]
     folder = make_run(steps=6, sample_every=3, sample_prompts=prompts, validate_every=0)
     original, calls = observation.draw, [0]
 
     def flat(*rest: Any) -> list[Image.Image]:
         images = original(*rest)
         calls[0] += 1
-        return images if calls[0] == 1 else [images[0]] * len(images)
+        # One image for each prompt, whatever the seed: the prompts still differ.
+        return images if calls[0] == 1 else [images[0], images[0], images[2], images[2]]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(observation, "draw", flat)
@@ -514,7 +570,35 @@ def test_drawings_that_became_alike_are_said(make_run: MakeRun) -> None:
     events = lines(folder / "events.jsonl")
     (event,) = [line for line in events if line["kind"] == "collapse"]
     assert (event["step"], event["share"]) == (3, 0.0)
-    assert [line["diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
+    assert [line["seed_diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
+
+
+def test_prompts_that_became_alike_are_no_collapse_while_their_seeds_differ(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i // 2}", "seed": i} for i in range(4)]
+    folder = make_run(steps=3, sample_every=3, sample_prompts=prompts, validate_every=0)
+    original, calls = observation.draw, [0]
+
+    def same_for_all_prompts(*rest: Any) -> list[Image.Image]:
+        images = original(*rest)
+        calls[0] += 1
+        greys = [100, 110, 200, 210] if calls[0] == 1 else [100, 110, 100, 110]
+        return [Image.new("RGB", images[0].size, (grey, grey, grey)) for grey in greys]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observation, "draw", same_for_all_prompts)
+        run_training(folder)
+    events = lines(folder / "events.jsonl")
+    assert not [line for line in events if line["kind"] == "collapse"]
+    found = [line["seed_diversity"] for line in events if line["kind"] == "samples"]
+    assert found == pytest.approx([10 / 255, 10 / 255])
+
+
+def test_prompts_with_one_seed_each_say_nothing_of_a_collapse(make_run: MakeRun) -> None:
+    prompts = [{"prompt": f"a cat {i}", "seed": i} for i in range(4)]
+    folder = make_run(steps=3, sample_every=3, sample_prompts=prompts, validate_every=0)
+    run_training(folder)
+    events = lines(folder / "events.jsonl")
+    assert [line["seed_diversity"] for line in events if line["kind"] == "samples"] == [None, None]
 
 
 def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -> None:
@@ -526,6 +610,59 @@ def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -
     assert refused.value.retry
     run_training(folder)
     assert (folder / "result.json").exists()
+
+
+def test_disk_without_room_for_the_cache_is_refused_before_anything_is_encoded(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    folder = make_run(sample_prompts=[])
+    asked: list[int] = []
+    original = trainer.check_disk
+
+    def full(*given: Any) -> None:
+        asked.append(given[3] if len(given) > 3 else 0)
+        # As much as is needed without what the cache is still without.
+        free = shutil._ntuple_diskusage(10**12, 0, needed_of(*given[:3]))
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(trainer.shutil, "disk_usage", lambda path: free)
+            original(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "check_disk", full)
+        with pytest.raises(
+            RunRefused, match=r"and the latents and texts that are not in the cache yet need"
+        ) as refused:
+            run_training(folder)
+    assert refused.value.retry
+    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
+    run_training(folder)
+    cached = [load_file(path) for path in (tmp_path / "cache").glob("*/*.safetensors")]
+    assert asked == [0, sum(each.nbytes for tensors in cached for each in tensors.values())]
+    # What is there already is not counted again.
+    other = make_run("other", sample_prompts=[])
+    asked.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "check_disk", full)
+        run_training(other)
+    assert asked == [0, 0]
+
+
+def needed_of(folder: Path, settings: Any, learner: Any) -> int:
+    """The fewest bytes with which a run's checkpoints and result have room."""
+    low, high = 0, 10**10
+    while low < high:
+        middle = (low + high) // 2
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, middle))  # noqa: B023
+            try:
+                CHECK_DISK(folder, settings, learner)
+                high = middle
+            except RunRefused:
+                low = middle + 1
+    return low
+
+
+CHECK_DISK = trainer.check_disk
 
 
 def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: MakeRun) -> None:
@@ -556,10 +693,10 @@ def test_run_that_cannot_go_back_to_a_whole_checkpoint_is_refused(make_run: Make
     patch = not_finite_from(3, 6)
     original = trainer.load_newest
 
-    def damaged(folder: Path) -> Any:
+    def damaged(folder: Path, *wanted: Any) -> Any:
         for path in folder.glob("checkpoints/step-*/weights.safetensors"):
             path.write_bytes(b"damaged")
-        return original(folder)
+        return original(folder, *wanted)
 
     patch.setattr(trainer, "load_newest", damaged)
     try:
