@@ -13,6 +13,12 @@ class Refusal(Schema):
     detail: str
 
 
+class RoleRefusal(Refusal):
+    code: str = Field(
+        "", description="`no-rater-role` where the caller's account may not rate, and signing in again does not help."
+    )
+
+
 class CampaignOut(Schema):
     slug: str
     name: str

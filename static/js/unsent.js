@@ -39,7 +39,7 @@ function show({ waiting, rejected, problem }) {
     ["I have read it", () => outbox.dismiss(row.id)],
   ]));
   if (waiting) {
-    const why = problem === "signed-out" ? "not taken from this account now, and kept in this browser." : problem ? "kept in this browser and sent as soon as the server can be reached." : "on the way to the server.";
+    const why = problem === "no-role" ? "kept in this browser: this account may not rate now. An operator can give it the role back." : problem === "signed-out" ? "not taken from this account now, and kept in this browser." : problem ? "kept in this browser and sent as soon as the server can be reached." : "on the way to the server.";
     boxes.unshift(build(problem ? "warn" : "info", `${count(waiting)} of before ${waiting === 1 ? "is" : "are"} ${why}`));
   }
   place.replaceChildren(...boxes);

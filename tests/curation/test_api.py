@@ -174,17 +174,24 @@ def test_campaigns_lists_those_that_the_caller_may_rate(rater, campaign):
     }
 
 
-@pytest.mark.parametrize("role", [Role.RATER, Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
-def test_strangers_lease_nothing(campaign, role):
+@pytest.mark.parametrize(
+    ("role", "status"), [(Role.RATER, 404), (Role.CURATOR, 403), (Role.OPERATOR, 403), (Role.AUDITOR, 403)]
+)
+def test_strangers_lease_nothing(campaign, role, status):
     client = signed_in(make_person(role))
-    assert lease(client, campaign).status_code == 404
+    assert lease(client, campaign).status_code == status
     assert client.get("/api/campaigns").json() == {"campaigns": []}
     assert not campaign.items.exclude(assignments=None).exists()
 
 
 @pytest.mark.parametrize("role", [Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
-def test_judging_needs_the_role(role):
-    assert post(signed_in(make_person(role)), "/api/judgments", {"judgments": []}).status_code == 403
+def test_judging_needs_the_role_and_says_so_by_a_code(campaign, role):
+    client = signed_in(make_person(role))
+    for answer in (post(client, "/api/judgments", {"judgments": []}), lease(client, campaign)):
+        assert (answer.status_code, answer.json()) == (
+            403,
+            {"detail": "Your role does not include rating.", "code": "no-rater-role"},
+        )
 
 
 def test_nobody_gets_in_without_signing_in(campaign):

@@ -5,7 +5,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from accounts.models import Role
+from accounts.models import Role, User
 from curation.campaigns import close_campaign
 from curation.models import Campaign, CampaignState, Judgment
 from curation.rubrics import RUBRICS
@@ -170,6 +170,42 @@ def test_a_pause_is_told_at_once_and_the_screen_goes_on_when_it_is_lifted(sign_i
     page.wait_for_selector("#rate[data-state=ready]")
     press(page, "f", "f")
     assert wait_for_rows(12) == 12
+
+
+def test_rater_who_loses_the_role_is_told_keeps_what_was_judged_and_goes_on_once_it_is_back(sign_in, rater):
+    campaign = make_campaign(items=12, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    User.objects.filter(pk=rater.pk).update(roles=[Role.AUDITOR])
+    press(page, "f", "f")
+    page.locator("#rate-role-lost").get_by_text("This account may no longer rate here.").wait_for()
+    assert not page.locator("#rate-signed-out").is_visible()
+    assert page.inner_text("#rate-cloud") == "2 waiting, no role"
+    press(page, *"ffffffff")
+    page.wait_for_selector("#rate[data-state=over]")
+    assert "This account may not rate now" in page.inner_text("#rate-message")
+    assert Judgment.objects.count() == 0
+    # The way on leads to a page that this account may see, and that says what waits.
+    page.locator("#rate-role-lost").get_by_role("link", name="To the start").click()
+    page.get_by_text("kept in this browser: this account may not rate now").wait_for()
+    User.objects.filter(pk=rater.pk).update(roles=[Role.RATER])
+    page.go_back()
+    page.wait_for_selector("#rate[data-state=ready]")
+    press(page, "f", "f")
+    page.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(12) == 12
+
+
+def test_role_that_comes_back_ends_the_message_without_a_reload(sign_in, rater):
+    campaign = make_campaign(items=12, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    User.objects.filter(pk=rater.pk).update(roles=[])
+    press(page, "f", "f")
+    page.locator("#rate-role-lost").wait_for()
+    User.objects.filter(pk=rater.pk).update(roles=[Role.RATER])
+    page.locator("#rate-role-lost").get_by_role("button", name="Try again").click()
+    page.locator("#rate-role-lost").wait_for(state="hidden")
+    assert wait_for_rows(2) == 2
 
 
 def test_lease_from_before_the_judgments_arrived_shows_none_of_them_again(sign_in, rater):

@@ -24,6 +24,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
   let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
   let goneReason = null; // What the server said of that.
+  let roleLost = false; // This account may rate nothing now.
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
 
@@ -92,6 +93,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
     view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: readPace() });
     view.showOutbox(outbox.snapshot());
+    view.showRoleLost(isRoleLost());
     if (onlyPending && !outbox.snapshot().waiting) {
       onlyPending = false;
       nextLeaseAt = 0;
@@ -127,7 +129,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       const unsent = outbox.pendingAssignments();
       const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), leaseOptions());
       if (answer.ok) takeLease(answer, unsent);
-      else refuseLease(answer.status, answer.reason, answer.examplesUrl);
+      else refuseLease(answer.status, answer.reason, answer);
     } catch {
       refuseLease(0);
     } finally {
@@ -139,6 +141,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function takeLease(answer, unsent) {
     leaseFailures = 0;
     gone = false;
+    if (roleLost) outbox.retry(); // It was given back.
+    roleLost = false;
+    view.showRoleLost(isRoleLost());
     view.showGone(null);
     hear(answer);
     const { waiting } = outbox.snapshot();
@@ -152,14 +157,18 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!isShown()) show();
   }
 
-  function refuseLease(status, reason, url = null) {
+  const isRoleLost = () => roleLost || outbox.snapshot().problem === "no-role";
+
+  function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {
     examplesUrl = url;
     leaseFailures += 1;
-    gone = [404, 409, 410].includes(status);
-    goneReason = gone ? reason : null;
+    roleLost = lost;
+    gone = lost || [404, 409, 410].includes(status);
+    goneReason = gone && !lost ? reason : null;
     nextLeaseAt = Date.now() + (gone ? ASK_AGAIN : backOff(leaseFailures));
     // What is in hand may still be judged, and is taken in; but not unawares.
     view.showGone(goneReason);
+    view.showRoleLost(isRoleLost());
     exhausted = false;
     if (!queue.current()) showNothing(status, reason);
   }
@@ -168,7 +177,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function showNothing(status, reason) {
     const home = { label: "To the start", href: "/", primary: true };
     const again = { label: "Look again", run: lookAgain };
-    if (gone && examplesUrl) {
+    if (isRoleLost()) {
+      view.showMessage("over", "This account may not rate now", "An operator can give it the role back. What you judged and is not sent yet stays in this browser until then.", [again, home]);
+    } else if (gone && examplesUrl) {
       view.showMessage("over", "Examples come first", reason ?? "The examples of the guidelines have changed.", [{ label: "Answer the examples", href: examplesUrl, primary: true, focus: true }]);
     } else if (gone) {
       view.showMessage("over", "This campaign is not open to you", reason ?? goneReason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home, again]);
@@ -189,6 +200,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function lookAgain() {
     nextLeaseAt = 0;
     gone = false;
+    roleLost = false;
     queue.takeBackAside();
     exhausted = false;
     view.showLoading(null);
@@ -198,8 +210,13 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   // ---- the life of the page ----
   function lookAgainKeeping() {
-    if (queue.current()) outbox.retry();
-    else lookAgain();
+    if (!queue.current()) {
+      lookAgain();
+      return;
+    }
+    outbox.retry();
+    if (roleLost) nextLeaseAt = 0;
+    refill();
   }
 
   function wire() {

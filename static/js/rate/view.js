@@ -376,7 +376,7 @@ export function createView({ config, keymap, act, rows = null }) {
 
   function showOutbox({ waiting, rejected, problem, kept }) {
     const cloud = find("rate-cloud");
-    const words = waiting === 0 ? (rejected.length ? `${rejected.length} not accepted` : "all saved") : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : `${waiting} waiting`;
+    const words = waiting === 0 ? (rejected.length ? `${rejected.length} not accepted` : "all saved") : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : problem === "no-role" ? `${waiting} waiting, no role` : `${waiting} waiting`;
     if (cloud.textContent !== words) cloud.textContent = words;
     find("rate-cloud-box").dataset.state = waiting === 0 && !rejected.length ? "saved" : problem || !waiting ? "stuck" : "waiting";
     toggle("rate-signed-out", problem === "signed-out");
@@ -408,6 +408,11 @@ export function createView({ config, keymap, act, rows = null }) {
   function showGone(reason) {
     find("rate-gone-words").textContent = reason ?? "";
     toggle("rate-gone", Boolean(reason));
+  }
+
+  /** That this account may not rate any more, with what can be done about it. */
+  function showRoleLost(lost) {
+    toggle("rate-role-lost", lost);
   }
 
   function toggle(id, on) {
@@ -493,5 +498,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }
