@@ -33,6 +33,7 @@ from curation.examples import right_answers
 from curation.guidelines import GuidelinesRefused, mark_read
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
+from curation.leases import no_longer_held
 from curation.malformed import Malformed
 from curation.models import Campaign
 from curation.questions import QuestionsRefused, asked_now, mark_questions_read
@@ -86,6 +87,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> HttpResponse | St
         raise HttpError(409, str(refusal.args[0])) from refusal
     return _as_it_is(
         {
+            "gone": no_longer_held(user, wanted.holding),
             "items": [item_specs(assignment, user, held.campaign) for assignment in held.assignments],
             **lease_texts(held, user, guidelines=wanted.guideline_revision, questions=wanted.question_revision),
         }

@@ -270,6 +270,29 @@ def test_two_tabs_store_each_item_once(sign_in, rater):
     assert [page.is_visible("#rate-rejected") for page in (left, right)] == [False, False]
 
 
+def test_what_one_device_judged_leaves_the_other_and_a_stale_skip_takes_nothing_back(sign_in, rater):
+    campaign = make_campaign(items=4, raters=[rater])
+    left, right = open_screen(sign_in(rater), campaign), open_screen(sign_in(rater), campaign)
+    press(left, "f", "f")
+    wait_for_saved(left)
+    assert wait_for_rows(2) == 2
+    press(right, "s")
+    right.locator("#rate-rejected").wait_for()
+    right.get_by_role("button", name="Show").click()
+    expect(right.locator("#rate-rejected-list")).to_contain_text("You have answered this item on another device since")
+    right.get_by_role("button", name="I have read it").click()
+    right.keyboard.press("Escape")
+    # The second one is still on the screen here; the next contact lets go of it.
+    right.evaluate("dispatchEvent(new Event('online'))")
+    third = campaign.items.order_by("position")[2].prompt.text
+    expect(right.locator("#rate-prompt")).to_have_text(third)
+    expect(right.locator("#rate-figures")).to_contain_text("2 left for you")
+    press(right, "j", "j")
+    right.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(4) == 4
+    assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail")]
+
+
 def test_screen_fits_a_small_one(sign_in, rater):
     campaign = make_campaign("style", items=2, raters=[rater])
     page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)

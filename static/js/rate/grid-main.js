@@ -32,7 +32,7 @@ let brush = markers[0].question;
 
 const session = createSession({
   config,
-  queue: { ...queue, dropElsewhere: (assignment) => (queue.dropElsewhere(assignment), grid.refresh()) },
+  queue: { ...queue, dropElsewhere: (assignment) => (queue.dropElsewhere(assignment), grid.refresh()), letGo: (assignment) => (queue.letGo(assignment), grid.refresh()) },
   prefetch,
   server,
   view,

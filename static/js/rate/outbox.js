@@ -180,6 +180,8 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       for (const row of waiting()) last.set(row.judgment.assignment, row.judgment.action);
       return new Set([...last].filter(([, action]) => action !== "undo").map(([assignment]) => assignment));
     },
+    /** Assignments of which anything has not arrived: the server does not know yet how they stand. */
+    unsentAssignments: () => new Set(waiting().map((row) => row.judgment.assignment)),
     /** A person has read why this one was refused. */
     async dismiss(id) {
       if (rows.get(id)?.state !== "rejected") return;

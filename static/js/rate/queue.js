@@ -227,6 +227,14 @@ export function createQueue({ questions, questionRevision = null, revision = () 
       return index === 0;
     },
 
+    /** The server says that it is not this rater's to judge now; it may be again. Returns whether it was the one on the screen. */
+    letGo(assignment) {
+      const wasClosed = closed.has(assignment);
+      const wasShown = this.dropElsewhere(assignment);
+      if (!wasClosed) closed.delete(assignment);
+      return wasShown;
+    },
+
     /** How many items were put aside and have not come again. */
     aside: () => aside.size,
     /** Those put aside may come again at once. */

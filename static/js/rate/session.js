@@ -120,14 +120,15 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   }
 
   // ---- leases ----
-  async function refill() {
-    if (leasing || !queue.needsMore() || Date.now() < nextLeaseAt || (exhausted && queue.length())) return;
+  /** `anyway`: also where there is enough, to hear what another device of this rater has judged meanwhile. */
+  async function refill(anyway = false) {
+    if (leasing || Date.now() < nextLeaseAt || (!anyway && (!queue.needsMore() || (exhausted && queue.length())))) return;
     leasing = true;
     try {
       dropExpired();
       // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
       const unsent = outbox.pendingAssignments();
-      const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), leaseOptions());
+      const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), { ...leaseOptions(), holding: listHeld() });
       if (answer.ok) takeLease(answer, unsent);
       else refuseLease(answer.status, answer.reason, answer);
     } catch {
@@ -135,7 +136,25 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     } finally {
       leasing = false;
     }
-    if (!queue.current()) setTimeout(refill, Math.max(0, nextLeaseAt - Date.now()) + 20);
+    if (!queue.current()) setTimeout(() => refill(), Math.max(0, nextLeaseAt - Date.now()) + 20);
+  }
+
+  /** What the server should have as held too; not where something is still to be sent, an undo for instance. */
+  function listHeld() {
+    const unsent = outbox.unsentAssignments();
+    return queue.first(queue.length()).map((item) => item.assignment).filter((assignment) => !unsent.has(assignment)).slice(0, 1000);
+  }
+
+  /** Another device of this rater has judged these. */
+  function letGo(assignments) {
+    const unsent = outbox.unsentAssignments();
+    const gone = assignments.filter((assignment) => !unsent.has(assignment));
+    if (!gone.length) return;
+    count(gone.length);
+    if (gone.filter((assignment) => queue.letGo(assignment)).length) {
+      view.announce("Judged on another device. Here is the next one.");
+      show();
+    }
   }
 
   function takeLease(answer, unsent) {
@@ -146,6 +165,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     view.showRoleLost(isRoleLost());
     view.showGone(null);
     hear(answer);
+    letGo(answer.gone ?? []);
     const { waiting } = outbox.snapshot();
     const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
@@ -223,7 +243,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     addEventListener("online", () => {
       nextLeaseAt = 0;
       outbox.retry();
-      refill();
+      refill(true);
     });
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") {
@@ -234,7 +254,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       const before = queue.current();
       dropExpired(Object.keys(queue.draft()).length === 0);
       if (queue.current() !== before) show();
-      refill();
+      refill(true);
     });
     addEventListener("beforeunload", (event) => {
       const { waiting, kept } = outbox.snapshot();
