@@ -15,6 +15,11 @@ export const COMMANDS = [
   { name: "help", keys: ["?"], label: "All keys" },
 ];
 
+/** Whether a page with this configuration has the command. */
+export function hasCommand({ needs, only, not }, config) {
+  return (!needs || Boolean(config[needs])) && (!only || only === config.kind) && not !== config.kind;
+}
+
 // Used where the server names no key: two rows of pairs that lie under both hands.
 const PAIRS = [["q", "a"], ["w", "d"], ["e", "c"], ["r", "v"]];
 const SINGLE = { alignment: ["f", "j"], compare: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"], sets: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
@@ -102,7 +107,7 @@ export function buildKeymap(config) {
     passAll = [keys.commands?.pass_all, "p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
   }
 
-  const commands = COMMANDS.filter((command) => (!command.needs || config[command.needs]) && (!command.only || command.only === kind) && command.not !== kind);
+  const commands = COMMANDS.filter((command) => hasCommand(command, config));
   for (const { name } of commands) if (keys.commands?.[name] && bind(keys.commands[name], { type: name })) commandKeys.set(name, keys.commands[name]);
   for (const command of commands) {
     for (const key of command.keys) {
