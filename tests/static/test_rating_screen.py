@@ -96,14 +96,68 @@ def test_the_strip_keeps_what_is_in_it_and_the_focus_there(sign_in, rater):
     first = page.locator("#rate-strip button").first.element_handle()
     first.focus()
     press(page, "j")
-    page.wait_for_function("document.querySelectorAll('#rate-strip li').length === 2")
+    expect(page.locator("#rate-strip li")).to_have_count(2)
     assert page.evaluate("(kept) => document.querySelectorAll('#rate-strip button')[1] === kept", first)
     assert page.evaluate("(kept) => document.activeElement === kept", first)
     # What it undoes is gone, and the focus goes to what is in its place.
     first.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#rate-strip li').length === 1")
+    expect(page.locator("#rate-strip li")).to_have_count(1)
     assert page.evaluate("document.querySelector('#rate-strip').contains(document.activeElement)")
     assert page.faults == []
+
+
+def test_the_last_twenty_are_in_the_strip_and_can_be_undone_after_a_reload(sign_in, rater):
+    campaign = make_campaign(items=24, raters=[rater])
+    context = sign_in(rater, viewport={"width": 360, "height": 740})
+    page = open_screen(context, campaign)
+    press(page, *("f" * 22))
+    strip = page.locator("#rate-strip li")
+    expect(strip).to_have_count(20)
+    wait_for_saved(page)
+    page.reload()
+    page.wait_for_selector("#rate[data-state=ready]")
+    expect(strip).to_have_count(20)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    # The oldest is reached by scrolling, and is the one that is undone.
+    third = campaign.items.order_by("position")[2].prompt.text
+    oldest = strip.last.get_by_role("button")
+    oldest.scroll_into_view_if_needed()
+    expect(oldest).to_be_in_viewport()
+    oldest.click()
+    expect(page.locator("#rate-prompt")).to_have_text(third)
+    press(page, "j", "u", "u")
+    expect(strip).to_have_count(18)
+    wait_for_saved(page)
+    actions = {row.item.position: (row.action, row.answers) for row in Judgment.objects.filter(superseded_by=None)}
+    assert [actions[place][0] for place in (2, 20, 21)] == ["undo", "answer", "undo"]
+    assert page.faults == []
+
+
+def test_undo_of_what_was_judged_offline_survives_a_reload_and_goes_with_the_sign_out(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    stuck = "**/api/**/judgments"
+    page.route(stuck, lambda route: route.abort())
+    press(page, "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    page.reload()
+    page.wait_for_selector("#rate[data-state=ready]")
+    press(page, "u")
+    expect(page.locator("#rate-strip li")).to_have_count(1)
+    page.unroute(stuck)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    wait_for_saved(page)
+    assert wait_for_rows(3) == 3
+    assert standing(rater) == [("answer", "pass"), ("undo", None)]
+    page.goto("/")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login/**")
+    again = sign_in(rater)
+    context.add_cookies(again.cookies())
+    page.goto(f"/rate/{campaign.slug}/")
+    page.wait_for_selector("#rate[data-state=ready]")
+    expect(page.locator("#rate-strip li")).to_have_count(0)
 
 
 def test_undo_after_a_reload_goes_on_where_the_chain_ended(sign_in, rater):

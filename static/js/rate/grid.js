@@ -195,6 +195,15 @@ export function createGrid({ queue, markers, size = 24, together = false, newId 
       return rows;
     },
 
+    /** What earlier visits judged, the newest first, can be taken back page by page too. */
+    restore(entries) {
+      for (const [index, { item, record }] of entries.entries()) {
+        const isOfLast = index > 0 && record.page && record.page === entries[index - 1].record.page;
+        if (isOfLast) sent.at(-1).unshift(item.assignment);
+        else sent.push([item.assignment]);
+      }
+    },
+
     /** Takes back one sticker, which comes first on this page. Returns the undo's row, or null. */
     undoOne,
 

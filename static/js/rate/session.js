@@ -1,5 +1,6 @@
 // One visit to a campaign, whatever the screen shows of it: the outbox, the leases, the figures, and the life of the page.
 import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
+import { createHistory } from "./history.js";
 import { PATIENCE } from "./server.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
 
@@ -10,9 +11,10 @@ const ASK_AGAIN = 60000;
  * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
  * wanted() -> the items whose pictures are to be decoded, the first ones first. showHistory(): after each judgment.
  * takeLease(answer): hears what a lease says beside its items.
+ * historyLimit: how many judgments can be undone after the page was opened anew.
  * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
  */
-export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}) }) {
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20 }) {
   const user = String(config.user_id);
   const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
   const decisions = []; // Moments of the last answers, in ms, for the pace.
@@ -28,15 +30,20 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
 
+  const store = globalThis.indexedDB ? createBrowserStore() : createMemoryStore();
+  const history = createHistory({ user, store, campaign: config.campaign, limit: historyLimit });
+  let unkept = []; // Records that the history does not have yet.
+
   const outbox = createOutbox({
     user,
-    store: globalThis.indexedDB ? createBrowserStore() : createMemoryStore(),
+    store,
     send: (judgments) => server.sendJudgments(judgments),
     lock: createTabLock(`atelier-outbox-${user}`),
     onChange: () => settleAfterPaint(),
     onSettled(row, result) {
       if (result.status !== "rejected") return;
       queue.forget(row.judgment);
+      history.remove(row.judgment);
       showHistory();
     },
   });
@@ -52,6 +59,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   /** On the key path: keeps a record and counts it. */
   function keep(record, about) {
     outbox.add(record, about);
+    unkept.push(record);
     if (record.action === "undo") {
       count(-1);
       return;
@@ -87,6 +95,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!afterPaint) return;
     const { words } = afterPaint;
     afterPaint = null;
+    keepHistory();
     if (words !== undefined) {
       showHistory();
       view.announce(words);
@@ -100,6 +109,16 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
     prefetchAhead();
     refill();
+  }
+
+  function keepHistory() {
+    const judged = unkept.length ? queue.history() : [];
+    for (const record of unkept) {
+      const entry = judged.find((one) => one.record === record);
+      if (record.action === "undo") history.remove({ id: record.supersedes });
+      else if (entry) history.add(entry);
+    }
+    unkept = [];
   }
 
   /** Answers a minute over the last minutes; breaks of more than a minute do not count. */
@@ -287,6 +306,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     async start() {
       wire();
       await outbox.open();
+      const before = await history.read();
+      queue.restore(before);
+      if (before.length) showHistory();
       outbox.flush();
       settleAfterPaint();
     },

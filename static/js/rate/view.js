@@ -331,6 +331,8 @@ export function createView({ config, keymap, act, rows = null }) {
       const small = new Image(40, 40);
       small.src = image.url;
       small.alt = "";
+      // What was judged long ago has no picture any more, but can be undone.
+      small.addEventListener("error", () => small.remove());
       button.append(small);
     }
     button.append(build("span", `strip__mark strip__mark--${markOf(record)}`, { pass: "✓", fail: "✗", skip: "–", even: "•" }[markOf(record)]));
@@ -339,7 +341,7 @@ export function createView({ config, keymap, act, rows = null }) {
     return entry;
   }
 
-  function showHistory(history, count = 10) {
+  function showHistory(history, count = 20) {
     const strip = find("rate-strip");
     const focused = [...strip.children].findIndex((entry) => entry.contains(document.activeElement));
     // What is there already stays as it is: to lay all of it out anew takes longer than everything else after a key.

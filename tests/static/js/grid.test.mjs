@@ -152,3 +152,14 @@ test("tiles are as large as fit, and never too small to see", () => {
   }
   assert.equal(chooseTile({ width: 328, height: 400, groups: ones(24) }), 104, "three in a row on a telephone");
 });
+
+test("pages of an earlier visit are taken back page by page", () => {
+  const { queue, grid } = start({ items: many(2) });
+  const entries = [[5, "b"], [4, "b"], [3, "a"]].map(([number, page]) => ({ item: item(number), record: { id: `old${number}`, assignment: number, action: "answer", answers: { alignment: "fail" }, page } }));
+  queue.restore(entries);
+  grid.restore(entries);
+  assert.deepEqual(grid.undoPage().map((row) => row.supersedes), ["old5", "old4"]);
+  assert.deepEqual(names(grid.items()), [4, 5]);
+  assert.ok(grid.isMarked(4));
+  assert.deepEqual(grid.undoPage().map((row) => row.supersedes), ["old3"]);
+});

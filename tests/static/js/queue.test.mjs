@@ -194,3 +194,14 @@ test("what the server says is gone leaves the queue, and comes again if it is le
   assert.equal(queue.offer([item(1), item(2)]), 1);
   assert.equal(queue.current().assignment, 2);
 });
+
+test("what an earlier visit judged can be undone, until it is leased again", () => {
+  const { queue } = start({ history: 2 });
+  const entries = [3, 2, 1].map((number) => ({ item: item(number), record: { id: `old${number}`, assignment: number, action: "answer" } }));
+  queue.restore(entries);
+  queue.offer([item(4), item(2, { supersedes: "undone elsewhere" })]);
+  assert.deepEqual(queue.history().map((entry) => entry.record.id), ["old3"]);
+  const undone = queue.undo();
+  assert.deepEqual([undone.assignment, undone.action, undone.supersedes, queue.current().assignment], [3, "undo", "old3", 3]);
+  assert.equal(queue.undo(), null);
+});
