@@ -89,7 +89,7 @@ export function createView({ config, keymap, act, rows = null }) {
   const picks = config.questions.find((question) => question.multiple);
   const marksView = createMarksView({ config, act, buildKey, keys: () => keymap.reasonKeys });
   const keysView = createKeysView({ config, keymap, act, buildKey });
-  const stickerView = createStickerView({ stage, remember, announce });
+  const stickerView = createStickerView({ stage, remember, announce, ...(picks && { usual: 0 }) });
   const setsView = config.kind === "sets" ? createSetsView() : null;
   const swipes = !rows && canSwipe(config);
   // Under a finger each choice lies where a swipe towards it goes.
