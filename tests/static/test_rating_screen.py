@@ -11,6 +11,7 @@ from curation.models import Campaign, CampaignState, Judgment
 from curation.rubrics import RUBRICS
 from tests.accounts.factories import make_person
 from tests.curation.factories import make_campaign, make_rater
+from tests.static.world import make_rating
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -441,4 +442,23 @@ def test_sticker_at_real_size_and_what_its_transparency_hides(sign_in, rater):
     press(page, "o", "r")
     expect(page.locator(".rate__edges")).to_have_count(0)
     expect(copy).to_have_count(0)
+    assert page.faults == []
+
+
+def test_arrows_move_what_is_zoomed_and_answer_nothing_meanwhile(sign_in):
+    person = make_person(*Role.values)
+    campaign = make_rating(person, "compare")
+    page = open_screen(sign_in(person, viewport={"width": 1200, "height": 800}), campaign)
+    at = "() => ['--x', '--y'].map((name) => document.getElementById('rate-stage').style.getPropertyValue(name))"
+    page.wait_for_selector("#rate[data-state=ready]")
+    page.keyboard.down("z")
+    press(page, "ArrowLeft", "ArrowDown", "ArrowDown")
+    assert page.evaluate(at) == ["40%", "70%"]
+    press(page, *["ArrowLeft"] * 5, "ArrowRight")
+    assert page.evaluate(at) == ["10%", "70%"]
+    assert page.locator(".rate__frame img").first.evaluate("(picture) => getComputedStyle(picture).scale") == "2.5"
+    expect(page.locator("#rate-figures")).to_contain_text("0 of")
+    page.keyboard.up("z")
+    press(page, "ArrowLeft")
+    expect(page.locator("#rate-figures")).to_contain_text("1 of")
     assert page.faults == []

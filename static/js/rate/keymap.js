@@ -8,7 +8,7 @@ export const COMMANDS = [
   { name: "background", keys: ["b"], label: "Change the background" },
   { name: "size", keys: ["r"], label: "Real size: larger, smaller, off", not: "sets" },
   { name: "edges", keys: ["o"], label: "Show soft edges and holes", not: "sets" },
-  { name: "zoom", keys: ["z"], label: "Zoom while held", not: "sets" },
+  { name: "zoom", keys: ["z"], label: "Zoom while held; arrows move it", not: "sets" },
   { name: "closer", keys: ["z"], label: "Look closely at one picture", only: "sets" },
   { name: "view", keys: ["v"], label: "Many at once, or one at a time", needs: "other_view_url" },
   { name: "guidelines", keys: ["g"], label: "Guidelines" },

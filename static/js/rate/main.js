@@ -193,6 +193,10 @@ keyStore.flush();
 
 document.addEventListener("keydown", (event) => {
   // Enter presses the button that has the focus, if it is none of the choices.
+  if (!isBusy(event) && !event.ctrlKey && !event.metaKey && !event.altKey && view.pan(event.key)) {
+    event.preventDefault(); // Also where an arrow answers: not of what is looked at closely.
+    return;
+  }
   const elsewhere = event.key === "Enter" && event.target instanceof Element && event.target.closest("button:not(.choice), a, summary");
   const action = elsewhere ? null : readKey(keymap, event, isBusy(event));
   if (!action) return;

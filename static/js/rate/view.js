@@ -450,7 +450,20 @@ export function createView({ config, keymap, act, rows = null }) {
   }
 
   function setZoom(on) {
+    if (stage.hasAttribute("data-zoom") === on) return;
     stage.toggleAttribute("data-zoom", on);
+    if (!rows) announce(on ? "Zoomed. The arrow keys move the picture." : "No longer zoomed.");
+  }
+
+  /** Where the glass is, in percent of the picture, moved by an arrow. Returns whether it is there to be moved. */
+  function pan(key) {
+    const [x, y] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key] ?? [0, 0];
+    if (rows || !stage.hasAttribute("data-zoom") || !(x || y)) return false;
+    for (const [name, step] of [["--x", x], ["--y", y]]) {
+      const at = parseFloat(stage.style.getPropertyValue(name)) || (stage.style.getPropertyValue(name) ? 0 : 50);
+      stage.style.setProperty(name, `${Math.max(0, Math.min(100, at + 10 * step))}%`);
+    }
+    return true;
   }
 
   function toggleGuidelines() {
@@ -500,5 +513,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, pan, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }
