@@ -27,6 +27,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
   let goneReason = null; // What the server said of that.
   let roleLost = false; // This account may rate nothing now.
+  let toldRoleLost = false;
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
 
@@ -102,7 +103,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
     view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: readPace() });
     view.showOutbox(outbox.snapshot());
-    view.showRoleLost(isRoleLost());
+    tellRole();
     if (onlyPending && !outbox.snapshot().waiting) {
       onlyPending = false;
       nextLeaseAt = 0;
@@ -181,7 +182,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     gone = false;
     if (roleLost) outbox.retry(); // It was given back.
     roleLost = false;
-    view.showRoleLost(isRoleLost());
+    tellRole();
     view.showGone(null);
     hear(answer);
     letGo(answer.gone ?? []);
@@ -198,6 +199,13 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   const isRoleLost = () => roleLost || outbox.snapshot().problem === "no-role";
 
+  function tellRole() {
+    const isNews = isRoleLost() !== toldRoleLost;
+    toldRoleLost = isRoleLost();
+    view.showRoleLost(toldRoleLost);
+    if (isNews && toldRoleLost && !queue.current()) showNothing();
+  }
+
   function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {
     examplesUrl = url;
     leaseFailures += 1;
@@ -207,7 +215,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     nextLeaseAt = Date.now() + (gone ? ASK_AGAIN : backOff(leaseFailures));
     // What is in hand may still be judged, and is taken in; but not unawares.
     view.showGone(goneReason);
-    view.showRoleLost(isRoleLost());
+    tellRole();
     exhausted = false;
     if (!queue.current()) showNothing(status, reason);
   }
