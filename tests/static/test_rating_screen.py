@@ -90,6 +90,41 @@ def test_undo_skip_and_report_are_rows_of_their_own(sign_in, rater):
     assert page.faults == []
 
 
+def test_skip_and_report_take_a_reason_in_the_raters_own_words(sign_in, rater):
+    campaign = make_campaign(items=5, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, "y", "2", "y")
+    page.keyboard.press("Escape")
+    press(page, "y")
+    words = page.locator("#rate-skip input")
+    words.fill("1 of 2 cats")
+    words.press("3")
+    words.press("Enter")
+    press(page, "y")
+    page.get_by_role("button", name="Skip it").click()
+    press(page, "x")
+    # A report says why.
+    page.get_by_role("button", name="Report it").click()
+    assert page.is_visible("#rate-flag")
+    page.locator("#rate-flag input").fill("upside down")
+    page.get_by_role("button", name="Something else is wrong").click()
+    press(page, "x")
+    page.locator("#rate-flag input").fill("  Half of it is missing ")
+    page.get_by_role("button", name="Report it").click()
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(5) == 5
+    said = list(Judgment.objects.order_by("item__position").values_list("action", "reason"))
+    assert said == [
+        ("skip", "I do not understand the prompt"),
+        ("skip", "1 of 2 cats3"),
+        ("skip", ""),
+        ("flag", "Something else is wrong: upside down"),
+        ("flag", "Half of it is missing"),
+    ]
+    assert page.faults == []
+
+
 def test_the_strip_keeps_what_is_in_it_and_the_focus_there(sign_in, rater):
     campaign = make_campaign(items=4, raters=[rater])
     page = open_screen(sign_in(rater), campaign)

@@ -212,7 +212,10 @@ function act(action) {
       submit();
       break;
     case "skip":
-      mark(index, (assignment) => grid.setAside(assignment, "skip"));
+      mark(index, (assignment) => grid.setAside(assignment, "skip", action.reason || null));
+      break;
+    case "skip_why":
+      if (ready) view.openDialog("rate-skip");
       break;
     case "flag":
       if (action.reason) mark(index, (assignment) => grid.setAside(assignment, "flag", action.reason));

@@ -4,6 +4,7 @@
 export const COMMANDS = [
   { name: "undo", keys: ["u", "Backspace"], label: "Undo the last one" },
   { name: "skip", keys: ["s"], label: "Skip" },
+  { name: "skip_why", keys: ["y"], label: "Skip, and say why" },
   { name: "flag", keys: ["x"], label: "Report a broken picture or prompt" },
   { name: "background", keys: ["b"], label: "Change the background" },
   { name: "size", keys: ["r"], label: "Real size: larger, smaller, off", not: "sets" },

@@ -93,7 +93,10 @@ function decide(action) {
       if (ready) queue.setPoint(action.point);
       return showUnless(null);
     case "skip":
-      return canLeave() ? queue.skip() : null;
+      return canLeave() ? queue.skip(action.reason || null) : null;
+    case "skip_why":
+      if (canLeave()) view.openDialog("rate-skip");
+      return null;
     case "flag":
       if (!canLeave()) return null;
       if (action.reason) return queue.flag(action.reason);

@@ -63,8 +63,8 @@ function toneOf(choice, question) {
 }
 
 function describeAnswers(record, questions) {
-  if (record.action === "skip") return "skipped";
-  if (record.action === "flag") return "reported";
+  if (record.action === "skip") return record.reason ? `skipped (${record.reason})` : "skipped";
+  if (record.action === "flag") return record.reason ? `reported (${record.reason})` : "reported";
   return questions
     .filter((question) => question.name in record.answers)
     .map((question) => {
@@ -194,14 +194,27 @@ export function createView({ config, keymap, act, rows = null }) {
       event.stopPropagation();
       toggleGuidelines();
     });
-    find("rate-flag").addEventListener("close", (event) => {
-      const reason = event.target.returnValue;
-      event.target.returnValue = "";
-      if (reason) act({ type: "flag", reason });
+    for (const type of ["flag", "skip"]) wireReason(type);
+  }
+
+  /** A dialog in which a reason is chosen, said in one's own words, or both. */
+  function wireReason(type) {
+    const dialog = find(`rate-${type}`);
+    const words = dialog.querySelector("input");
+    dialog.addEventListener("close", () => {
+      const chosen = dialog.returnValue;
+      const reason = [chosen === "words" ? "" : chosen, words.value.trim()].filter(Boolean).join(": ");
+      dialog.returnValue = "";
+      words.value = "";
+      if (chosen) act({ type, reason });
     });
-    find("rate-flag").addEventListener("keydown", (event) => {
-      const option = event.target.closest("dialog").querySelector(`[data-digit="${event.key}"]`);
-      if (option) option.click();
+    dialog.addEventListener("keydown", (event) => {
+      // In the words a digit is a digit, and Enter sends them.
+      const pressed = event.target === words ? event.key === "Enter" && !event.isComposing && '[value="words"]' : `[data-digit="${CSS.escape(event.key)}"]`;
+      const option = pressed && dialog.querySelector(pressed);
+      if (!option) return;
+      event.preventDefault();
+      option.click();
     });
   }
 

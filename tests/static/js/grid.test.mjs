@@ -163,3 +163,12 @@ test("pages of an earlier visit are taken back page by page", () => {
   assert.ok(grid.isMarked(4));
   assert.deepEqual(grid.undoPage().map((row) => row.supersedes), ["old3"]);
 });
+
+test("a skip with a reason stays one, and says it in its row", () => {
+  const { grid } = start();
+  grid.setAside(1, "skip", "I cannot decide");
+  grid.setAside(1, "skip", "Too small");
+  grid.setAside(2, "skip");
+  grid.setAside(2, "skip");
+  assert.deepEqual(grid.submit().slice(0, 2).map(({ action, reason }) => [action, reason]), [["skip", "Too small"], ["answer", null]]);
+});
