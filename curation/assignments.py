@@ -149,7 +149,7 @@ def left_for(campaign: Campaign, rater: User) -> int:
     Of the campaign's own items these are the open ones, less those that the rater is through with, less those whose last places
     others hold just now.
     """
-    places = CampaignRater.objects.filter(campaign=campaign, rater=rater).select_related("rater")
+    places = CampaignRater.objects.filter(campaign=campaign, rater=rater, removed_at=None).select_related("rater")
     place = with_asked(places).first()
     own = Assignment.objects.live().filter(WANTED, rater=rater, item__campaign=campaign)
     gold: int = own.filter(item__is_gold=True).count()

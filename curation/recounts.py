@@ -5,6 +5,7 @@ A small campaign is recounted at once; a large one by a job, while judgments go 
 that the campaign has by then.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -32,8 +33,10 @@ from curation.models import (
 from curation.rules import PICKED_BY_HALF, Rule, RuleKind, RuleRefused, read_rule
 from curation.verdicts import preferred, refresh_verdicts
 from jobs.context import JobContext
-from jobs.models import OPEN_STATES, Job
+from jobs.models import OPEN_STATES, Job, JobState
 from jobs.queue import enqueue
+
+logger = logging.getLogger(__name__)
 
 RECOUNT_KIND = "curation.recount_verdicts"
 # Up to so many items with a verdict are recounted while somebody waits for the page.
@@ -84,7 +87,7 @@ def check_rule(rule: Rule, overlap: int) -> None:
 def recount_by_job(context: JobContext) -> dict[str, Any]:
     """The handler: recount the campaign of the payload, chunk by chunk."""
     campaign = Campaign.objects.get(pk=context.payload["campaign"])
-    by = User.objects.get(pk=context.payload["by"])
+    by = None if context.payload["by"] is None else User.objects.get(pk=context.payload["by"])
 
     def step(done: int, total: int) -> None:
         context.check()
@@ -104,18 +107,28 @@ def lock(campaign: Campaign) -> None:
 
 
 def _recount(campaign: Campaign, by: User) -> Job | None:
-    counted = _with_verdicts(campaign)
-    if len(counted.values_list("pk")[: MOST_AT_ONCE + 1]) <= MOST_AT_ONCE:
+    if _is_small(campaign):
         run(campaign, by, lambda done, total: None, transaction.atomic)
+        # What failed before is made up for.
+        campaign.recount_job = None
+        campaign.save(update_fields=["recount_job"])
         return None
+    return _begin_recount(campaign, by)
+
+
+def _is_small(campaign: Campaign) -> bool:
+    return len(_with_verdicts(campaign).values_list("pk")[: MOST_AT_ONCE + 1]) <= MOST_AT_ONCE
+
+
+def _begin_recount(campaign: Campaign, by: User | None) -> Job:
     return begin_job(
         campaign, RECOUNT_KIND, {"campaign": campaign.pk}, label=f"Count the verdicts of “{campaign}” anew", by=by
     )
 
 
-def begin_job(campaign: Campaign, kind: str, payload: Mapping[str, Any], *, label: str, by: User) -> Job:
+def begin_job(campaign: Campaign, kind: str, payload: Mapping[str, Any], *, label: str, by: User | None) -> Job:
     """A job that counts verdicts anew in the campaign, which the caller holds by `lock`: until it is done no other begins."""
-    job = enqueue(kind, {**payload, "by": by.pk}, label=label, url=campaign.get_absolute_url(), created_by=by)
+    job = enqueue(kind, {**payload, "by": by and by.pk}, label=label, url=campaign.get_absolute_url(), created_by=by)
     campaign.recount_job = job
     campaign.save(update_fields=["recount_job"])
     return job
@@ -151,14 +164,16 @@ def run(campaign: Campaign, by: User | None, step: Callable[[int, int], None], b
 
 
 def estimate_due() -> list[Campaign]:
-    """Estimate anew what is to be estimated and has had enough judgments since the last time; returns these campaigns.
+    """Estimate anew what is to be estimated and has had enough judgments since the last time, large campaigns by a job of each;
+    returns these campaigns.
 
-    The next is due at a twentieth more judgments, so that all the estimates of a campaign together cost as much as some dozens of
+    What fails is logged, and the other campaigns have their turn; after a job that failed a person begins the next. The next is due at a twentieth more judgments, so that all the estimates of a campaign together cost as much as some dozens of
     the last, however large it grows.
     """
     done = []
     estimated = Campaign.objects.filter(state=CampaignState.OPEN, rule__startswith=f"{RuleKind.DAWID_SKENE.value}-")
-    for campaign in estimated.filter(Q(recount_job=None) | ~Q(recount_job__state__in=OPEN_STATES)).order_by("pk"):
+    is_free = Q(recount_job=None) | ~Q(recount_job__state__in=[*OPEN_STATES, JobState.FAILED])
+    for campaign in estimated.filter(is_free).order_by("pk"):
         least = max(LEAST_NEW, campaign.recounted_judgments // NEW_PART)
         if _judgments(campaign) < campaign.recounted_judgments + least:
             continue
@@ -166,7 +181,16 @@ def estimate_due() -> list[Campaign]:
         # Two at once: one of them finds it taken.
         if not Campaign.objects.filter(due, pk=campaign.pk).update(recounted_at=Now()):
             continue
-        run(campaign, None, lambda done, total: None, transaction.atomic)
+        try:
+            if _is_small(campaign):
+                run(campaign, None, lambda done, total: None, transaction.atomic)
+            else:
+                with transaction.atomic():
+                    lock(campaign)
+                    _begin_recount(campaign, None)
+        except Exception:
+            logger.exception("The raters of campaign %s could not be looked at anew.", campaign.slug)
+            continue
         done.append(campaign)
     return done
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.defaultfilters import pluralize
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from accounts.models import Role, User
@@ -22,7 +23,17 @@ from curation.datasets import SELECTABLE
 from curation.examples import newest_examples, right_answers
 from curation.fails import marked_words, reason_tables
 from curation.guidelines import guidelines_html
-from curation.models import Campaign, CampaignEvent, CampaignKind, CampaignState, ItemSample, Mark, Outcome, TallyKind
+from curation.models import (
+    Campaign,
+    CampaignEvent,
+    CampaignKind,
+    CampaignState,
+    ItemSample,
+    Mark,
+    Outcome,
+    Question,
+    TallyKind,
+)
 from curation.order import order_of
 from curation.probes import consistency_by_rater
 from curation.rubrics import GUIDELINES
@@ -45,8 +56,12 @@ from generation.models import GenerationBatch
 TEAM = [Role.CURATOR, Role.OPERATOR]
 PAGE = 25
 SPLIT_SHOWN = 60
+# Of many raters the page shows so many, the paused before the others, until all are asked for.
+RATERS_SHOWN = 20
 # What a dataset takes.
 SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
+# What the page asks for again, by its own name.
+PARTS = ("standing", "measures")
 # What is counted beside the rows and shown on a campaign's page.
 SHOWN = (
     *OF_PROGRESS,
@@ -136,12 +151,17 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     assert isinstance(request.user, User)
     visible = Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job")
     found = get_object_or_404(visible.prefetch_related("questions"), slug=slug)
-    is_asked_again = request.htmx and request.htmx.target == "standing"  # type: ignore[attr-defined]
-    with tallies.at_one_moment([found.pk], *(OF_PROGRESS if is_asked_again else SHOWN)):
+    part = request.htmx.target if request.htmx and request.htmx.target in PARTS else ""  # type: ignore[attr-defined]
+    with tallies.at_one_moment([found.pk], *(OF_PROGRESS if part == "standing" else SHOWN)):
         context = _standing(found, request.user)
-        if not is_asked_again:
+        if not part:
             context |= _shown(found, request.user, is_blind=context["is_blind"])
-    return render(request, "curation/_standing.html" if is_asked_again else "curation/campaign.html", context)
+            if request.GET.get("raters") != "all":
+                context["raters"] = context["raters"][:RATERS_SHOWN]
+        elif part == "measures" and not context["is_blind"]:
+            questions = list(found.questions.all())
+            context |= {"questions": questions} | _measures(found, questions)
+    return render(request, f"curation/_{part}.html" if part else "curation/campaign.html", context)
 
 
 def _standing(found: Campaign, user: User) -> dict[str, Any]:
@@ -173,7 +193,8 @@ def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
         row["consistency"] = consistency.get(place.rater_id)
     questions = list(found.questions.all())
     context: dict[str, Any] = {
-        "raters": raters,
+        "raters": sorted(raters, key=lambda row: (not row["standing"], row["is_removed"])),
+        "all_raters": len(raters),
         "has_accuracy": bool(accuracy),
         "has_consistency": bool(consistency),
         "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
@@ -267,19 +288,27 @@ def _time_left(judgments: int, rate: float) -> str:
 
 def _results(campaign: Campaign) -> dict[str, Any]:
     questions = list(campaign.questions.all())
-    passable, rates = pass_rates(campaign, questions)
     samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
     split = split_items(campaign).select_related("prompt").prefetch_related(samples)[:SPLIT_SHOWN]
     waiting = waiting_in([campaign])[campaign.pk]
     return {
-        "passable": passable,
-        "agreement": agreement_by_bucket(campaign, questions) if campaign.most > 1 else [],
-        "rates": rates,
+        **_measures(campaign, questions),
         "reason_tables": reason_tables(campaign, questions),
         "marked_words": marked_words(campaign) if any(row.marks == Mark.WORDS for row in questions) else [],
         "split": split if waiting.split else [],
         "waiting": waiting,
         "datasets": campaign.datasets.all(),
+    }
+
+
+def _measures(campaign: Campaign, questions: list[Question]) -> dict[str, Any]:
+    """What the judgments that are in by now say."""
+    passable, rates = pass_rates(campaign, questions)
+    return {
+        "as_of": timezone.now(),
+        "passable": passable,
+        "rates": rates,
+        "agreement": agreement_by_bucket(campaign, questions) if campaign.most > 1 else [],
     }
 
 

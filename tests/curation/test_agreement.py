@@ -11,7 +11,7 @@ from django.urls import reverse
 from curation import tallies
 from curation.agreement import Pattern, agreement_by_bucket, measure
 from curation.assignments import lease_items
-from curation.campaigns import create_compare_campaign
+from curation.campaigns import close_campaign, create_compare_campaign
 from curation.judgments import record_judgments
 from curation.models import Tally, TallyKind
 from curation.statistics import Share, agreement_of, rater_rows
@@ -112,8 +112,13 @@ class TestCampaign:
         for person in (rater, other):
             judge_all(campaign, person, {"preference": "left"})
         client.force_login(rater)
-        assert "Agreement beyond chance" not in client.get(campaign.get_absolute_url()).content.decode()
+        address, asks = campaign.get_absolute_url(), {"HX-Request": "true", "HX-Target": "measures"}
+        assert "Agreement beyond chance" not in client.get(address).content.decode()
+        part = client.get(address, headers=asks).content.decode()
+        assert "As of" not in part
+        assert "<table" not in part
         client.force_login(make_curator())
+        assert "<table" in client.get(address, headers=asks).content.decode()
         assert "Agreement beyond chance" in client.get(campaign.get_absolute_url()).content.decode()
 
 
@@ -212,3 +217,25 @@ def test_pairs_of_one_item_are_counted_as_one():
     with connection.cursor() as cursor:
         cursor.execute(import_module("curation.migrations.0031_rater_estimates").FILL)
     assert tallies.differences(campaign) == []
+
+
+@pytest.mark.django_db
+def test_page_asks_anew_for_agreement_and_pass_rates_and_says_as_of_when(client):
+    raters = [make_rater() for _ in range(2)]
+    campaign = make_campaign("style", items=4, raters=raters, overlap=2)
+    answers = {question.name: question.values[0] for question in campaign.questions.all()}
+    judge_all(campaign, raters[0], answers)
+    client.force_login(make_curator())
+    address, asks = campaign.get_absolute_url(), {"HX-Request": "true", "HX-Target": "measures"}
+    page = client.get(address).content.decode()
+    assert 'hx-select="#measures" hx-trigger="every 60s"' in page
+    assert "Pass rates by bucket" in page
+    assert "Agreement beyond chance" not in page
+    judge_all(campaign, raters[1], answers)
+    part = client.get(address, headers=asks).content.decode()
+    assert part.lstrip().startswith('<div class="stack" id="measures"')
+    for words in ("Pass rates by bucket", "Agreement beyond chance", "As of <time", "100%"):
+        assert words in part
+    assert "What a verdict needs" not in part
+    close_campaign(campaign, by=campaign.created_by)
+    assert "every 60s" not in client.get(address).content.decode()

@@ -19,6 +19,8 @@ from curation.models import Campaign, Estimate, Verdict
 from curation.recounts import estimate_due, recount, set_rule
 from curation.rules import MAJORITY, Rule, RuleKind
 from curation.verdicts import preferred
+from jobs.models import Job
+from jobs.testing import run_due_jobs
 from tests.curation.factories import (
     full_posteriors,
     judge_all,
@@ -204,6 +206,46 @@ def test_estimate_is_made_anew_once_enough_judgments_have_come_and_not_too_often
     answer(campaign, raters[0], is_good)
     pause_campaign(campaign, by=make_curator())
     assert estimate_due() == [], "nobody is handed anything"
+
+
+@pytest.mark.django_db
+def test_large_campaign_is_estimated_anew_by_a_job_and_none_after_one_that_failed(raters, monkeypatch):
+    monkeypatch.setattr(recounts, "MOST_AT_ONCE", 5)
+    campaign = make_campaign(items=20, raters=raters, overlap=2, rule=LIKELY)
+    answer(campaign, raters[0], is_good)
+    answer(campaign, raters[1], is_good)
+    assert estimate_due() == [campaign]
+    job = Job.objects.get(kind=recounts.RECOUNT_KIND)
+    assert job.created_by is None
+    assert not Estimate.objects.exists()
+    long_ago(campaign)
+    assert estimate_due() == [], "that job has not ended"
+    (ran,) = run_due_jobs()
+    assert (ran.pk, ran.state, ran.result) == (job.pk, "succeeded", {"verdicts": 20})
+    assert Estimate.objects.get().items == 20
+    assert not campaign.events.filter(kind="recounted").exists()
+    Campaign.objects.filter(pk=campaign.pk).update(recounted_judgments=0)
+    for state, due in (("failed", []), ("succeeded", [campaign])):
+        Job.objects.filter(pk=job.pk).update(state=state)
+        long_ago(campaign)
+        assert estimate_due() == due
+
+
+@pytest.mark.django_db
+def test_campaign_that_cannot_be_estimated_takes_no_turn_from_others(raters, monkeypatch, caplog):
+    broken, fine = (make_campaign(items=20, raters=raters, overlap=2, rule=LIKELY) for _ in range(2))
+    for campaign in (broken, fine):
+        judge_all(campaign, raters[0], {"alignment": "pass"})
+    whole = recounts.estimate_tables
+
+    def fail(campaign):
+        if campaign == broken:
+            raise ValueError("no table comes of it")
+        return whole(campaign)
+
+    monkeypatch.setattr(recounts, "estimate_tables", fail)
+    assert estimate_due() == [fine]
+    assert f"campaign {broken.slug} could not" in caplog.text
 
 
 @pytest.mark.django_db

@@ -263,6 +263,19 @@ def test_raters_are_changed_and_their_judgments_stay(curator, campaign, rater):
     assert sorted((row["answers"], row["is_removed"]) for row in rows) == [(0, False), (4, False), (4, True)]
 
 
+def test_of_many_raters_the_first_are_shown_those_with_a_standing_before_the_others(curator):
+    raters = [make_rater() for _ in range(23)]
+    campaign = make_campaign(raters=raters)
+    campaign.memberships.filter(rater=raters[-1]).update(state="paused", measure={"right": 1, "of": 9, "percent": 70})
+    page = curator.get(campaign.get_absolute_url())
+    assert page.context["raters"][0]["rater"] == raters[-1]
+    assert len(page.context["raters"]) == 20
+    assert "Show all 23 raters" in page.content.decode()
+    every = curator.get(campaign.get_absolute_url(), {"raters": "all"})
+    assert {row["rater"] for row in every.context["raters"]} == set(raters)
+    assert "Show all" not in every.content.decode()
+
+
 def test_guidelines_are_shown_without_scripts(curator, rater):
     guidelines = "**Look** <script>alert(1)</script> [here](javascript:alert(1)) ![x](https://example.org/x.png)"
     campaign = make_campaign(raters=[rater], guidelines=guidelines)

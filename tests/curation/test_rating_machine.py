@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 from django.db import transaction
 from django.db.models import Count, Q
-from hypothesis import HealthCheck, assume, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -16,12 +16,24 @@ from accounts.models import User
 from curation import tallies
 from curation.adjudications import adjudicate, latest_of, undo_adjudication
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
-from curation.campaigns import close_campaign, open_campaign, pause_campaign
+from curation.campaigns import close_campaign, open_campaign, pause_campaign, set_raters
 from curation.exclusions import set_excluded
+from curation.gold import mark_gold, set_gold_percent
 from curation.integrity import problems
 from curation.judgments import record_judgments
-from curation.models import Assignment, Campaign, CampaignRater, CampaignState, ItemOrder, Judgment, RaterExclusion
+from curation.models import (
+    Assignment,
+    Campaign,
+    CampaignRater,
+    CampaignState,
+    ItemOrder,
+    Judgment,
+    Probe,
+    RaterExclusion,
+    RaterState,
+)
 from curation.order import Order, set_order, turn
+from curation.probes import set_probe_percent
 from tests.curation.factories import make_campaign, make_rater
 from tests.curation.test_leases import expire
 
@@ -49,6 +61,8 @@ class Tab:
 
 def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMachine]:
     curator = campaign.created_by
+    # Among gold and what is asked again it is no use to count how much a rater is handed.
+    is_plain = not campaign.gold_percent
 
     class Rating(RuleBasedStateMachine):
         def __init__(self):
@@ -91,21 +105,47 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @rule(tab=TAB, count=st.integers(1, 4))
         def lease(self, tab, count):
             tab = self.tabs[tab]
-            left = left_for(campaign, tab.rater)
+            left, ordinary = left_for(campaign, tab.rater), self.ordinary_left(tab.rater)
             state = Campaign.objects.get(pk=campaign.pk).state
             try:
                 tab.held = [row.pk for row in lease_items(campaign, tab.rater, count)]
             except LeaseRefused:
-                assert state != CampaignState.OPEN
+                assert state != CampaignState.OPEN or self.is_out(tab.rater)
                 return
             assert state == CampaignState.OPEN
+            assert not self.is_out(tab.rater)
             # Nobody else is at work at this very moment, so that all that is left can be had.
-            assert len(tab.held) == min(count, left)
+            assert len(tab.held) == min(count, left) if is_plain else len(tab.held) >= min(count, ordinary)
+            assert set(Assignment.objects.filter(pk__in=tab.held).values_list("rater", flat=True)) <= {tab.rater.pk}
+
+        def is_removed(self, rater):
+            return CampaignRater.objects.filter(campaign=campaign, rater=rater).exclude(removed_at=None).exists()
+
+        def is_out(self, rater):
+            """Taken out of the campaign, or paused for what they said of gold."""
+            place = CampaignRater.objects.get(campaign=campaign, rater=rater)
+            return place.removed_at is not None or place.state == RaterState.PAUSED
+
+        def ordinary_left(self, rater):
+            """By the rows themselves: what the rater holds and what is free for them, without what measures them."""
+            own = Assignment.objects.live().filter(rater=rater, item__campaign=campaign, item__is_open=True)
+            return own.count() + campaign.items.free_for(rater, OVERLAP).count()
+
+        @rule(number=st.integers(0, len(raters) - 1))
+        def remove_or_bring_back(self, number):
+            """In the middle of their work, which their tabs go on sending."""
+            before = set(
+                CampaignRater.objects.filter(campaign=campaign, removed_at=None).values_list("rater", flat=True)
+            )
+            wanted = before ^ {raters[number].pk}
+            set_raters(campaign, [rater for rater in raters if rater.pk in wanted], by=curator)
+            assert self.is_removed(raters[number]) == (raters[number].pk in before)
 
         @rule(tab=TAB, place=PLACE, action=ACTIONS, value=VALUES)
         def submit(self, tab, place, action, value):
             tab = self.tabs[tab]
-            assume(place < len(tab.held))
+            if place >= len(tab.held):
+                return
             self.send(tab.rater, [self.row(tab.held[place], action, value)], self.becomes(tab.held[place], action))
 
         def becomes(self, assignment, action):
@@ -117,7 +157,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @rule(tab=TAB, action=ACTIONS, value=VALUES)
         def submit_all_at_once_and_one_twice(self, tab, action, value):
             tab = self.tabs[tab]
-            assume(tab.held)
+            if not tab.held:
+                return
             rows = [self.row(assignment, action, value) for assignment in tab.held]
             become = [self.becomes(assignment, action) for assignment in tab.held]
             self.send(tab.rater, [*rows, rows[0]], *become, "duplicate" if become[0] == "stored" else "rejected")
@@ -126,14 +167,16 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         def correct(self, tab, place, value, back):
             """By a tab that knows the chain's end, or an earlier row of it."""
             tab = self.tabs[tab]
-            assume(place < len(tab.held) and len(self.chains[tab.held[place]]) > back)
+            if place >= len(tab.held) or len(self.chains[tab.held[place]]) <= back:
+                return
             chain = self.chains[tab.held[place]]
             self.send(tab.rater, [self.row(tab.held[place], value=value, supersedes=chain[-1 - back])], "stored")
 
         @rule(tab=TAB, place=PLACE)
         def undo(self, tab, place):
             tab = self.tabs[tab]
-            assume(place < len(tab.held) and self.chains[tab.held[place]])
+            if place >= len(tab.held) or not self.chains[tab.held[place]]:
+                return
             assignment = tab.held[place]
             chain = self.chains[assignment]
             again = self.stored[chain[-1]][1]["action"] == "undo"
@@ -145,7 +188,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @rule(tab=TAB, place=PLACE, value=VALUES)
         def answer_undo_and_answer_in_one_request(self, tab, place, value):
             tab = self.tabs[tab]
-            assume(place < len(tab.held))
+            if place >= len(tab.held):
+                return
             first = self.row(tab.held[place], value=value)
             undo = self.row(tab.held[place], "undo", supersedes=first["id"])
             last = self.row(tab.held[place], supersedes=undo["id"])
@@ -163,7 +207,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @rule(data=st.data())
         def run_out(self, data):
             live = list(Assignment.objects.live().filter(item__campaign=campaign).order_by("pk"))
-            assume(live)
+            if not live:
+                return
             expire(*data.draw(st.lists(st.sampled_from(live), min_size=1, max_size=3)))
 
         @rule(verb=st.sampled_from([open_campaign, open_campaign, pause_campaign, close_campaign]))
@@ -210,17 +255,18 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             # Who was excluded for a time comes back on top of those that took their place.
             steady = [rater for rater in raters if not RaterExclusion.objects.filter(rater=rater).exists()]
             mine = answer & Q(judgments__rater__in=steady)
-            for item in campaign.items.annotate(
+            for item in campaign.items.to_decide().annotate(
                 in_time=Count("judgments", filter=mine & Q(judgments__late=False)),
                 late=Count("judgments", filter=mine & Q(judgments__late=True)),
                 counted=Count("judgments", filter=answer & Q(judgments__assignment__excluded=False)),
             ):
                 live = Assignment.objects.live().filter(item=item, rater__in=steady).count()
-                assert item.in_time <= OVERLAP
-                assert item.late or item.in_time + live <= OVERLAP
+                assert item.in_time <= campaign.most
+                assert item.late or item.in_time + live <= campaign.most
                 assert item.judged == item.counted
                 assert len(steady) < len(raters) or item.judged == item.in_time + item.late
-                assert item.is_open == (item.judged < OVERLAP and not item.adjudicated)
+                if is_plain:
+                    assert item.is_open == (item.judged < OVERLAP and not item.adjudicated)
 
         @invariant()
         def each_judgment_counts_once_and_each_chain_is_one_line(self):
@@ -236,11 +282,33 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         def counts_are_what_the_rows_add_up_to(self):
             assert tallies.differences(campaign) == []
             for rater in raters:
-                own = Assignment.objects.live().filter(rater=rater, item__campaign=campaign, item__is_open=True)
-                free = campaign.items.free_for(rater, OVERLAP)
-                assert left_for(campaign, rater) == own.count() + free.count()
+                ordinary, left = self.ordinary_left(rater), left_for(campaign, rater)
+                if self.is_out(rater):
+                    assert left == 0
+                else:
+                    assert left == ordinary if is_plain else left >= ordinary
                 through = Assignment.objects.filter(rater=rater, state__in=["judged", "released"])
                 assert done_by(campaign, rater) == through.filter(item__campaign=campaign).count()
+
+        @invariant()
+        def what_measures_raters_decides_nothing(self):
+            measures = campaign.items.filter(is_gold=True)
+            assert set(measures.values_list("is_open", "judged", "verdicts__outcome", "adjudicated")) <= {
+                (False, 0, None, "")
+            }
+            for probe in Probe.objects.filter(item__campaign=campaign):
+                # It goes to who is asked again, of what they judged, and to nobody else.
+                assert set(probe.item.assignments.values_list("rater", flat=True)) <= {probe.rater_id}
+                assert Judgment.objects.filter(item=probe.of_id, rater=probe.rater_id).exists()
+                assert not probe.of.is_gold
+
+        @invariant()
+        def an_item_is_open_while_it_wants_more_and_no_further(self):
+            now = Campaign.objects.get(pk=campaign.pk)
+            for item in campaign.items.to_decide():
+                assert item.is_open or item.judged >= OVERLAP or item.adjudicated
+                assert not item.is_open or item.judged < now.most
+                assert now.state != CampaignState.CLOSED or not item.is_open or item.judged < OVERLAP
 
     return Rating
 
@@ -248,7 +316,23 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
 def test_rating_in_any_order_keeps_every_promise():
     raters = [make_rater() for _ in range(3)]
     campaign = make_campaign(items=ITEMS, raters=raters, overlap=OVERLAP)
-    for item, score in zip(campaign.items.all(), (0.6, 0.1, 0.9, 0.35), strict=True):
+    run(campaign, raters)
+
+
+def test_rating_among_gold_probes_and_items_that_ask_for_more_keeps_every_promise():
+    raters = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=ITEMS + 2, raters=raters, overlap=OVERLAP, max_overlap=OVERLAP + 1)
+    for item in campaign.items.order_by("-position")[:2]:
+        mark_gold(item, {"alignment": "pass"}, by=campaign.created_by)
+    set_gold_percent(campaign, 40, by=campaign.created_by)
+    set_probe_percent(campaign, 10, by=campaign.created_by)
+    campaign.refresh_from_db()
+    run(campaign, raters)
+
+
+def run(campaign, raters):
+    # A rule that finds nothing to do returns: to assume away would throw away all that the run did before.
+    for item, score in zip(campaign.items.order_by("position")[:ITEMS], (0.6, 0.1, 0.9, 0.35), strict=True):
         campaign.items.filter(pk=item.pk).update(score=score)
     run_state_machine_as_test(
         machine_for(campaign, raters),

@@ -664,6 +664,19 @@ def test_lists_take_as_many_queries_for_three_rows_as_for_one(client, sign_in, d
         assert client.get(reverse(name)).status_code == 200
 
 
+def test_evaluations_are_shown_by_pages(client, sign_in, monkeypatch):
+    monkeypatch.setattr("training.views.evaluations.EVALUATIONS_A_PAGE", 1)
+    sign_in("curator")
+    older, newer = (make_evaluation([make_person("rater")]) for _ in range(2))
+    address = reverse("evaluations")
+    first = client.get(address)
+    assert [row["evaluation"] for row in first.context["rows"]] == [newer]
+    second = client.get(address + first.context["next_url"])
+    assert [row["evaluation"] for row in second.context["rows"]] == [older]
+    assert 'rel="next"' not in second.content.decode()
+    assert "No evaluation is older." in client.get(address, {"before": older.pk}).content.decode()
+
+
 def test_nonsense_in_addresses_is_passed_over(client, sign_in, addresses):
     sign_in("operator")
     # Django says of ² that it is a digit, and no row can be asked for a NUL.

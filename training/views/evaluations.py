@@ -36,6 +36,7 @@ ASKED = (
     "overlap",
     "further",
 )
+EVALUATIONS_A_PAGE = 50
 PAIRS_A_PAGE, SETS_A_PAGE = 24, 6
 OUTCOMES = [
     ("", "All"),
@@ -54,12 +55,17 @@ JUDGING: dict[str, str] = {
 @require_safe
 @policy(read=TEAM)
 def evaluation_list(request: HttpRequest) -> HttpResponse:
-    """All evaluations, the newest first, each with its sentence."""
+    """Evaluations, the newest first, by keyset, each with its sentence."""
     found = (
         Evaluation.objects.visible_to(member(request))
         .select_related("baseline", "candidate", "prompt_set", "job", "campaign")
         .prefetch_related("campaign__memberships")
     )
+    before = request.GET.get("before", "")
+    if before.isdecimal() and len(before) < 18:
+        found = found.filter(pk__lt=int(before))
+    page = list(found[: EVALUATIONS_A_PAGE + 1])
+    shown = page[:EVALUATIONS_A_PAGE]
     rows = [
         {
             "evaluation": each,
@@ -67,9 +73,10 @@ def evaluation_list(request: HttpRequest) -> HttpResponse:
             "verdict": EvaluationVerdict(each),
             "hidden": comparisons.judges_in(each.campaign, member(request)),
         }
-        for each in found
+        for each in shown
     ]
-    context = {"rows": rows, "may_run": may_run(request)}
+    next_url = f"?before={shown[-1].pk}" if len(page) > EVALUATIONS_A_PAGE else ""
+    context = {"rows": rows, "next_url": next_url, "prev_url": "?" if before else "", "may_run": may_run(request)}
     return render(request, "training/evaluations.html", context)
 
 
