@@ -69,6 +69,12 @@ def standing_flags() -> QuerySet[Judgment]:
     return Judgment.objects.filter(action=JudgmentAction.FLAG, superseded_by__isnull=True).order_by()
 
 
+def explained_skips(campaign: Campaign) -> QuerySet[Judgment]:
+    """Skips of which raters said why, that they have not taken back, the newest first."""
+    said = Judgment.objects.filter(action=JudgmentAction.SKIP, superseded_by__isnull=True).exclude(reason="")
+    return said.filter(item__campaign=campaign).order_by("-received_at")
+
+
 def waiting_in(campaigns: Iterable[Campaign]) -> dict[int, Waiting]:
     """Campaign id -> what waits there, for all of them at once. An item that is both split and reported counts as split."""
     found: defaultdict[int, dict[str, int]] = defaultdict(dict)

@@ -22,6 +22,7 @@ from curation.api_schemas import (
     ReadIn,
     Refusal,
     ResultsOut,
+    RoleRefusal,
     RoundOut,
     ToldOut,
 )
@@ -32,12 +33,15 @@ from curation.examples import right_answers
 from curation.guidelines import GuidelinesRefused, mark_read
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.keys import keep_keys
+from curation.leases import no_longer_held
 from curation.malformed import Malformed
 from curation.models import Campaign
 from curation.questions import QuestionsRefused, asked_now, mark_questions_read
 from curation.screen_specs import item_specs, lease_texts, round_specs
 
 router = Router(tags=["rating"])
+# By its code a client tells it from a request that is refused for its session or its token.
+NO_ROLE = {"detail": "Your role does not include rating.", "code": "no-rater-role"}
 
 
 @router.get("/campaigns", response=CampaignList, auth=callers(Scope.RATE))
@@ -63,7 +67,7 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
 
 @router.post(
     "/campaigns/{slug}/lease",
-    response={200: LeaseOut, 404: Refusal, 409: LeaseRefusal},
+    response={200: LeaseOut, 403: RoleRefusal, 404: Refusal, 409: LeaseRefusal},
     auth=callers(Scope.RATE),
     url_name="lease",
 )
@@ -71,6 +75,8 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> HttpResponse | St
     """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open, and where the caller
     has to answer examples first."""
     user = _caller(request)
+    if not _may_rate(user):
+        return Status(403, NO_ROLE)
     try:
         held = lease_to(slug, user, wanted.count, together=wanted.together)
     except NotARater as refusal:
@@ -81,6 +87,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> HttpResponse | St
         raise HttpError(409, str(refusal.args[0])) from refusal
     return _as_it_is(
         {
+            "gone": no_longer_held(user, wanted.holding),
             "items": [item_specs(assignment, user, held.campaign) for assignment in held.assignments],
             **lease_texts(held, user, guidelines=wanted.guideline_revision, questions=wanted.question_revision),
         }
@@ -160,13 +167,16 @@ def take_example(request: HttpRequest, slug: str, given: ExampleAnswerIn) -> dic
 
 
 @router.post(
-    "/judgments", response={200: ResultsOut, 403: Refusal, 413: Refusal}, auth=callers(Scope.RATE), url_name="judgments"
+    "/judgments",
+    response={200: ResultsOut, 403: RoleRefusal, 413: Refusal},
+    auth=callers(Scope.RATE),
+    url_name="judgments",
 )
-def judge(request: HttpRequest, batch: JudgmentsIn) -> HttpResponse:
+def judge(request: HttpRequest, batch: JudgmentsIn) -> HttpResponse | Status[dict[str, str]]:
     """Take in judgments, each on its own, in the order given. Sending one again is harmless."""
     user = _caller(request)
-    if not (user.is_superuser or user.has_role("rater")):
-        raise HttpError(403, "Your role does not include rating.")
+    if not _may_rate(user):
+        return Status(403, NO_ROLE)
     try:
         results = record_judgments(user, batch.judgments)
     except TooManyJudgments as refusal:
@@ -187,6 +197,10 @@ def _as_it_is(answer: dict[str, Any]) -> HttpResponse:
     """The answer without being read by its schema, which takes as long as half of what a lease asks of the database; tests
     compare the two."""
     return Response(answer, content_type="application/json; charset=utf-8")
+
+
+def _may_rate(user: User) -> bool:
+    return user.is_superuser or user.has_role("rater")
 
 
 def _caller(request: HttpRequest) -> User:

@@ -1,7 +1,7 @@
 """What goes in and out of the rating API."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from ninja import Field, Schema
 from pydantic import BaseModel
@@ -11,6 +11,12 @@ from curation.submissions import MAX_ID, MAX_PLACES, MAX_REVISION
 
 class Refusal(Schema):
     detail: str
+
+
+class RoleRefusal(Refusal):
+    code: str = Field(
+        "", description="`no-rater-role` where the caller's account may not rate, and signing in again does not help."
+    )
 
 
 class CampaignOut(Schema):
@@ -38,6 +44,11 @@ class LeaseIn(BaseModel):
     )
     question_revision: int | None = Field(
         None, ge=1, le=MAX_REVISION, description="The revision of the questions that the client shows."
+    )
+    holding: list[Annotated[int, Field(ge=1, le=MAX_ID)]] = Field(
+        [],
+        max_length=1000,
+        description="The assignments that the client has in hand; the answer says which of them are gone.",
     )
 
 
@@ -102,6 +113,9 @@ class LeaseOut(Schema):
     question_revision: int | None = Field(description="The number of the revision in which the questions read so.")
     question_news: list[NewsOut] = Field(
         description="The revisions of the questions of which the caller was not told yet, the oldest first."
+    )
+    gone: list[int] = Field(
+        description="Those of `holding` that are not the caller's to judge now: judged, skipped or reported on another device."
     )
     items: list[ItemOut] = Field(description="Empty when nothing is left for the caller.")
     guideline_revision: int | None = Field(

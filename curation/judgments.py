@@ -85,6 +85,8 @@ def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
     """Take in a batch of at most 10,000 rows (design: HTTP contract), 200 a transaction, and return one result for each, in their
     order. Raises TooManyJudgments for more.
 
+    A skip or a report takes back no answer but the one that it names in `supersedes`.
+
     A row whose id is known with the same content is a duplicate. A judgment that comes after its lease ran out, or after
     its campaign was paused or closed, is stored all the same: it is somebody's work. It is marked late when the lease had
     run out or the item had enough. A second answer to an assignment supersedes the latest row of its chain.
@@ -292,6 +294,8 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
         _check_undo(submission, latest)
     elif submission.supersedes is not None:
         _check_supersedes(desk, submission, assignment, latest)
+    if submission.action in (JudgmentAction.SKIP, JudgmentAction.FLAG):
+        _check_is_not_stale(submission, latest)
     return Judgment(
         id=submission.id,
         assignment=assignment,
@@ -368,6 +372,15 @@ def _check_supersedes(desk: _Desk, submission: Submission, assignment: Assignmen
         return
     if not Judgment.objects.filter(pk=submission.supersedes, assignment=assignment, rater=desk.rater).exists():
         raise Malformed("The judgment that this one supersedes is not known.")
+
+
+def _check_is_not_stale(submission: Submission, latest: Judgment | None) -> None:
+    """Of two devices of one rater, the one that did not see the answer must not take it back by passing the item over."""
+    if latest is not None and latest.action == JudgmentAction.ANSWER and submission.supersedes != latest.pk:
+        done = "skipped" if submission.action == JudgmentAction.SKIP else "reported"
+        raise Malformed(
+            f"You have answered this item on another device since, so it was not {done}. Your answer stands."
+        )
 
 
 def _is_late(submission: Submission, assignment: Assignment, latest: Judgment | None) -> bool:

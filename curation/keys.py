@@ -11,7 +11,21 @@ from curation.models import COMPARISONS, CampaignKind, RatingKeys
 
 # Those of static/js/rate/keymap.js.
 COMMANDS = frozenset(
-    {"undo", "skip", "flag", "background", "size", "edges", "zoom", "closer", "view", "guidelines", "help", "pass_all"}
+    {
+        "undo",
+        "skip",
+        "skip_why",
+        "flag",
+        "background",
+        "size",
+        "edges",
+        "zoom",
+        "closer",
+        "view",
+        "guidelines",
+        "help",
+        "pass_all",
+    }
 )
 NAMED_KEYS = frozenset(
     {"ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Backspace", "Delete", "Home", "End", "PageUp", "PageDown"}

@@ -31,6 +31,10 @@ SELECT a.id FROM curation_assignment a JOIN curation_item i ON i.id = a.item_id
 WHERE a.rater_id = %s AND a.state = 'leased' AND a.expires_at > statement_timestamp() AND i.campaign_id = %s
   AND (i.is_gold OR (i.is_open AND NOT %s)) ORDER BY a.id LIMIT %s
 """
+# Also where the lease has run out: the rater may still answer, and the server decides about that.
+STILL_HELD = """
+SELECT id FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s AND state = 'leased'
+"""
 ASSIGNMENT, ITEM, PROMPT = Columns(Assignment, "a"), Columns(Item, "i"), Columns(Prompt, "p")
 HELD = f"""
 SELECT {ASSIGNMENT.sql}, {ITEM.sql}, {PROMPT.sql}, EXISTS (SELECT 1 FROM curation_judgment j WHERE j.assignment_id = a.id)
@@ -62,6 +66,12 @@ def as_it_is(pk: int) -> Any:
 def in_hand(campaign: Campaign, rater: User, count: int, *, only_gold: bool) -> list[int]:
     """The ids of the rater's live assignments that are still wanted, at most `count`."""
     return [pk for (pk,) in fetch_prepared(IN_HAND, [rater.pk, campaign.pk, only_gold, count])]
+
+
+def no_longer_held(rater: User, pks: Sequence[int]) -> list[int]:
+    """Those of these assignments (ids) that this rater is through with, on whatever device, or that are nobody's."""
+    held = {pk for (pk,) in fetch_prepared(STILL_HELD, [list(pks), rater.pk])} if pks else set()
+    return [pk for pk in pks if pk not in held]
 
 
 def with_samples(pks: Sequence[int]) -> list[Assignment]:

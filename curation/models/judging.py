@@ -332,6 +332,9 @@ class Judgment(models.Model):
             models.Index(fields=["item", "rater"], name="judgment_of_item"),
             models.Index(fields=["rater", "-received_at"], name="judgment_of_rater"),
             models.Index(fields=["item"], name="judgment_flag", condition=Q(action="flag")),
+            models.Index(
+                fields=["-received_at"], name="judgment_skip_reason", condition=Q(action="skip") & ~Q(reason="")
+            ),
             models.Index(fields=["-received_at", "-decided_at", "-id"], name="judgment_newest"),
         ]
         constraints = [

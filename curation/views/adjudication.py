@@ -16,6 +16,7 @@ from accounts.policies import policy
 from curation.adjudications import (
     AdjudicationRefused,
     adjudicate,
+    explained_skips,
     flagged_items,
     latest_of,
     order_for,
@@ -43,6 +44,7 @@ from curation.verdicts import preferred
 from curation.views.campaigns import may_curate, read_key
 
 PAGE = 60
+SKIPS = 100
 KEY_NAMES = {"ArrowLeft": "←", "ArrowRight": "→", "ArrowUp": "↑", "ArrowDown": "↓", " ": "Space"}
 
 
@@ -87,7 +89,7 @@ def campaign_adjudicate_undo(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(read=[Role.CURATOR])
 @require_safe
 def campaign_flagged(request: HttpRequest, slug: str) -> HttpResponse:
-    """What raters reported as broken and nobody decided yet, with their reasons."""
+    """What raters reported as broken and nobody decided yet, and why they skipped items, in their own words."""
     assert isinstance(request.user, User)
     campaign = get_object_or_404(Campaign.objects.visible_to(request.user), slug=slug)
     blind = is_blind_for(campaign, request.user)
@@ -99,9 +101,14 @@ def campaign_flagged(request: HttpRequest, slug: str) -> HttpResponse:
     flags = Prefetch("judgments", standing_flags().select_related("rater").order_by("received_at"), to_attr="flags")
     rows = list(items.select_related("prompt").prefetch_related(samples, flags)[: PAGE + 1])
     shown = rows[:PAGE]
+    skips = (
+        [] if blind or after is not None else explained_skips(campaign).select_related("rater", "item__prompt")[:SKIPS]
+    )
     context = {
         "campaign": campaign,
         "is_blind": blind,
+        "skips": skips,
+        "most_skips": SKIPS,
         "items": [(item, [row.sample for row in _in_order(item, order_for(item, request.user))]) for item in shown],
         "next_url": f"?after={shown[-1].position}" if len(rows) > PAGE else "",
         "first_url": reverse("campaign_flagged", args=[slug]) if after is not None else "",

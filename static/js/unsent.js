@@ -1,4 +1,5 @@
 // Judgments that a rating screen left in this browser are sent from any page: the screen may be closed to whoever made them, its campaign over.
+import { createHistory } from "./rate/history.js";
 import { createOutbox } from "./rate/outbox.js";
 import { PATIENCE, readAnswer } from "./rate/server.js";
 import { createBrowserStore, createTabLock } from "./rate/storage.js";
@@ -39,13 +40,23 @@ function show({ waiting, rejected, problem }) {
     ["I have read it", () => outbox.dismiss(row.id)],
   ]));
   if (waiting) {
-    const why = problem === "signed-out" ? "not taken from this account now, and kept in this browser." : problem ? "kept in this browser and sent as soon as the server can be reached." : "on the way to the server.";
+    const why = problem === "no-role" ? "kept in this browser: this account may not rate now. An operator can give it the role back." : problem === "signed-out" ? "not taken from this account now, and kept in this browser." : problem ? "kept in this browser and sent as soon as the server can be reached." : "on the way to the server.";
     boxes.unshift(build(problem ? "warn" : "info", `${count(waiting)} of before ${waiting === 1 ? "is" : "are"} ${why}`));
   }
   place.replaceChildren(...boxes);
 }
 
 const user = place?.dataset.user;
+
+/** What was judged here can be undone by who did it, and is not for the next person at this device. Unsent judgments stay: they are work. */
+async function signOut(event) {
+  event.preventDefault();
+  await Promise.race([createHistory({ user, store: createBrowserStore() }).clear(), new Promise((done) => setTimeout(done, 1000))]);
+  event.target.submit();
+}
+
+if (place && globalThis.indexedDB) for (const form of document.querySelectorAll('form[action$="/logout/"]')) form.addEventListener("submit", signOut);
+
 const outbox = place && globalThis.indexedDB // The rating screen has no such place: it sends by itself.
   ? createOutbox({ user, store: createBrowserStore(), send, lock: createTabLock(`atelier-outbox-${user}`), onChange: show })
   : null;

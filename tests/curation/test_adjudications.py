@@ -10,6 +10,7 @@ from curation.adjudications import (
     AdjudicationRefused,
     Waiting,
     adjudicate,
+    explained_skips,
     flagged_items,
     latest_of,
     order_for,
@@ -231,6 +232,31 @@ def test_flagged_items_are_listed_with_their_reasons_until_decided(raters):
     assert outcomes(campaign)[item.position] == "rejected"
     assert [held.item.position for held in lease_items(campaign, raters[1], 5)] == [1 - item.position]
     assert list(problems()) == []
+
+
+def test_curators_read_why_items_were_skipped_beside_what_was_reported(raters):
+    campaign = make_campaign(items=4, raters=raters)
+    plain, said, taken_back, answered = lease_items(campaign, raters[0], 4)
+    skip = make_row(taken_back, {}, action="skip", reason="too small to see")
+    rows = [
+        make_row(plain, {}, action="skip"),
+        make_row(said, {}, action="skip", reason="I know who <drew> it"),
+        skip,
+        make_row(taken_back, {}, action="undo", supersedes=skip["id"]),
+        make_row(answered),
+    ]
+    assert {result.status for result in record_judgments(raters[0], rows)} == {"stored"}
+    elsewhere = make_campaign(items=1, raters=[raters[0]])
+    other = make_row(lease_items(elsewhere, raters[0], 1)[0], {}, action="skip", reason="of another campaign")
+    record_judgments(raters[0], [other])
+    client = signed_in(make_curator())
+    address = reverse("campaign_flagged", args=[campaign.slug])
+    assert address in client.get(campaign.get_absolute_url()).content.decode()
+    page = client.get(address).content.decode()
+    assert "I know who &lt;drew&gt; it" in page
+    assert "too small to see" not in page
+    assert "of another campaign" not in page
+    assert list(explained_skips(campaign).values_list("item", flat=True)) == [said.item_id]
 
 
 # --- Pages ----------------------------------------------------------------------------------------------------------

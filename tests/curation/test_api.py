@@ -10,8 +10,9 @@ from ninja.responses import NinjaJSONEncoder
 from accounts.api import create_token
 from accounts.models import ApiToken, Role, Scope
 from curation.api_schemas import LeaseOut, ResultsOut
+from curation.assignments import lease_items
 from curation.campaigns import create_compare_campaign, pause_campaign
-from curation.models import Judgment
+from curation.models import Assignment, Judgment
 from tests.accounts.factories import make_person
 from tests.curation.factories import (
     add_example,
@@ -58,6 +59,7 @@ def test_lease_has_the_contracts_shape(rater, campaign):
         "questions",
         "question_revision",
         "question_news",
+        "gone",
         "items",
         "guideline_revision",
         "guideline_news",
@@ -73,6 +75,21 @@ def test_lease_has_the_contracts_shape(rater, campaign):
     item = answer["items"][0]
     assert set(item) == {"assignment", "item", "prompt", "words", "bucket", "images", "expires_at", "supersedes"}
     assert [set(image) for image in item["images"]] == [{"url", "width", "height", "slot"}]
+
+
+def test_lease_says_what_of_that_in_hand_another_device_has_judged(rater, campaign):
+    client = signed_in(rater)
+    url = f"/api/campaigns/{campaign.slug}/lease"
+    first, second, third = [item["assignment"] for item in lease(client, campaign, count=3).json()["items"]]
+    other = make_rater()
+    theirs = lease_items(make_campaign(items=1, raters=[other]), other, 1)[0].pk
+    answers = {question.name: question.choices[0]["value"] for question in campaign.questions.all()}
+    rows = [make_row(first, answers), make_row(second, {}, action="skip")]
+    post(client, "/api/judgments", {"judgments": rows})
+    Assignment.objects.filter(pk=third).update(expires_at="2020-01-01T00:00:00Z")
+    answer = post(client, url, {"count": 3, "holding": [first, second, third, theirs]})
+    assert answer.json()["gone"] == [first, second, theirs]
+    assert post(client, url, {"holding": ["x"]}).status_code == 422
 
 
 @pytest.mark.parametrize("kind", ["style", "sets"])
@@ -174,17 +191,24 @@ def test_campaigns_lists_those_that_the_caller_may_rate(rater, campaign):
     }
 
 
-@pytest.mark.parametrize("role", [Role.RATER, Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
-def test_strangers_lease_nothing(campaign, role):
+@pytest.mark.parametrize(
+    ("role", "status"), [(Role.RATER, 404), (Role.CURATOR, 403), (Role.OPERATOR, 403), (Role.AUDITOR, 403)]
+)
+def test_strangers_lease_nothing(campaign, role, status):
     client = signed_in(make_person(role))
-    assert lease(client, campaign).status_code == 404
+    assert lease(client, campaign).status_code == status
     assert client.get("/api/campaigns").json() == {"campaigns": []}
     assert not campaign.items.exclude(assignments=None).exists()
 
 
 @pytest.mark.parametrize("role", [Role.CURATOR, Role.OPERATOR, Role.AUDITOR])
-def test_judging_needs_the_role(role):
-    assert post(signed_in(make_person(role)), "/api/judgments", {"judgments": []}).status_code == 403
+def test_judging_needs_the_role_and_says_so_by_a_code(campaign, role):
+    client = signed_in(make_person(role))
+    for answer in (post(client, "/api/judgments", {"judgments": []}), lease(client, campaign)):
+        assert (answer.status_code, answer.json()) == (
+            403,
+            {"detail": "Your role does not include rating.", "code": "no-rater-role"},
+        )
 
 
 def test_nobody_gets_in_without_signing_in(campaign):

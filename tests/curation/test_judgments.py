@@ -131,6 +131,30 @@ def test_skip_and_flag_do_not_count(rater, held, action):
     assert Judgment.objects.get().reason == "cut off"
 
 
+@pytest.mark.parametrize(("action", "done"), [("skip", "skipped"), ("flag", "reported")])
+def test_skip_or_report_of_a_device_that_did_not_see_the_answer_leaves_it(rater, held, action, done):
+    answer = make_row(held)
+    stale = make_row(held, {}, action=action, reason="cut off")
+    (first, refused) = record_judgments(rater, [answer, stale])
+    assert (first.status, refused.status) == ("stored", "rejected")
+    assert (
+        refused.reason
+        == f"You have answered this item on another device since, so it was not {done}. Your answer stands."
+    )
+    # Nor by one that saw an earlier row of the chain.
+    undo = make_row(held, {}, action="undo", supersedes=answer["id"])
+    again = make_row(held, {"alignment": "fail"}, supersedes=undo["id"])
+    older = make_row(held, {}, action=action, supersedes=undo["id"])
+    assert statuses(record_judgments(rater, [undo, again, older])) == ["stored", "stored", "rejected"]
+    held.refresh_from_db()
+    held.item.refresh_from_db()
+    assert (held.state, held.item.judged) == ("judged", 1)
+    # Who names the answer means it.
+    assert statuses(record_judgments(rater, [make_row(held, {}, action=action, supersedes=again["id"])])) == ["stored"]
+    held.item.refresh_from_db()
+    assert held.item.judged == 0
+
+
 def test_foreign_assignment_is_unknown(held):
     stranger = make_rater()
     (foreign,) = record_judgments(stranger, [make_row(held)])

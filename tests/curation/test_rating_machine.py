@@ -146,7 +146,13 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             tab = self.tabs[tab]
             if place >= len(tab.held):
                 return
-            self.send(tab.rater, [self.row(tab.held[place], action, value)], "stored")
+            self.send(tab.rater, [self.row(tab.held[place], action, value)], self.becomes(tab.held[place], action))
+
+        def becomes(self, assignment, action):
+            """Of a row that names none before it: it takes back no answer unless it is one."""
+            chain = self.chains[assignment]
+            answered = bool(chain) and self.stored[chain[-1]][1]["action"] == "answer"
+            return "rejected" if answered and action in ("skip", "flag") else "stored"
 
         @rule(tab=TAB, action=ACTIONS, value=VALUES)
         def submit_all_at_once_and_one_twice(self, tab, action, value):
@@ -154,7 +160,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             if not tab.held:
                 return
             rows = [self.row(assignment, action, value) for assignment in tab.held]
-            self.send(tab.rater, [*rows, rows[0]], *["stored"] * len(rows), "duplicate")
+            become = [self.becomes(assignment, action) for assignment in tab.held]
+            self.send(tab.rater, [*rows, rows[0]], *become, "duplicate" if become[0] == "stored" else "rejected")
 
         @rule(tab=TAB, place=PLACE, value=VALUES, back=st.integers(0, 2))
         def correct(self, tab, place, value, back):

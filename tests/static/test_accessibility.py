@@ -188,7 +188,11 @@ def test_rating_screens(sign_in, person, kind):
     page.keyboard.press("Escape")
     page.keyboard.press("x")
     page.wait_for_selector("#rate-flag[open]")
-    found["report"] = violations(page)
+    found["report"] = look_around(page)
+    page.keyboard.press("Escape")
+    page.keyboard.press("y")
+    page.wait_for_selector("#rate-skip[open]")
+    found["skip, and why"] = look_around(page)
     page.keyboard.press("1")
     page.wait_for_selector(".strip__item")
     page.wait_for_selector("#rate[data-state=ready]")
@@ -209,6 +213,62 @@ def test_rating_screens(sign_in, person, kind):
         page.wait_for_selector("#rate-news[open]")
         found["news"] = look_around(page)
         page.keyboard.press("Escape")
+    refuse(found)
+
+
+FAULTS = {
+    "offline": ("#rate-cloud-box[data-state=stuck]", None),
+    "signed out": ("#rate-signed-out", {"status": 401, "json": {"detail": "Unauthorized"}}),
+    "paused": ("#rate-gone", {"status": 409, "json": {"detail": "This campaign is paused: nothing is handed out."}}),
+    "role lost": ("#rate-role-lost", {"status": 403, "json": {"detail": "No.", "code": "no-rater-role"}}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_rating_screen_when_something_is_wrong(sign_in, person, fault):
+    """With an item in hand, and with none."""
+    shown, answer = FAULTS[fault]
+    campaign = make_rating(person, "alignment")
+    page = sign_in(person, viewport=WIDE).new_page()
+    of_leases, of_judgments = "**/api/**/lease", "**/api/**/judgments"
+
+    def refuse_request(route):
+        route.fulfill(**answer) if answer else route.abort()
+
+    page.goto(reverse("rate", args=[campaign.slug]))
+    page.wait_for_selector("#rate[data-state=ready]")
+    page.route(of_leases, refuse_request)
+    if fault != "paused":
+        page.route(of_judgments, refuse_request)
+    page.keyboard.press("f")
+    page.evaluate("dispatchEvent(new Event('online'))")
+    page.wait_for_selector(shown)
+    page.wait_for_selector("#rate[data-state=ready]")
+    found = {"in hand": look_around(page)}
+    page.reload()
+    page.wait_for_selector("#rate:is([data-state=over], [data-state=error])")
+    found["nothing in hand"] = look_around(page)
+    refuse(found)
+
+
+def test_rows_that_were_not_accepted(sign_in, person):
+    campaign = make_rating(person, "alignment")
+    page = sign_in(person, viewport=WIDE).new_page()
+
+    def reject(route):
+        rows = route.request.post_data_json["judgments"]
+        results = [{"id": row["id"], "status": "rejected", "reason": "This campaign is closed."} for row in rows]
+        route.fulfill(json={"results": results})
+
+    page.route("**/api/**/judgments", reject)
+    page.goto(reverse("rate", args=[campaign.slug]))
+    page.wait_for_selector("#rate[data-state=ready]")
+    page.keyboard.press("f")
+    page.locator("#rate-rejected").wait_for()
+    found = {"told": look_around(page)}
+    page.locator("#rate-rejected").get_by_role("button", name="Show").click()
+    page.wait_for_selector("#rate-rejected-dialog[open]")
+    found["listed"] = look_around(page)
     refuse(found)
 
 

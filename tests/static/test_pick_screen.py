@@ -7,7 +7,7 @@ from curation.campaigns import create_pick_campaign
 from curation.models import ItemSample, Judgment
 from curation.picks import picked_slots
 from tests.curation.factories import add_example, make_batch, make_curator, make_rater
-from tests.static.test_rating_screen import open_screen, wait_for_rows, wait_for_saved
+from tests.static.test_rating_screen import open_screen, press, wait_for_rows, wait_for_saved
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -40,4 +40,33 @@ def test_digits_and_presses_pick_what_is_seen_there(sign_in):
     for row in rows:
         chosen = set(ItemSample.objects.filter(item=row.item, picked=True).values_list("slot", flat=True))
         assert chosen == picked_slots(row.answers["best"], row.order)
+    assert page.faults == []
+
+
+def test_candidates_are_shown_at_real_size_too(sign_in):
+    rater = make_rater()
+    batch = make_batch(["a cat", "a dog"], each=4)
+    campaign = create_pick_campaign("Best", by=make_curator(), batches=[batch], raters=[rater], open_now=True)
+    page = open_screen(sign_in(rater, viewport={"width": 1200, "height": 800}), campaign)
+    copies = page.locator("#rate-real .rate__copy")
+    expect(copies).to_have_count(0)
+    for size in (96, 128, 160, 240):
+        press(page, "r")
+        expect(copies.locator("img").first).to_have_attribute("width", str(size))
+        assert copies.locator("img").last.bounding_box()["width"] == size
+    expect(copies.locator(".rate__number")).to_have_text(["1", "2", "3", "4"])
+    # The large ones stay beside them, whole.
+    stage, large = (page.locator(each).bounding_box() for each in ("#rate-stage", ".rate__frame:last-child"))
+    assert large["y"] + large["height"] <= stage["y"] + stage["height"] + 1
+    # The next item's are its own.
+    before = copies.locator("img").first.get_attribute("src")
+    press(page, "1", "Enter")
+    page.wait_for_selector("#rate[data-state=ready]")
+    expect(copies.locator("img").first).not_to_have_attribute("src", before)
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    copies.last.scroll_into_view_if_needed()
+    expect(copies.last).to_be_in_viewport()
+    press(page, "r")
+    expect(copies).to_have_count(0)
     assert page.faults == []

@@ -5,12 +5,13 @@ import time
 import pytest
 from playwright.sync_api import expect
 
-from accounts.models import Role
+from accounts.models import Role, User
 from curation.campaigns import close_campaign
 from curation.models import Campaign, CampaignState, Judgment
 from curation.rubrics import RUBRICS
 from tests.accounts.factories import make_person
 from tests.curation.factories import make_campaign, make_rater
+from tests.static.world import make_rating
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -89,6 +90,41 @@ def test_undo_skip_and_report_are_rows_of_their_own(sign_in, rater):
     assert page.faults == []
 
 
+def test_skip_and_report_take_a_reason_in_the_raters_own_words(sign_in, rater):
+    campaign = make_campaign(items=5, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    press(page, "y", "2", "y")
+    page.keyboard.press("Escape")
+    press(page, "y")
+    words = page.locator("#rate-skip input")
+    words.fill("1 of 2 cats")
+    words.press("3")
+    words.press("Enter")
+    press(page, "y")
+    page.get_by_role("button", name="Skip it").click()
+    press(page, "x")
+    # A report says why.
+    page.get_by_role("button", name="Report it").click()
+    assert page.is_visible("#rate-flag")
+    page.locator("#rate-flag input").fill("upside down")
+    page.get_by_role("button", name="Something else is wrong").click()
+    press(page, "x")
+    page.locator("#rate-flag input").fill("  Half of it is missing ")
+    page.get_by_role("button", name="Report it").click()
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(5) == 5
+    said = list(Judgment.objects.order_by("item__position").values_list("action", "reason"))
+    assert said == [
+        ("skip", "I do not understand the prompt"),
+        ("skip", "1 of 2 cats3"),
+        ("skip", ""),
+        ("flag", "Something else is wrong: upside down"),
+        ("flag", "Half of it is missing"),
+    ]
+    assert page.faults == []
+
+
 def test_the_strip_keeps_what_is_in_it_and_the_focus_there(sign_in, rater):
     campaign = make_campaign(items=4, raters=[rater])
     page = open_screen(sign_in(rater), campaign)
@@ -96,14 +132,68 @@ def test_the_strip_keeps_what_is_in_it_and_the_focus_there(sign_in, rater):
     first = page.locator("#rate-strip button").first.element_handle()
     first.focus()
     press(page, "j")
-    page.wait_for_function("document.querySelectorAll('#rate-strip li').length === 2")
+    expect(page.locator("#rate-strip li")).to_have_count(2)
     assert page.evaluate("(kept) => document.querySelectorAll('#rate-strip button')[1] === kept", first)
     assert page.evaluate("(kept) => document.activeElement === kept", first)
     # What it undoes is gone, and the focus goes to what is in its place.
     first.press("Enter")
-    page.wait_for_function("document.querySelectorAll('#rate-strip li').length === 1")
+    expect(page.locator("#rate-strip li")).to_have_count(1)
     assert page.evaluate("document.querySelector('#rate-strip').contains(document.activeElement)")
     assert page.faults == []
+
+
+def test_the_last_twenty_are_in_the_strip_and_can_be_undone_after_a_reload(sign_in, rater):
+    campaign = make_campaign(items=24, raters=[rater])
+    context = sign_in(rater, viewport={"width": 360, "height": 740})
+    page = open_screen(context, campaign)
+    press(page, *("f" * 22))
+    strip = page.locator("#rate-strip li")
+    expect(strip).to_have_count(20)
+    wait_for_saved(page)
+    page.reload()
+    page.wait_for_selector("#rate[data-state=ready]")
+    expect(strip).to_have_count(20)
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    # The oldest is reached by scrolling, and is the one that is undone.
+    third = campaign.items.order_by("position")[2].prompt.text
+    oldest = strip.last.get_by_role("button")
+    oldest.scroll_into_view_if_needed()
+    expect(oldest).to_be_in_viewport()
+    oldest.click()
+    expect(page.locator("#rate-prompt")).to_have_text(third)
+    press(page, "j", "u", "u")
+    expect(strip).to_have_count(18)
+    wait_for_saved(page)
+    actions = {row.item.position: (row.action, row.answers) for row in Judgment.objects.filter(superseded_by=None)}
+    assert [actions[place][0] for place in (2, 20, 21)] == ["undo", "answer", "undo"]
+    assert page.faults == []
+
+
+def test_undo_of_what_was_judged_offline_survives_a_reload_and_goes_with_the_sign_out(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    stuck = "**/api/**/judgments"
+    page.route(stuck, lambda route: route.abort())
+    press(page, "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    page.reload()
+    page.wait_for_selector("#rate[data-state=ready]")
+    press(page, "u")
+    expect(page.locator("#rate-strip li")).to_have_count(1)
+    page.unroute(stuck)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    wait_for_saved(page)
+    assert wait_for_rows(3) == 3
+    assert standing(rater) == [("answer", "pass"), ("undo", None)]
+    page.goto("/")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/login/**")
+    again = sign_in(rater)
+    context.add_cookies(again.cookies())
+    page.goto(f"/rate/{campaign.slug}/")
+    page.wait_for_selector("#rate[data-state=ready]")
+    expect(page.locator("#rate-strip li")).to_have_count(0)
 
 
 def test_undo_after_a_reload_goes_on_where_the_chain_ended(sign_in, rater):
@@ -172,6 +262,42 @@ def test_a_pause_is_told_at_once_and_the_screen_goes_on_when_it_is_lifted(sign_i
     assert wait_for_rows(12) == 12
 
 
+def test_rater_who_loses_the_role_is_told_keeps_what_was_judged_and_goes_on_once_it_is_back(sign_in, rater):
+    campaign = make_campaign(items=12, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    User.objects.filter(pk=rater.pk).update(roles=[Role.AUDITOR])
+    press(page, "f", "f")
+    page.locator("#rate-role-lost").get_by_text("This account may no longer rate here.").wait_for()
+    assert not page.locator("#rate-signed-out").is_visible()
+    assert page.inner_text("#rate-cloud") == "2 waiting, no role"
+    press(page, *"ffffffff")
+    page.wait_for_selector("#rate[data-state=over]")
+    assert "This account may not rate now" in page.inner_text("#rate-message")
+    assert Judgment.objects.count() == 0
+    # The way on leads to a page that this account may see, and that says what waits.
+    page.locator("#rate-role-lost").get_by_role("link", name="To the start").click()
+    page.get_by_text("kept in this browser: this account may not rate now").wait_for()
+    User.objects.filter(pk=rater.pk).update(roles=[Role.RATER])
+    page.go_back()
+    page.wait_for_selector("#rate[data-state=ready]")
+    press(page, "f", "f")
+    page.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(12) == 12
+
+
+def test_role_that_comes_back_ends_the_message_without_a_reload(sign_in, rater):
+    campaign = make_campaign(items=12, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    User.objects.filter(pk=rater.pk).update(roles=[])
+    press(page, "f", "f")
+    page.locator("#rate-role-lost").wait_for()
+    User.objects.filter(pk=rater.pk).update(roles=[Role.RATER])
+    page.locator("#rate-role-lost").get_by_role("button", name="Try again").click()
+    page.locator("#rate-role-lost").wait_for(state="hidden")
+    assert wait_for_rows(2) == 2
+
+
 def test_lease_from_before_the_judgments_arrived_shows_none_of_them_again(sign_in, rater):
     campaign = make_campaign(items=6, raters=[rater])
     context = sign_in(rater)
@@ -232,6 +358,29 @@ def test_two_tabs_store_each_item_once(sign_in, rater):
         wait_for_saved(page)
     assert wait_for_rows(6) == 6
     assert [page.is_visible("#rate-rejected") for page in (left, right)] == [False, False]
+
+
+def test_what_one_device_judged_leaves_the_other_and_a_stale_skip_takes_nothing_back(sign_in, rater):
+    campaign = make_campaign(items=4, raters=[rater])
+    left, right = open_screen(sign_in(rater), campaign), open_screen(sign_in(rater), campaign)
+    press(left, "f", "f")
+    wait_for_saved(left)
+    assert wait_for_rows(2) == 2
+    press(right, "s")
+    right.locator("#rate-rejected").wait_for()
+    right.get_by_role("button", name="Show").click()
+    expect(right.locator("#rate-rejected-list")).to_contain_text("You have answered this item on another device since")
+    right.get_by_role("button", name="I have read it").click()
+    right.keyboard.press("Escape")
+    # The second one is still on the screen here; the next contact lets go of it.
+    right.evaluate("dispatchEvent(new Event('online'))")
+    third = campaign.items.order_by("position")[2].prompt.text
+    expect(right.locator("#rate-prompt")).to_have_text(third)
+    expect(right.locator("#rate-figures")).to_contain_text("2 left for you")
+    press(right, "j", "j")
+    right.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(4) == 4
+    assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail")]
 
 
 def test_screen_fits_a_small_one(sign_in, rater):
@@ -328,4 +477,23 @@ def test_sticker_at_real_size_and_what_its_transparency_hides(sign_in, rater):
     press(page, "o", "r")
     expect(page.locator(".rate__edges")).to_have_count(0)
     expect(copy).to_have_count(0)
+    assert page.faults == []
+
+
+def test_arrows_move_what_is_zoomed_and_answer_nothing_meanwhile(sign_in):
+    person = make_person(*Role.values)
+    campaign = make_rating(person, "compare")
+    page = open_screen(sign_in(person, viewport={"width": 1200, "height": 800}), campaign)
+    at = "() => ['--x', '--y'].map((name) => document.getElementById('rate-stage').style.getPropertyValue(name))"
+    page.wait_for_selector("#rate[data-state=ready]")
+    page.keyboard.down("z")
+    press(page, "ArrowLeft", "ArrowDown", "ArrowDown")
+    assert page.evaluate(at) == ["40%", "70%"]
+    press(page, *["ArrowLeft"] * 5, "ArrowRight")
+    assert page.evaluate(at) == ["10%", "70%"]
+    assert page.locator(".rate__frame img").first.evaluate("(picture) => getComputedStyle(picture).scale") == "2.5"
+    expect(page.locator("#rate-figures")).to_contain_text("0 of")
+    page.keyboard.up("z")
+    press(page, "ArrowLeft")
+    expect(page.locator("#rate-figures")).to_contain_text("1 of")
     assert page.faults == []

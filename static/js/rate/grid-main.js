@@ -18,7 +18,8 @@ const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, sto
 const usual = buildKeymap({ ...config, keys: keyStore.get() });
 const markers = readMarkers(config, usual);
 const keymap = buildGridKeymap(markers, usual);
-const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision(), history: 200, most: 100 });
+const HISTORY = 200; // Pages of judgments.
+const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision(), history: HISTORY, most: 100 });
 const prefetch = createPrefetch({ load: loadPicture });
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const briefing = createBriefing({ config, server, after: showPage, reload: () => session.reload() });
@@ -32,7 +33,7 @@ let brush = markers[0].question;
 
 const session = createSession({
   config,
-  queue: { ...queue, dropElsewhere: (assignment) => (queue.dropElsewhere(assignment), grid.refresh()) },
+  queue: { ...queue, dropElsewhere: (assignment) => (queue.dropElsewhere(assignment), grid.refresh()), letGo: (assignment) => (queue.letGo(assignment), grid.refresh()), restore: (entries) => (queue.restore(entries), grid.restore(entries)) },
   prefetch,
   server,
   view,
@@ -45,6 +46,7 @@ const session = createSession({
     if (grid.refresh()) showPage();
     return dropped;
   },
+  historyLimit: HISTORY,
   takeLease: briefing.takeLease,
   leaseOptions: () => ({ together: grid.isTogether(), guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });
@@ -210,7 +212,10 @@ function act(action) {
       submit();
       break;
     case "skip":
-      mark(index, (assignment) => grid.setAside(assignment, "skip"));
+      mark(index, (assignment) => grid.setAside(assignment, "skip", action.reason || null));
+      break;
+    case "skip_why":
+      if (ready) view.openDialog("rate-skip");
       break;
     case "flag":
       if (action.reason) mark(index, (assignment) => grid.setAside(assignment, "flag", action.reason));

@@ -6,7 +6,7 @@ const LARGEST_TILE = 320;
 
 // What has a meaning of its own on a page; a rater's own keys give way to it.
 const MOVES = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down", Home: "first", End: "last" };
-const COMMANDS_HERE = ["undo", "skip", "flag", "background", "zoom", "view", "guidelines", "help"];
+const COMMANDS_HERE = ["undo", "skip", "skip_why", "flag", "background", "zoom", "view", "guidelines", "help"];
 
 /** The required questions with what passes and what fails: [{question, text, label, pass, fail, key, clearKey}]. */
 export function readMarkers({ questions }, keymap) {
@@ -173,10 +173,10 @@ export function createGrid({ queue, markers, size = 24, together = false, newId 
       });
     },
 
-    /** Skips or reports one sticker when the page is submitted; skipping it twice takes that back. */
+    /** Skips or reports one sticker when the page is submitted; skipping it twice without a reason takes that back. */
     setAside(assignment, action, reason = null) {
       return change(assignment, (mark) => {
-        const back = mark.action === action && action === "skip";
+        const back = mark.action === action && action === "skip" && !reason;
         mark.action = back ? "answer" : action;
         mark.reason = back ? null : reason;
       });
@@ -193,6 +193,15 @@ export function createGrid({ queue, markers, size = 24, together = false, newId 
       page = [];
       shownAt = null;
       return rows;
+    },
+
+    /** What earlier visits judged, the newest first, can be taken back page by page too. */
+    restore(entries) {
+      for (const [index, { item, record }] of entries.entries()) {
+        const isOfLast = index > 0 && record.page && record.page === entries[index - 1].record.page;
+        if (isOfLast) sent.at(-1).unshift(item.assignment);
+        else sent.push([item.assignment]);
+      }
     },
 
     /** Takes back one sticker, which comes first on this page. Returns the undo's row, or null. */

@@ -4,16 +4,22 @@
 export const COMMANDS = [
   { name: "undo", keys: ["u", "Backspace"], label: "Undo the last one" },
   { name: "skip", keys: ["s"], label: "Skip" },
+  { name: "skip_why", keys: ["y"], label: "Skip, and say why" },
   { name: "flag", keys: ["x"], label: "Report a broken picture or prompt" },
   { name: "background", keys: ["b"], label: "Change the background" },
   { name: "size", keys: ["r"], label: "Real size: larger, smaller, off", not: "sets" },
   { name: "edges", keys: ["o"], label: "Show soft edges and holes", not: "sets" },
-  { name: "zoom", keys: ["z"], label: "Zoom while held", not: "sets" },
+  { name: "zoom", keys: ["z"], label: "Zoom while held; arrows move it", not: "sets" },
   { name: "closer", keys: ["z"], label: "Look closely at one picture", only: "sets" },
   { name: "view", keys: ["v"], label: "Many at once, or one at a time", needs: "other_view_url" },
   { name: "guidelines", keys: ["g"], label: "Guidelines" },
   { name: "help", keys: ["?"], label: "All keys" },
 ];
+
+/** Whether a page with this configuration has the command. */
+export function hasCommand({ needs, only, not }, config) {
+  return (!needs || Boolean(config[needs])) && (!only || only === config.kind) && not !== config.kind;
+}
 
 // Used where the server names no key: two rows of pairs that lie under both hands.
 const PAIRS = [["q", "a"], ["w", "d"], ["e", "c"], ["r", "v"]];
@@ -102,7 +108,7 @@ export function buildKeymap(config) {
     passAll = [keys.commands?.pass_all, "p", " ", "0"].find((key) => bind(key, { type: "answer-all", answers })) ?? null;
   }
 
-  const commands = COMMANDS.filter((command) => (!command.needs || config[command.needs]) && (!command.only || command.only === kind) && command.not !== kind);
+  const commands = COMMANDS.filter((command) => hasCommand(command, config));
   for (const { name } of commands) if (keys.commands?.[name] && bind(keys.commands[name], { type: name })) commandKeys.set(name, keys.commands[name]);
   for (const command of commands) {
     for (const key of command.keys) {

@@ -1,5 +1,5 @@
 // A rater's own keys: choosing one, what speaks against it, and keeping the choice here and on the server. Pure.
-import { COMMANDS, asksInTurn, nameKey } from "./keymap.js";
+import { COMMANDS, asksInTurn, hasCommand, nameKey } from "./keymap.js";
 
 const NAMED = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Backspace", "Delete", "Home", "End", "PageUp", "PageDown"];
 
@@ -20,7 +20,7 @@ export function listRows(config, keymap) {
     }
   }
   if (keymap.passAll) rows.push({ label: "Pass all questions", key: keymap.passAll, command: "pass_all" });
-  for (const command of COMMANDS) if (!command.needs || config[command.needs]) rows.push({ label: command.label, key: keymap.commandKeys.get(command.name) ?? null, command: command.name });
+  for (const command of COMMANDS) if (hasCommand(command, config)) rows.push({ label: command.label, key: keymap.commandKeys.get(command.name) ?? null, command: command.name });
   return rows;
 }
 

@@ -93,7 +93,10 @@ function decide(action) {
       if (ready) queue.setPoint(action.point);
       return showUnless(null);
     case "skip":
-      return canLeave() ? queue.skip() : null;
+      return canLeave() ? queue.skip(action.reason || null) : null;
+    case "skip_why":
+      if (canLeave()) view.openDialog("rate-skip");
+      return null;
     case "flag":
       if (!canLeave()) return null;
       if (action.reason) return queue.flag(action.reason);
@@ -193,6 +196,10 @@ keyStore.flush();
 
 document.addEventListener("keydown", (event) => {
   // Enter presses the button that has the focus, if it is none of the choices.
+  if (!isBusy(event) && !event.ctrlKey && !event.metaKey && !event.altKey && view.pan(event.key)) {
+    event.preventDefault(); // Also where an arrow answers: not of what is looked at closely.
+    return;
+  }
   const elsewhere = event.key === "Enter" && event.target instanceof Element && event.target.closest("button:not(.choice), a, summary");
   const action = elsewhere ? null : readKey(keymap, event, isBusy(event));
   if (!action) return;

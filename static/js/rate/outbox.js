@@ -11,7 +11,7 @@ export function backOff(failures, random = Math.random) {
 }
 
 /**
- * store: {all(user) -> rows, put(row), remove(ids)}, all promises. send(judgments) -> {ok, status, results?, isRefusal?, retryAfter?: s}; a network failure rejects.
+ * store: {all(user) -> rows, put(row), remove(ids)}, all promises. send(judgments) -> {ok, status, results?, isRefusal?, isRoleLost?, retryAfter?: s}; a network failure rejects.
  * lock(work) runs `work` unless another tab is at it. schedule(fn, ms) -> cancel(). onChange(snapshot) after every change;
  * onSettled(row, result) for each row that the server has decided about.
  */
@@ -20,7 +20,7 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
   const writes = new Map(); // id -> promise of its put, while that is under way.
   let lastSeq = 0;
   let failures = 0;
-  let problem = null; // null | "offline" | "server" | "signed-out"
+  let problem = null; // null | "offline" | "server" | "signed-out" | "no-role"
   let kept = "browser"; // "tab" once the browser's storage has refused a row.
   let batch = BATCH;
   let sending = false;
@@ -119,7 +119,9 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       changed();
       return moved;
     }
-    if (answer.status === 401 || answer.status === 403) {
+    if (answer.isRoleLost) {
+      noteFailure("no-role", LONGEST_WAIT); // Nothing that is done here changes it.
+    } else if (answer.status === 401 || answer.status === 403) {
       noteFailure("signed-out", 15000);
     } else if ([400, 409, 413, 422].includes(answer.status) && sent.length > 1) {
       // One row spoils the batch: halve it until that row stands alone, then show it with what the server said.
@@ -178,6 +180,8 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       for (const row of waiting()) last.set(row.judgment.assignment, row.judgment.action);
       return new Set([...last].filter(([, action]) => action !== "undo").map(([assignment]) => assignment));
     },
+    /** Assignments of which anything has not arrived: the server does not know yet how they stand. */
+    unsentAssignments: () => new Set(waiting().map((row) => row.judgment.assignment)),
     /** A person has read why this one was refused. */
     async dismiss(id) {
       if (rows.get(id)?.state !== "rejected") return;

@@ -102,6 +102,9 @@ export function createQueue({ questions, questionRevision = null, revision = () 
         known.add(item.assignment);
         items.push(item);
         added += 1;
+        // It was undone elsewhere, and is judged no longer.
+        const before = judged.findIndex((entry) => entry.item.assignment === item.assignment);
+        if (before >= 0) judged.splice(before, 1);
       }
       // Leases that have run out are nobody's to wait for.
       const answered = new Set(leased.map((item) => item.assignment));
@@ -225,6 +228,22 @@ export function createQueue({ questions, questionRevision = null, revision = () 
       marks.clear(assignment);
       if (index === 0) shownAt = null;
       return index === 0;
+    },
+
+    /** What earlier visits to the page have judged, the newest first: it can be undone here as well. */
+    restore(entries) {
+      for (const entry of entries.slice(0, history)) {
+        judged.push(entry);
+        latest.set(entry.item.assignment, entry.record.id);
+      }
+    },
+
+    /** The server says that it is not this rater's to judge now; it may be again. Returns whether it was the one on the screen. */
+    letGo(assignment) {
+      const wasClosed = closed.has(assignment);
+      const wasShown = this.dropElsewhere(assignment);
+      if (!wasClosed) closed.delete(assignment);
+      return wasShown;
     },
 
     /** How many items were put aside and have not come again. */

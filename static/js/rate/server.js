@@ -5,10 +5,15 @@ function readReason(data) {
   return typeof data?.detail === "string" ? data.detail : null;
 }
 
-/** What a batch of judgments was answered with -> {ok, status, results?, isRefusal, reason, retryAfter: s}. */
+/** Whether this account may no longer rate: signing in again would not help. */
+function isRoleLost(data) {
+  return data?.code === "no-rater-role";
+}
+
+/** What a batch of judgments was answered with -> {ok, status, results?, isRefusal, reason, isRoleLost, retryAfter: s}. */
 export function readAnswer(response, data) {
   const retryAfter = Number(response.headers.get("Retry-After")) || 0;
-  return { ok: response.ok, status: response.status, results: data?.results, isRefusal: data?.detail !== undefined, reason: readReason(data), retryAfter };
+  return { ok: response.ok, status: response.status, results: data?.results, isRefusal: data?.detail !== undefined, reason: readReason(data), isRoleLost: isRoleLost(data), retryAfter };
 }
 
 // A connection that neither answers nor breaks, as after a computer's sleep, would hold back all that waits behind it.
@@ -42,7 +47,7 @@ export function createServer({ config, fetch: get = (...args) => globalThis.fetc
 
   async function postSigned(url, content, method) {
     const response = await post(url, content, method);
-    const refused = response.status === 401 || response.status === 403;
+    const refused = response.status === 401 || (response.status === 403 && !isRoleLost(await response.clone().json().catch(() => null)));
     return refused && (await renewToken()) ? post(url, content, method) : response;
   }
 
@@ -51,7 +56,7 @@ export function createServer({ config, fetch: get = (...args) => globalThis.fetc
     async lease(count, options = {}) {
       const response = await postSigned(config.lease_url, { count, ...options });
       const data = await response.json().catch(() => null);
-      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data), examplesUrl: data?.examples_url ?? null };
+      if (!response.ok || !data) return { ok: false, status: response.ok ? 0 : response.status, reason: readReason(data), isRoleLost: isRoleLost(data), examplesUrl: data?.examples_url ?? null };
       const skew = Date.now() - (Date.parse(response.headers.get("Date") ?? "") || Date.now());
       for (const item of data.items) item.expiresAt = (Date.parse(item.expires_at) || Infinity) + skew;
       return { ok: true, status: response.status, ...data };

@@ -1,5 +1,6 @@
 // One visit to a campaign, whatever the screen shows of it: the outbox, the leases, the figures, and the life of the page.
 import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
+import { createHistory } from "./history.js";
 import { PATIENCE } from "./server.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
 
@@ -10,9 +11,10 @@ const ASK_AGAIN = 60000;
  * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
  * wanted() -> the items whose pictures are to be decoded, the first ones first. showHistory(): after each judgment.
  * takeLease(answer): hears what a lease says beside its items.
+ * historyLimit: how many judgments can be undone after the page was opened anew.
  * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
  */
-export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}) }) {
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20 }) {
   const user = String(config.user_id);
   const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
   const decisions = []; // Moments of the last answers, in ms, for the pace.
@@ -24,18 +26,25 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
   let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
   let goneReason = null; // What the server said of that.
+  let roleLost = false; // This account may rate nothing now.
+  let toldRoleLost = false;
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
 
+  const store = globalThis.indexedDB ? createBrowserStore() : createMemoryStore();
+  const history = createHistory({ user, store, campaign: config.campaign, limit: historyLimit });
+  let unkept = []; // Records that the history does not have yet.
+
   const outbox = createOutbox({
     user,
-    store: globalThis.indexedDB ? createBrowserStore() : createMemoryStore(),
+    store,
     send: (judgments) => server.sendJudgments(judgments),
     lock: createTabLock(`atelier-outbox-${user}`),
     onChange: () => settleAfterPaint(),
     onSettled(row, result) {
       if (result.status !== "rejected") return;
       queue.forget(row.judgment);
+      history.remove(row.judgment);
       showHistory();
     },
   });
@@ -51,6 +60,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   /** On the key path: keeps a record and counts it. */
   function keep(record, about) {
     outbox.add(record, about);
+    unkept.push(record);
     if (record.action === "undo") {
       count(-1);
       return;
@@ -86,18 +96,30 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!afterPaint) return;
     const { words } = afterPaint;
     afterPaint = null;
+    keepHistory();
     if (words !== undefined) {
       showHistory();
       view.announce(words);
     }
     view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: readPace() });
     view.showOutbox(outbox.snapshot());
+    tellRole();
     if (onlyPending && !outbox.snapshot().waiting) {
       onlyPending = false;
       nextLeaseAt = 0;
     }
     prefetchAhead();
     refill();
+  }
+
+  function keepHistory() {
+    const judged = unkept.length ? queue.history() : [];
+    for (const record of unkept) {
+      const entry = judged.find((one) => one.record === record);
+      if (record.action === "undo") history.remove({ id: record.supersedes });
+      else if (entry) history.add(entry);
+    }
+    unkept = [];
   }
 
   /** Answers a minute over the last minutes; breaks of more than a minute do not count. */
@@ -118,29 +140,52 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   }
 
   // ---- leases ----
-  async function refill() {
-    if (leasing || !queue.needsMore() || Date.now() < nextLeaseAt || (exhausted && queue.length())) return;
+  /** `anyway`: also where there is enough, to hear what another device of this rater has judged meanwhile. */
+  async function refill(anyway = false) {
+    if (leasing || Date.now() < nextLeaseAt || (!anyway && (!queue.needsMore() || (exhausted && queue.length())))) return;
     leasing = true;
     try {
       dropExpired();
       // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
       const unsent = outbox.pendingAssignments();
-      const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), leaseOptions());
+      const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), { ...leaseOptions(), holding: listHeld() });
       if (answer.ok) takeLease(answer, unsent);
-      else refuseLease(answer.status, answer.reason, answer.examplesUrl);
+      else refuseLease(answer.status, answer.reason, answer);
     } catch {
       refuseLease(0);
     } finally {
       leasing = false;
     }
-    if (!queue.current()) setTimeout(refill, Math.max(0, nextLeaseAt - Date.now()) + 20);
+    if (!queue.current()) setTimeout(() => refill(), Math.max(0, nextLeaseAt - Date.now()) + 20);
+  }
+
+  /** What the server should have as held too; not where something is still to be sent, an undo for instance. */
+  function listHeld() {
+    const unsent = outbox.unsentAssignments();
+    return queue.first(queue.length()).map((item) => item.assignment).filter((assignment) => !unsent.has(assignment)).slice(0, 1000);
+  }
+
+  /** Another device of this rater has judged these. */
+  function letGo(assignments) {
+    const unsent = outbox.unsentAssignments();
+    const gone = assignments.filter((assignment) => !unsent.has(assignment));
+    if (!gone.length) return;
+    count(gone.length);
+    if (gone.filter((assignment) => queue.letGo(assignment)).length) {
+      view.announce("Judged on another device. Here is the next one.");
+      show();
+    }
   }
 
   function takeLease(answer, unsent) {
     leaseFailures = 0;
     gone = false;
+    if (roleLost) outbox.retry(); // It was given back.
+    roleLost = false;
+    tellRole();
     view.showGone(null);
     hear(answer);
+    letGo(answer.gone ?? []);
     const { waiting } = outbox.snapshot();
     const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
@@ -152,14 +197,25 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!isShown()) show();
   }
 
-  function refuseLease(status, reason, url = null) {
+  const isRoleLost = () => roleLost || outbox.snapshot().problem === "no-role";
+
+  function tellRole() {
+    const isNews = isRoleLost() !== toldRoleLost;
+    toldRoleLost = isRoleLost();
+    view.showRoleLost(toldRoleLost);
+    if (isNews && toldRoleLost && !queue.current()) showNothing();
+  }
+
+  function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {
     examplesUrl = url;
     leaseFailures += 1;
-    gone = [404, 409, 410].includes(status);
-    goneReason = gone ? reason : null;
+    roleLost = lost;
+    gone = lost || [404, 409, 410].includes(status);
+    goneReason = gone && !lost ? reason : null;
     nextLeaseAt = Date.now() + (gone ? ASK_AGAIN : backOff(leaseFailures));
     // What is in hand may still be judged, and is taken in; but not unawares.
     view.showGone(goneReason);
+    tellRole();
     exhausted = false;
     if (!queue.current()) showNothing(status, reason);
   }
@@ -168,7 +224,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function showNothing(status, reason) {
     const home = { label: "To the start", href: "/", primary: true };
     const again = { label: "Look again", run: lookAgain };
-    if (gone && examplesUrl) {
+    if (isRoleLost()) {
+      view.showMessage("over", "This account may not rate now", "An operator can give it the role back. What you judged and is not sent yet stays in this browser until then.", [again, home]);
+    } else if (gone && examplesUrl) {
       view.showMessage("over", "Examples come first", reason ?? "The examples of the guidelines have changed.", [{ label: "Answer the examples", href: examplesUrl, primary: true, focus: true }]);
     } else if (gone) {
       view.showMessage("over", "This campaign is not open to you", reason ?? goneReason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home, again]);
@@ -189,6 +247,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function lookAgain() {
     nextLeaseAt = 0;
     gone = false;
+    roleLost = false;
     queue.takeBackAside();
     exhausted = false;
     view.showLoading(null);
@@ -198,15 +257,20 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   // ---- the life of the page ----
   function lookAgainKeeping() {
-    if (queue.current()) outbox.retry();
-    else lookAgain();
+    if (!queue.current()) {
+      lookAgain();
+      return;
+    }
+    outbox.retry();
+    if (roleLost) nextLeaseAt = 0;
+    refill();
   }
 
   function wire() {
     addEventListener("online", () => {
       nextLeaseAt = 0;
       outbox.retry();
-      refill();
+      refill(true);
     });
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") {
@@ -217,7 +281,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       const before = queue.current();
       dropExpired(Object.keys(queue.draft()).length === 0);
       if (queue.current() !== before) show();
-      refill();
+      refill(true);
     });
     addEventListener("beforeunload", (event) => {
       const { waiting, kept } = outbox.snapshot();
@@ -250,6 +314,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     async start() {
       wire();
       await outbox.open();
+      const before = await history.read();
+      queue.restore(before);
+      if (before.length) showHistory();
       outbox.flush();
       settleAfterPaint();
     },

@@ -2,7 +2,7 @@
 import { describeEdges, findEdges } from "./edges.js";
 
 const SIZES = [96, 128, 160, 240, 0]; // CSS pixels; 0 is off.
-const MOST_COPIES = 2;
+const BESIDE = 2; // More copies than these lie below the pictures, with their numbers.
 
 function build(tag, className, text) {
   const element = document.createElement(tag);
@@ -30,12 +30,12 @@ function buildOverlay(found, width, height) {
   return canvas;
 }
 
-/** remember(name, value?) keeps a preference; announce(text) says something to those who do not see it. */
-export function createStickerView({ stage, remember, announce }) {
+/** remember(name, value?) keeps a preference; announce(text) says something to those who do not see it; usual: the size where nothing is kept. */
+export function createStickerView({ stage, remember, announce, usual = matchMedia("(min-width: 60rem)").matches ? 128 : 0 }) {
   const copies = document.getElementById("rate-real");
   const legend = document.getElementById("rate-legend");
   const found = new WeakMap(); // Picture -> what its transparency hides, or null where it cannot be read.
-  let size = SIZES.includes(Number(remember("size") ?? NaN)) ? Number(remember("size")) : matchMedia("(min-width: 60rem)").matches ? 128 : 0;
+  let size = SIZES.includes(Number(remember("size") ?? NaN)) ? Number(remember("size")) : usual;
   let edges = false;
   let planned = false;
 
@@ -58,15 +58,32 @@ export function createStickerView({ stage, remember, announce }) {
     paintEdges();
   }
 
+  /** Below the pictures they may be more than there is room for, and are scrolled to. */
+  function layOut(count) {
+    const isBelow = count > BESIDE;
+    copies.toggleAttribute("data-below", isBelow);
+    // Their room stays while one item follows another.
+    copies.style.setProperty("--real", `${size}px`);
+    copies.setAttribute("aria-hidden", String(!isBelow));
+    if (!isBelow) {
+      for (const name of ["tabindex", "role", "aria-label"]) copies.removeAttribute(name);
+      return;
+    }
+    copies.tabIndex = 0;
+    copies.setAttribute("role", "group");
+    copies.setAttribute("aria-label", `At ${size} pixels`);
+  }
+
   function paintCopies() {
     copies.hidden = size === 0;
     document.getElementById("rate-size-name").textContent = size ? `${size} px` : "off";
     const shown = pictures();
-    if (!size || shown.length > MOST_COPIES) {
+    if (!size) {
       copies.replaceChildren();
       return;
     }
-    copies.replaceChildren(...shown.map((picture) => {
+    layOut(shown.length);
+    copies.replaceChildren(...shown.map((picture, index) => {
       const frame = build("div", "rate__copy");
       const copy = new Image();
       copy.decoding = "sync";
@@ -76,6 +93,7 @@ export function createStickerView({ stage, remember, announce }) {
       copy.width = ratio >= 1 ? size : Math.round(size * ratio);
       copy.height = ratio >= 1 ? Math.round(size / ratio) : size;
       frame.append(copy);
+      if (shown.length > BESIDE) frame.append(build("span", "rate__number", String(index + 1)));
       return frame;
     }));
   }

@@ -63,8 +63,8 @@ function toneOf(choice, question) {
 }
 
 function describeAnswers(record, questions) {
-  if (record.action === "skip") return "skipped";
-  if (record.action === "flag") return "reported";
+  if (record.action === "skip") return record.reason ? `skipped (${record.reason})` : "skipped";
+  if (record.action === "flag") return record.reason ? `reported (${record.reason})` : "reported";
   return questions
     .filter((question) => question.name in record.answers)
     .map((question) => {
@@ -89,7 +89,7 @@ export function createView({ config, keymap, act, rows = null }) {
   const picks = config.questions.find((question) => question.multiple);
   const marksView = createMarksView({ config, act, buildKey, keys: () => keymap.reasonKeys });
   const keysView = createKeysView({ config, keymap, act, buildKey });
-  const stickerView = createStickerView({ stage, remember, announce });
+  const stickerView = createStickerView({ stage, remember, announce, ...(picks && { usual: 0 }) });
   const setsView = config.kind === "sets" ? createSetsView() : null;
   const swipes = !rows && canSwipe(config);
   // Under a finger each choice lies where a swipe towards it goes.
@@ -194,14 +194,27 @@ export function createView({ config, keymap, act, rows = null }) {
       event.stopPropagation();
       toggleGuidelines();
     });
-    find("rate-flag").addEventListener("close", (event) => {
-      const reason = event.target.returnValue;
-      event.target.returnValue = "";
-      if (reason) act({ type: "flag", reason });
+    for (const type of ["flag", "skip"]) wireReason(type);
+  }
+
+  /** A dialog in which a reason is chosen, said in one's own words, or both. */
+  function wireReason(type) {
+    const dialog = find(`rate-${type}`);
+    const words = dialog.querySelector("input");
+    dialog.addEventListener("close", () => {
+      const chosen = dialog.returnValue;
+      const reason = [chosen === "words" ? "" : chosen, words.value.trim()].filter(Boolean).join(": ");
+      dialog.returnValue = "";
+      words.value = "";
+      if (chosen) act({ type, reason });
     });
-    find("rate-flag").addEventListener("keydown", (event) => {
-      const option = event.target.closest("dialog").querySelector(`[data-digit="${event.key}"]`);
-      if (option) option.click();
+    dialog.addEventListener("keydown", (event) => {
+      // In the words a digit is a digit, and Enter sends them.
+      const pressed = event.target === words ? event.key === "Enter" && !event.isComposing && '[value="words"]' : `[data-digit="${CSS.escape(event.key)}"]`;
+      const option = pressed && dialog.querySelector(pressed);
+      if (!option) return;
+      event.preventDefault();
+      option.click();
     });
   }
 
@@ -331,6 +344,8 @@ export function createView({ config, keymap, act, rows = null }) {
       const small = new Image(40, 40);
       small.src = image.url;
       small.alt = "";
+      // What was judged long ago has no picture any more, but can be undone.
+      small.addEventListener("error", () => small.remove());
       button.append(small);
     }
     button.append(build("span", `strip__mark strip__mark--${markOf(record)}`, { pass: "✓", fail: "✗", skip: "–", even: "•" }[markOf(record)]));
@@ -339,7 +354,7 @@ export function createView({ config, keymap, act, rows = null }) {
     return entry;
   }
 
-  function showHistory(history, count = 10) {
+  function showHistory(history, count = 20) {
     const strip = find("rate-strip");
     const focused = [...strip.children].findIndex((entry) => entry.contains(document.activeElement));
     // What is there already stays as it is: to lay all of it out anew takes longer than everything else after a key.
@@ -376,7 +391,7 @@ export function createView({ config, keymap, act, rows = null }) {
 
   function showOutbox({ waiting, rejected, problem, kept }) {
     const cloud = find("rate-cloud");
-    const words = waiting === 0 ? (rejected.length ? `${rejected.length} not accepted` : "all saved") : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : `${waiting} waiting`;
+    const words = waiting === 0 ? (rejected.length ? `${rejected.length} not accepted` : "all saved") : problem === "offline" ? `${waiting} waiting, offline` : problem === "signed-out" ? `${waiting} waiting, signed out` : problem === "no-role" ? `${waiting} waiting, no role` : `${waiting} waiting`;
     if (cloud.textContent !== words) cloud.textContent = words;
     find("rate-cloud-box").dataset.state = waiting === 0 && !rejected.length ? "saved" : problem || !waiting ? "stuck" : "waiting";
     toggle("rate-signed-out", problem === "signed-out");
@@ -408,6 +423,11 @@ export function createView({ config, keymap, act, rows = null }) {
   function showGone(reason) {
     find("rate-gone-words").textContent = reason ?? "";
     toggle("rate-gone", Boolean(reason));
+  }
+
+  /** That this account may not rate any more, with what can be done about it. */
+  function showRoleLost(lost) {
+    toggle("rate-role-lost", lost);
   }
 
   function toggle(id, on) {
@@ -443,7 +463,20 @@ export function createView({ config, keymap, act, rows = null }) {
   }
 
   function setZoom(on) {
+    if (stage.hasAttribute("data-zoom") === on) return;
     stage.toggleAttribute("data-zoom", on);
+    if (!rows) announce(on ? "Zoomed. The arrow keys move the picture." : "No longer zoomed.");
+  }
+
+  /** Where the glass is, in percent of the picture, moved by an arrow. Returns whether it is there to be moved. */
+  function pan(key) {
+    const [x, y] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key] ?? [0, 0];
+    if (rows || !stage.hasAttribute("data-zoom") || !(x || y)) return false;
+    for (const [name, step] of [["--x", x], ["--y", y]]) {
+      const at = parseFloat(stage.style.getPropertyValue(name)) || (stage.style.getPropertyValue(name) ? 0 : 50);
+      stage.style.setProperty(name, `${Math.max(0, Math.min(100, at + 10 * step))}%`);
+    }
+    return true;
   }
 
   function toggleGuidelines() {
@@ -493,5 +526,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, pan, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }

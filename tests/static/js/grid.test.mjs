@@ -152,3 +152,23 @@ test("tiles are as large as fit, and never too small to see", () => {
   }
   assert.equal(chooseTile({ width: 328, height: 400, groups: ones(24) }), 104, "three in a row on a telephone");
 });
+
+test("pages of an earlier visit are taken back page by page", () => {
+  const { queue, grid } = start({ items: many(2) });
+  const entries = [[5, "b"], [4, "b"], [3, "a"]].map(([number, page]) => ({ item: item(number), record: { id: `old${number}`, assignment: number, action: "answer", answers: { alignment: "fail" }, page } }));
+  queue.restore(entries);
+  grid.restore(entries);
+  assert.deepEqual(grid.undoPage().map((row) => row.supersedes), ["old5", "old4"]);
+  assert.deepEqual(names(grid.items()), [4, 5]);
+  assert.ok(grid.isMarked(4));
+  assert.deepEqual(grid.undoPage().map((row) => row.supersedes), ["old3"]);
+});
+
+test("a skip with a reason stays one, and says it in its row", () => {
+  const { grid } = start();
+  grid.setAside(1, "skip", "I cannot decide");
+  grid.setAside(1, "skip", "Too small");
+  grid.setAside(2, "skip");
+  grid.setAside(2, "skip");
+  assert.deepEqual(grid.submit().slice(0, 2).map(({ action, reason }) => [action, reason]), [["skip", "Too small"], ["answer", null]]);
+});

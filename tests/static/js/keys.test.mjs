@@ -90,3 +90,11 @@ test("a browser that forbids storage still changes the keys", async () => {
   assert.equal(await store.set(chosen), null);
   assert.deepEqual(store.get(), chosen);
 });
+
+test("each row of the help does something: there is none of a command that this kind does not have", () => {
+  const labels = (about) => listRows(about, buildKeymap(about)).filter((row) => row.command).map((row) => [row.label, row.key]);
+  const dead = (about) => labels(about).filter(([, key]) => key === null);
+  assert.deepEqual([dead(alignment), dead({ ...alignment, kind: "sets" }), dead({ ...alignment, kind: "pick" })], [[], [], []]);
+  assert.ok(labels({ ...alignment, kind: "sets" }).some(([label, key]) => label === "Look closely at one picture" && key === "z"));
+  assert.ok(!labels(alignment).some(([label]) => label === "Look closely at one picture"));
+});

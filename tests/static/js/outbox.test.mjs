@@ -63,6 +63,20 @@ test("adding touches neither network nor waits", () => {
   assert.equal(server.calls.length, 0);
 });
 
+test("without the role everything stays, is tried now and then, and is sent once the role is back", async () => {
+  const server = createFakeServer();
+  const { send } = server;
+  server.send = async () => ({ ok: false, status: 403, isRoleLost: true });
+  const { outbox, store, clock } = start({ server: { ...server, send: (rows) => server.send(rows) } });
+  outbox.add(judgment());
+  await outbox.flush();
+  assert.deepEqual([outbox.snapshot().waiting, outbox.snapshot().problem, (await store.all("7")).length], [1, "no-role", 1]);
+  assert.equal(clock.timers[0].ms, 60000);
+  server.send = send;
+  await clock.run();
+  assert.deepEqual([outbox.snapshot().waiting, outbox.snapshot().problem, await store.all("7")], [0, null, []]);
+});
+
 test("offline: everything stays, the pauses grow, and order is kept on return", async () => {
   const { outbox, server, clock } = start();
   server.mode = "offline";

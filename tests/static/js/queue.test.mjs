@@ -184,3 +184,24 @@ test("each row names the guidelines that were on the screen when it was made", (
   rows.push(queue.undo(), queue.skip());
   assert.deepEqual(rows.map((row) => [row.action, row.guideline_revision]), [["answer", 1], ["undo", 2], ["skip", 2]]);
 });
+
+test("what the server says is gone leaves the queue, and comes again if it is leased again", () => {
+  const { queue } = start();
+  queue.offer([item(1), item(2), item(3)]);
+  queue.answer("alignment", "pass");
+  assert.deepEqual([queue.letGo(3), queue.letGo(2), queue.current()], [false, true, null]);
+  queue.letGo(1);
+  assert.equal(queue.offer([item(1), item(2)]), 1);
+  assert.equal(queue.current().assignment, 2);
+});
+
+test("what an earlier visit judged can be undone, until it is leased again", () => {
+  const { queue } = start({ history: 2 });
+  const entries = [3, 2, 1].map((number) => ({ item: item(number), record: { id: `old${number}`, assignment: number, action: "answer" } }));
+  queue.restore(entries);
+  queue.offer([item(4), item(2, { supersedes: "undone elsewhere" })]);
+  assert.deepEqual(queue.history().map((entry) => entry.record.id), ["old3"]);
+  const undone = queue.undo();
+  assert.deepEqual([undone.assignment, undone.action, undone.supersedes, queue.current().assignment], [3, "undo", "old3", 3]);
+  assert.equal(queue.undo(), null);
+});

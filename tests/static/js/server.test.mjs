@@ -31,6 +31,17 @@ test("somebody else's token is never taken", async () => {
   assert.deepEqual(site.tokens, ["old"]);
 });
 
+test("an account that may not rate is told from a session that has ended, and no token is fetched for it", async () => {
+  const asked = [];
+  const server = createServer({ config, pageUrl: "/page", readConfig: () => null, fetch: async (url) => {
+    asked.push(url);
+    return Response.json({ detail: "Your role does not include rating.", code: "no-rater-role" }, { status: 403 });
+  } });
+  const said = [await server.sendJudgments([]), await server.lease(1)].map(({ ok, status, isRoleLost }) => [ok, status, isRoleLost]);
+  assert.deepEqual(said, [[false, 403, true], [false, 403, true]]);
+  assert.deepEqual(asked, ["/judgments", "/lease"]);
+});
+
 test("leases are told in this computer's time", async () => {
   const server = createServer({ config, pageUrl: "/page", readConfig: () => null, fetch: async () => Response.json({ questions: [], items: [{ expires_at: "2030-01-01T00:10:00Z" }] }, { headers: { Date: "Tue, 01 Jan 2030 00:00:00 GMT" } }) });
   const { items } = await server.lease(1);
