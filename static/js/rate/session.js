@@ -24,7 +24,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let leaseFailures = 0;
   let nextLeaseAt = 0;
   let renewAt = Infinity; // When half of the time is over for which the items are this person's.
-  let returned = false; // Whether the page was looked at again since the last lease: what has run out meanwhile may leave the screen.
+  let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
@@ -244,7 +244,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
         return;
       }
       outbox.retry(); // Perhaps somebody has signed in again in another tab.
-      returned = true;
+      returned ||= Date.now() >= renewAt;
       refill();
     });
     addEventListener("beforeunload", (event) => {
