@@ -72,8 +72,8 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
     url_name="lease",
 )
 def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> HttpResponse | Status[dict[str, str]]:
-    """Items to judge: those that the caller holds, then new ones. 409 where the campaign is not open, and where the caller
-    has to answer examples first."""
+    """Items to judge: those that the caller holds, then new ones; fewer than asked for where other raters would be left without.
+    409 where the campaign is not open, and where the caller has to answer examples first."""
     user = _caller(request)
     if not _may_rate(user):
         return Status(403, NO_ROLE)

@@ -14,7 +14,7 @@ from django.utils.crypto import salted_hmac
 
 from accounts.models import User
 from curation import tallies
-from curation.claims import claim
+from curation.claims import claim, fair_share
 from curation.example_rounds import ASKED, is_asked, with_asked
 from curation.gold import active_gold, unseen_gold
 from curation.grids import has_several
@@ -88,7 +88,8 @@ def lease(slug: str, rater: User, count: int, *, together: bool = False) -> Leas
     """Up to `count` (1 to 100) assignments for this rater: those still held, renewed, and then new ones, in the campaign's order
     or, `together`, prompt by prompt with all free items of each, with gold items among them.
 
-    A reload therefore gives the same items again, and so does a second tab. An empty list means that nothing is left for
+    Where there are more raters than an item has places, somebody who asks for more than ten holds at most half of what is left.
+    A reload gives the same items again, and so does a second tab. An empty list means that nothing is left for
     this rater. The assignments come with `.item.prompt`, `.shown` (samples from left to right) and `.chain` (judgments
     of before an undo, the newest first). Raises LeaseRefused unless the campaign is open and the person one of its raters.
     """
@@ -126,6 +127,8 @@ def _lease(
         count = min(count, round_left(campaign, place))
     held = in_hand(campaign, rater, count, only_gold=is_round)
     wanted = 0 if only_held else count - len(held)
+    if wanted > 0 and not is_round:
+        wanted = fair_share(campaign, rater, count, held=len(held)) - len(held)
     new: list[int] = []
     if wanted > 0:
         new = (

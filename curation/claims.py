@@ -14,6 +14,14 @@ from curation.models import FREE, Campaign, Item
 from curation.order import turn
 
 ITEM = Columns(Item)
+# What anybody may hold, however little is left for others.
+SMALL = 10
+# The free items are counted only up to where their number changes nothing more; not at all where nobody can be left without:
+# everybody gets each item then.
+COUNT_FREE = f"""
+SELECT CASE WHEN (SELECT count(*) FROM curation_campaignrater r WHERE r.campaign_id = %s AND r.removed_at IS NULL) > %s
+            THEN (SELECT count(*) FROM (SELECT 1 FROM curation_item WHERE campaign_id = %s AND is_open AND {FREE} LIMIT %s) free) END
+"""
 # How often items that look free may turn out not to be. Each time somebody else came through with them.
 WAITS = (False,) * 50
 
@@ -60,6 +68,16 @@ def claim(
         # That none could be locked says nothing yet: a row that was judged while we waited is looked at anew with the count of its
         # judgments as it is and the leases as they were, and so counts one person twice.
     return []
+
+
+def fair_share(campaign: Campaign, rater: User, count: int, *, held: int) -> int:
+    """How many of `count` items this rater may have, who holds so many: near a campaign's end half of what there is, so that a
+    screen that keeps much in hand leaves others something to do. What they hold already they keep."""
+    if count <= SMALL:
+        return count
+    enough = 2 * count - held
+    [(free,)] = fetch(COUNT_FREE, [campaign.pk, campaign.overlap, campaign.pk, rater.pk, campaign.overlap, enough])
+    return count if free is None else min(count, max(SMALL, (held + free) // 2))
 
 
 def _ids(statement: str, values: Sequence[Any]) -> list[int]:

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import rating, workspace
 from benchmarks.__main__ import main
 from curation import tallies
-from curation.assignments import lease_items
+from curation.assignments import left_for
 from curation.integrity import problems
 from curation.models import Judgment
 
@@ -19,7 +19,7 @@ def test_workspace_of_the_rating_benchmark_is_whole():
     assert set(workspace.violations().values()) == {0}
     assert (list(problems()), tallies.differences(campaign)) == ([], [])
     assert sorted(campaign.items.values_list("judged", flat=True)) == [0] * 15 + [3] * 15
-    assert len(lease_items(campaign, raters[0], 20)) == 15
+    assert left_for(campaign, raters[0]) == 15
     # As campaigns that the product sets up: every judgment says what its rater was shown.
     judgments = Judgment.objects.filter(item__campaign=campaign)
     shown = {(campaign.revisions.get().pk, campaign.question_revisions.get().pk)}

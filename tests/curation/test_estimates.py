@@ -100,10 +100,12 @@ def raters():
 
 def answer(campaign, rater, truth):
     """The rater answers all that they are handed by truth(position); returns of which items."""
-    held = lease_items(campaign, rater, 100)
-    rows = [make_row(row, {"alignment": "pass" if truth(row.item.position) else "fail"}) for row in held]
-    assert {result.status for result in record_judgments(rater, rows)} <= {"stored"}
-    return sorted(row.item.position for row in held)
+    judged = []
+    while held := lease_items(campaign, rater, 10):
+        rows = [make_row(row, {"alignment": "pass" if truth(row.item.position) else "fail"}) for row in held]
+        assert {result.status for result in record_judgments(rater, rows)} == {"stored"}
+        judged += [row.item.position for row in held]
+    return sorted(judged)
 
 
 def standing(campaign):
@@ -145,13 +147,13 @@ def test_items_close_where_good_raters_agree_and_ask_for_more_where_they_do_not_
 def test_later_items_are_weighed_by_who_the_raters_have_proved_to_be(raters):
     campaign = make_campaign(items=60, raters=raters, overlap=2, max_overlap=5, rule=LIKELY)
     chance = random.Random(1)
-    for rater in raters[:2]:
-        held = lease_items(campaign, rater, 40)
+    for rater in raters[:2] * 4:
+        held = lease_items(campaign, rater, 10)
         record_judgments(
             rater, [make_row(r, {"alignment": "pass" if is_good(r.item.position) else "fail"}) for r in held]
         )
-    held = lease_items(campaign, raters[2], 100)
-    record_judgments(raters[2], [make_row(r, {"alignment": chance.choice(["pass", "fail"])}) for r in held])
+    while held := lease_items(campaign, raters[2], 10):
+        record_judgments(raters[2], [make_row(r, {"alignment": chance.choice(["pass", "fail"])}) for r in held])
     assert [found.pk for found in estimate_due()] == [campaign.pk]
     kept = Estimate.objects.get()
     assert kept.items == 60
@@ -160,13 +162,7 @@ def test_later_items_are_weighed_by_who_the_raters_have_proved_to_be(raters):
     assert before[:40] == [(2, False, "accepted"), (2, False, "rejected")] * 20
     assert {row[:2] for row in before[40:]} == {(1, True)}
     # One good rater and one who throws a coin: the good one decides.
-    record_judgments(
-        raters[0],
-        [
-            make_row(r, {"alignment": "pass" if is_good(r.item.position) else "fail"})
-            for r in lease_items(campaign, raters[0], 20)
-        ],
-    )
+    answer(campaign, raters[0], is_good)
     later = standing(campaign)[40:]
     assert later == [(2, False, "accepted"), (2, False, "rejected")] * 10
     kept_of = {row.item_id: row.posteriors for row in Verdict.objects.filter(item__position__gte=40)}
@@ -181,8 +177,8 @@ def test_estimate_is_made_anew_once_enough_judgments_have_come_and_not_too_often
     campaign = make_campaign(items=30, raters=raters, overlap=2, max_overlap=5, rule=LIKELY)
     other = make_campaign(items=30, raters=raters, overlap=2, rule=MAJORITY)
     for each in (campaign, other):
-        held = lease_items(each, raters[0], 19)
-        record_judgments(raters[0], [make_row(row) for row in held])
+        for count in (10, 9):
+            record_judgments(raters[0], [make_row(row) for row in lease_items(each, raters[0], count)])
     assert estimate_due() == []
     held = lease_items(campaign, raters[0], 1)
     record_judgments(raters[0], [make_row(row) for row in held])

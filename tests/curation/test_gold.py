@@ -80,7 +80,7 @@ def test_what_is_counted_ahead_is_what_a_mix_has(ordinary, gold):
 
 def test_gold_is_mixed_in_once_for_every_rater_and_leaves_the_overlap_alone():
     raters = [make_rater() for _ in range(3)]
-    campaign = make_gold_campaign(items=30, gold=6, raters=raters, percent=20)
+    campaign = make_gold_campaign(items=60, gold=6, raters=raters, percent=20)
     gold = set(campaign.items.filter(is_gold=True).values_list("pk", flat=True))
     seen = Counter()
     for rater in raters:

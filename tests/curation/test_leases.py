@@ -1,5 +1,6 @@
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from curation.assignments import WANTED, LeaseRefused, _sides, lease_items, left_for
 from curation.campaigns import close_campaign, create_compare_campaign, open_campaign, pause_campaign, set_raters
@@ -92,6 +93,40 @@ def test_lease_gives_at_most_a_hundred():
     rater = make_rater()
     campaign = make_campaign(items=105, raters=[rater])
     assert len(lease_items(campaign, rater, 10**9)) == 100
+
+
+def test_large_leases_leave_others_half_of_what_there_is_and_small_ones_take_what_they_ask_for():
+    first, second, third = (make_rater() for _ in range(3))
+    campaign = make_campaign(items=60, raters=[first, second, third])
+    assert len(lease_items(campaign, first, 80)) == 30
+    # Of what the first holds and what is free they hold half already: they keep that, and get no more.
+    assert len(lease_items(campaign, first, 80)) == 30
+    assert len(lease_items(campaign, second, 80)) == 15
+    assert len(lease_items(campaign, third, 80)) == 10
+    assert len(lease_items(campaign, third, 10)) == 10
+    held = lease_items(campaign, first, 80)
+    record_judgments(first, [make_row(row) for row in held])
+    # Others hold the rest, save five that are free.
+    assert len(lease_items(campaign, first, 80)) == 5
+    assert Assignment.objects.values("item").distinct().count() == Assignment.objects.count() == 60
+
+
+@pytest.mark.parametrize(("raters", "overlap", "expected"), [(1, 1, 30), (2, 2, 30), (3, 2, 15)])
+def test_large_leases_are_shared_only_where_somebody_could_be_left_without(raters, overlap, expected):
+    people = [make_rater() for _ in range(raters + 1)]
+    campaign = make_campaign(items=30, raters=people, overlap=overlap)
+    set_raters(campaign, people[:raters], by=make_curator())
+    assert len(lease_items(campaign, people[0], 80)) == expected
+
+
+def test_small_leases_ask_for_no_share():
+    raters = [make_rater() for _ in range(2)]
+    campaign = make_campaign(items=30, raters=raters)
+    with CaptureQueriesContext(connection) as small:
+        lease_items(campaign, raters[0], 10)
+    with CaptureQueriesContext(connection) as large:
+        lease_items(campaign, raters[1], 11)
+    assert len(large) == len(small) + 1
 
 
 def test_lease_needs_an_open_campaign_a_place_and_the_role():

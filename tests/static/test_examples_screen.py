@@ -43,8 +43,11 @@ def test_examples_are_one_key_away_and_what_is_in_hand_is_judged_before_new_ones
 
 def test_an_open_screen_leads_to_the_examples_and_back_to_the_work(sign_in):
     rater = make_rater()
-    campaign = make_campaign(items=40, raters=[rater], guidelines="Accept a white rim.")
-    page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)
+    campaign = make_campaign(items=60, raters=[rater], guidelines="Accept a white rim.")
+    context = sign_in(rater, viewport={"width": 360, "height": 740})
+    # Such a device holds forty items and not eighty.
+    context.add_init_script("Object.defineProperty(navigator, 'deviceMemory', { value: 2 })")
+    page = open_screen(context, campaign)
     add_example(campaign, sample_of("a fox"), answers={"alignment": "fail"}, why="A frame", asks_percent=100)
     first = page.get_by_role("link", name="Answer the examples")
     judged = 0
@@ -55,7 +58,7 @@ def test_an_open_screen_leads_to_the_examples_and_back_to_the_work(sign_in):
         elif page.locator("#rate[data-state=ready]").count():
             page.keyboard.press("f")
             judged += 1
-        assert judged < 40
+        assert judged < 60
     expect(first).to_be_focused()
     wait_for_saved(page)
     # Chromium logs the refused lease as a failed request.

@@ -6,11 +6,13 @@ import pytest
 from playwright.sync_api import expect
 
 from accounts.models import Role, User
+from curation.assignments import lease_items
 from curation.campaigns import close_campaign
 from curation.models import Campaign, CampaignState, Judgment
 from curation.rubrics import RUBRICS
 from tests.accounts.factories import make_person
 from tests.curation.factories import make_campaign, make_rater
+from tests.curation.test_leases import expire
 from tests.static.world import make_rating
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -211,21 +213,49 @@ def test_undo_after_a_reload_goes_on_where_the_chain_ended(sign_in, rater):
     assert standing(rater) == [("answer", "fail"), ("answer", "pass")]
 
 
+def wait_for_ahead(page, count):
+    """The page holds so many items with their pictures, and wants no more."""
+    page.wait_for_selector(f"#rate[data-ahead=ready][data-ahead-count='{count}']")
+
+
+SHOWN = """() => {
+    const picture = document.querySelector("#rate-stage img");
+    return { prompt: document.querySelector("#rate-prompt").textContent.trim(), src: picture.src, isThere: picture.complete && picture.naturalWidth > 0 };
+}"""
+
+
 def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
-    campaign = make_campaign(items=6, raters=[rater])
+    campaign = make_campaign(items=90, raters=[rater])
     context = sign_in(rater)
-    page = judge_offline(context, campaign)
-    assert page.inner_text("#rate-cloud") == "3 waiting, offline"
+    page = open_screen(context, campaign)
+    wait_for_ahead(page, 80)
+    expect(page.locator("#rate-ahead")).to_be_hidden()
+    context.set_offline(True)
+    expect(page.locator("#rate-ahead")).to_have_text("80 more can be judged offline")
+    shown, keys = [], "ffj" * 16 + "jf"
+    for key in keys:
+        page.wait_for_selector("#rate[data-state=ready]")
+        shown.append(page.evaluate(SHOWN))
+        page.keyboard.press(key)
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    assert page.inner_text("#rate-cloud") == "50 waiting, offline"
+    expect(page.locator("#rate-ahead")).to_have_text("30 more can be judged offline")
+    assert all(item["isThere"] for item in shown)
+    assert len({item["src"] for item in shown}) == 50
     page.close()
     assert Judgment.objects.count() == 0
     context.set_offline(False)
     again = open_screen(context, campaign)
-    assert wait_for_rows(3) == 3
+    assert wait_for_rows(50) == 50
     wait_for_saved(again)
-    press(again, "j", "j", "j")
+    rows = Judgment.objects.order_by("received_at")
+    told = [(row.item.prompt.text, row.answers["alignment"]) for row in rows.select_related("item__prompt")]
+    values = {"f": "pass", "j": "fail"}
+    assert told == [(item["prompt"], values[key]) for item, key in zip(shown, keys, strict=True)]
+    press(again, *("j" * 40))
     again.wait_for_selector("#rate[data-state=over]")
-    assert wait_for_rows(6) == 6
-    assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail", "fail", "fail")]
+    assert wait_for_rows(90) == 90
+    assert [value for _, value in standing(rater)] == [values[key] for key in keys] + ["fail"] * 40
 
 
 def test_what_was_judged_offline_is_sent_from_any_page_also_after_the_campaign_has_closed(sign_in, rater):
@@ -247,14 +277,18 @@ def test_what_was_judged_offline_is_sent_from_any_page_also_after_the_campaign_h
 
 
 def test_a_pause_is_told_at_once_and_the_screen_goes_on_when_it_is_lifted(sign_in, rater):
-    campaign = make_campaign(items=12, raters=[rater])
+    other = make_rater()
+    campaign = make_campaign(items=12, raters=[rater, other])
+    held = lease_items(campaign, other, 2)
     page = open_screen(sign_in(rater), campaign)
+    wait_for_ahead(page, 10)
     Campaign.objects.filter(pk=campaign.pk).update(state=CampaignState.PAUSED)
     press(page, "f", "f", "f", "f", "f", "f", "f")
     page.locator("#rate-gone").wait_for()
     press(page, "f", "f", "f")
     page.wait_for_selector("#rate[data-state=over]")
     assert page.locator("#rate-gone-words").inner_text() in page.inner_text("#rate-message")
+    expire(*held)
     Campaign.objects.filter(pk=campaign.pk).update(state=CampaignState.OPEN)
     page.get_by_role("button", name="Look again").click()
     page.wait_for_selector("#rate[data-state=ready]")
@@ -270,7 +304,7 @@ def test_rater_who_loses_the_role_is_told_keeps_what_was_judged_and_goes_on_once
     press(page, "f", "f")
     page.locator("#rate-role-lost").get_by_text("This account may no longer rate here.").wait_for()
     assert not page.locator("#rate-signed-out").is_visible()
-    assert page.inner_text("#rate-cloud") == "2 waiting, no role"
+    expect(page.locator("#rate-cloud")).to_have_text("2 waiting, no role")
     press(page, *"ffffffff")
     page.wait_for_selector("#rate[data-state=over]")
     assert "This account may not rate now" in page.inner_text("#rate-message")
@@ -296,6 +330,40 @@ def test_role_that_comes_back_ends_the_message_without_a_reload(sign_in, rater):
     page.locator("#rate-role-lost").get_by_role("button", name="Try again").click()
     page.locator("#rate-role-lost").wait_for(state="hidden")
     assert wait_for_rows(2) == 2
+
+
+def test_what_is_new_is_heard_within_few_keys_however_much_is_in_hand(sign_in, rater):
+    campaign = make_campaign(items=40, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    wait_for_ahead(page, 40)
+    asked = []
+    page.on("request", lambda request: asked.append(request.post_data_json) if request.url.endswith("/lease") else None)
+    press(page, *("f" * 5))
+    with page.expect_response("**/lease"):
+        pass
+    Campaign.objects.filter(pk=campaign.pk).update(state=CampaignState.PAUSED)
+    press(page, *("f" * 5))
+    page.locator("#rate-gone").wait_for()
+    assert [request["count"] for request in asked] == [1, 1]
+
+
+def test_leases_are_renewed_at_half_their_time_and_what_ran_out_stays_without_a_connection(sign_in, rater):
+    campaign = make_campaign(items=8, raters=[rater], lease_seconds=10)
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    wait_for_ahead(page, 8)
+    first = page.locator("#rate-stage img").get_attribute("src")
+    page.wait_for_timeout(5500)
+    with page.expect_response("**/lease") as answer:
+        press(page, "f")
+    assert answer.value.request.post_data_json["count"] > 1
+    context.set_offline(True)
+    page.wait_for_timeout(10500)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    press(page, *("f" * 5))
+    expect(page.locator("#rate-ahead")).to_have_text("2 more can be judged offline")
+    press(page, "u", "u", "u", "u", "u", "u")
+    expect(page.locator("#rate-stage img")).to_have_attribute("src", first)
 
 
 def test_lease_from_before_the_judgments_arrived_shows_none_of_them_again(sign_in, rater):

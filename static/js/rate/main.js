@@ -3,15 +3,15 @@ import { createBriefing } from "./briefing.js";
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
 import { createKeyStore, withKey, withoutKeys } from "./keys.js";
 import { createPrefetch } from "./prefetch.js";
-import { createQueue } from "./queue.js";
+import { createQueue, howFarAhead } from "./queue.js";
 import { createServer } from "./server.js";
 import { createSession, isBusy } from "./session.js";
-import { createView, loadPicture, readConfig } from "./view.js";
+import { createView, decodePicture, fetchPicture, loadPicture, readConfig } from "./view.js";
 
 const config = readConfig();
-const AHEAD = config.kind === "sets" ? 2 : 10; // Sets are many pictures each.
+const AHEAD = config.kind === "sets" ? 2 : 10; // Of so many the pictures are decoded. Sets are many pictures each.
 const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision() });
-const prefetch = createPrefetch({ load: loadPicture });
+const prefetch = createPrefetch({ load: loadPicture, fetch: fetchPicture, decode: decodePicture, onChange: tellAheadSoon });
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const briefing = createBriefing({ config, server, after: showCurrent, reload: () => session.reload() });
 const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, storage: () => localStorage, send: (keys) => server.saveKeys(keys) });
@@ -20,20 +20,41 @@ const view = createView({ config, keymap, act });
 
 let ready = false; // Whether the current item's pictures are on the screen.
 let shown = null; // The item that was put there last.
+let isDeep = false; // Whether as much is asked for as is good for this campaign; the first items come the sooner for being few.
+let telling = null;
 
 const session = createSession({
   config,
   queue,
-  prefetch,
   server,
   view,
   show: showCurrent,
   isShown: () => ready,
-  wanted: () => [queue.current(), ...queue.upcoming(AHEAD)],
+  prefetch: { ...prefetch, want: (items) => prefetch.want(items, 1 + AHEAD) },
+  wanted: () => queue.first(Infinity),
   showHistory: () => view.showHistory(queue.history()),
-  takeLease: briefing.takeLease,
+  takeLease(answer) {
+    briefing.takeLease(answer);
+    if (isDeep || !answer.items.length) return;
+    isDeep = true;
+    const { deviceMemory, connection } = navigator;
+    queue.setAhead(...howFarAhead(Math.max(...answer.items.map((item) => item.images.length)), { deviceMemory, saveData: connection?.saveData }));
+  },
+  showAhead({ isOffline, isFull }) {
+    const held = queue.first(Infinity);
+    const count = prefetch.countHere(held);
+    view.showAhead({ count, isOffline, isReady: isFull && count === held.length });
+  },
   leaseOptions: () => ({ guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });
+
+/** Pictures come by the dozen. */
+function tellAheadSoon() {
+  telling ??= setTimeout(() => {
+    telling = null;
+    session.tellAhead();
+  }, 100);
+}
 
 // ---- the key path ----
 function commit(record, about) {

@@ -6,12 +6,26 @@ import { endsPick, togglePick } from "./pick.js";
 // How long an item without pictures is put aside, in ms.
 const REST = 30000;
 
+// How many pictures are held ahead at most, and how many where the device or its connection is to be spared.
+const PICTURES = 160;
+const FEW_PICTURES = 40;
+
 /**
- * options: buffer (items wanted ahead), refillAt (when to ask for more), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms,
+ * How many items of so many pictures each are wanted ahead, and at how many more are asked for: enough to go on without a connection, fifty
+ * and more where each is one picture.
+ */
+export function howFarAhead(pictures, { saveData = false, deviceMemory = 8 } = {}) {
+  const most = saveData || deviceMemory <= 2 ? FEW_PICTURES : PICTURES;
+  const buffer = Math.min(80, Math.max(5, Math.floor(most / Math.max(1, pictures))));
+  return [buffer, Math.ceil(0.65 * buffer)];
+}
+
+/**
+ * options: buffer (items wanted ahead), refillAt (at fewer than these more are asked for), most (items in one lease), history (how many can be undone), newId() -> UUID, now() -> ms,
  * revision() -> the number of the guidelines that are on the screen, or null; questionRevision: that of the questions.
  * An item is {assignment, item, prompt, bucket, images: [{url, width, height}], expires_at, expiresAt?: ms of the local clock, supersedes?}.
  */
-export function createQueue({ questions, questionRevision = null, revision = () => null, buffer = 10, refillAt = 5, most = 50, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
+export function createQueue({ questions, questionRevision = null, revision = () => null, buffer = 10, refillAt = 5, most = 100, history = 20, newId = () => crypto.randomUUID(), now = () => Date.now() }) {
   const items = []; // items[0] is on the screen.
   const judged = []; // The newest first: {item, record}.
   const closed = new Set(); // Assignments that are judged and not undone: a lease may hand them out again before the rows arrive.
@@ -22,6 +36,7 @@ export function createQueue({ questions, questionRevision = null, revision = () 
   const drafts = new Map(); // Assignment -> answers so far.
   const marks = createMarks({ questions }); // Why it will fail, if it does.
   let shownAt = null;
+  let mark = refillAt; // At fewer items than these more are asked for.
 
   const current = () => items[0] ?? null;
   const draft = () => (items.length ? drafts.get(items[0].assignment) ?? {} : {});
@@ -77,13 +92,18 @@ export function createQueue({ questions, questionRevision = null, revision = () 
     upcoming: (count) => items.slice(1, 1 + count),
     first: (count) => items.slice(0, count),
     history: () => judged.slice(),
-    needsMore: () => items.length < refillAt,
+    needsMore: () => items.length < mark,
     /** How many to ask for: those that are held count too, since a lease may answer with them first. */
     wanted: (unsent = 0) => Math.min(most, buffer + unsent),
     /** Other numbers of items to want ahead, and to ask for more at. */
     setAhead(newBuffer, newRefillAt = newBuffer) {
       buffer = newBuffer;
       refillAt = newRefillAt;
+      mark = refillAt;
+    },
+    /** A lease has answered with as many as were asked for, or with fewer: then there are no more for now, and each key would ask for them again. */
+    noteAnswer(isFull) {
+      mark = isFull ? refillAt : Math.max(1, Math.min(refillAt, Math.ceil((items.length * refillAt) / buffer)));
     },
 
     /** Takes leased items; those known, judged or in `skip` (assignments whose rows wait to be sent) are left out. Returns how many were new. */

@@ -6,15 +6,18 @@ import { createBrowserStore, createTabLock } from "./storage.js";
 
 // How long a campaign that is closed to this person is left alone before it is asked for items again, in ms.
 const ASK_AGAIN = 60000;
+// After so many judgments the server is asked whether anything changed, however much is still in hand.
+const LISTEN = 5;
+const SOONEST_RENEWAL = 5000;
 
 /**
  * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
  * wanted() -> the items whose pictures are to be decoded, the first ones first. showHistory(): after each judgment.
- * takeLease(answer): hears what a lease says beside its items.
+ * takeLease(answer): hears what a lease says beside its items. showAhead({isOffline, isFull}): told after each judgment and whenever that may have changed.
  * historyLimit: how many judgments can be undone after the page was opened anew.
  * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
  */
-export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20 }) {
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, showAhead = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20 }) {
   const user = String(config.user_id);
   const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
   const decisions = []; // Moments of the last answers, in ms, for the pace.
@@ -22,6 +25,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let leasing = false;
   let leaseFailures = 0;
   let nextLeaseAt = 0;
+  let renewAt = Infinity; // When half of the time is over for which the items are this person's.
+  let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
+  let unheard = 0; // Judgments since the server was last asked.
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
   let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
@@ -67,6 +73,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
     siblings?.postMessage(record.assignment);
     count(1);
+    unheard += 1;
     decisions.push(Date.now());
     if (decisions.length > 60) decisions.shift();
   }
@@ -109,6 +116,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       nextLeaseAt = 0;
     }
     prefetchAhead();
+    tellAhead();
     refill();
   }
 
@@ -120,6 +128,10 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       else if (entry) history.add(entry);
     }
     unkept = [];
+  }
+
+  function tellAhead() {
+    showAhead({ isOffline: !navigator.onLine || outbox.snapshot().problem === "offline", isFull: !leasing && !queue.needsMore() });
   }
 
   /** Answers a minute over the last minutes; breaks of more than a minute do not count. */
@@ -142,21 +154,26 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   // ---- leases ----
   /** `anyway`: also where there is enough, to hear what another device of this rater has judged meanwhile. */
   async function refill(anyway = false) {
-    if (leasing || Date.now() < nextLeaseAt || (!anyway && (!queue.needsMore() || (exhausted && queue.length())))) return;
+    const isDue = Date.now() >= renewAt;
+    const asksForItems = isDue || (queue.needsMore() && !(exhausted && queue.length()));
+    if (leasing || Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
     leasing = true;
+    unheard = 0;
     try {
-      dropExpired();
       // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
       const unsent = outbox.pendingAssignments();
-      const answer = await server.lease(queue.wanted(outbox.snapshot().waiting), { ...leaseOptions(), holding: listHeld() });
-      if (answer.ok) takeLease(answer, unsent);
-      else refuseLease(answer.status, answer.reason, answer);
+      const count = asksForItems ? queue.wanted(outbox.snapshot().waiting) : 1;
+      const answer = await server.lease(count, { ...leaseOptions(), holding: listHeld() });
+      if (!answer.ok) refuseLease(answer.status, answer.reason, answer);
+      else if (asksForItems) takeLease(answer, unsent, count);
+      else takeNews(answer);
     } catch {
       refuseLease(0);
     } finally {
       leasing = false;
     }
     if (!queue.current()) setTimeout(() => refill(), Math.max(0, nextLeaseAt - Date.now()) + 20);
+    else settleAfterPaint();
   }
 
   /** What the server should have as held too; not where something is still to be sent, an undo for instance. */
@@ -177,7 +194,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
   }
 
-  function takeLease(answer, unsent) {
+  function takeNews(answer) {
     leaseFailures = 0;
     gone = false;
     if (roleLost) outbox.retry(); // It was given back.
@@ -186,15 +203,26 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     view.showGone(null);
     hear(answer);
     letGo(answer.gone ?? []);
+  }
+
+  function takeLease(answer, unsent, count) {
+    takeNews(answer);
     const { waiting } = outbox.snapshot();
     const added = queue.offer(answer.items, new Set([...unsent, ...outbox.pendingAssignments()]));
+    // What could not be renewed is others'. Before the answer nothing goes: without a connection there is no other.
+    const before = queue.current();
+    dropExpired(returned && Object.keys(queue.draft()).length === 0);
+    returned = false;
+    const ends = answer.items.map((item) => item.expiresAt).filter(Number.isFinite);
+    renewAt = ends.length ? Math.max(Date.now() + SOONEST_RENEWAL, (Date.now() + Math.min(...ends)) / 2) : Infinity;
+    queue.noteAnswer(answer.items.length >= count);
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
     onlyPending = added === 0 && !exhausted && !queue.aside();
     // What was on its way has arrived meanwhile: the next answer knows of it.
     const arrived = !waiting && unsent.size > 0;
     nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);
     prefetchAhead();
-    if (!isShown()) show();
+    if (!isShown() || queue.current() !== before) show();
   }
 
   const isRoleLost = () => roleLost || outbox.snapshot().problem === "no-role";
@@ -263,7 +291,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
     outbox.retry();
     if (roleLost) nextLeaseAt = 0;
-    refill();
+    refill(true);
   }
 
   function wire() {
@@ -271,16 +299,16 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       nextLeaseAt = 0;
       outbox.retry();
       refill(true);
+      tellAhead();
     });
+    addEventListener("offline", tellAhead);
     document.addEventListener("visibilitychange", () => {
       if (document.visibilityState === "hidden") {
         outbox.flush();
         return;
       }
       outbox.retry(); // Perhaps somebody has signed in again in another tab.
-      const before = queue.current();
-      dropExpired(Object.keys(queue.draft()).length === 0);
-      if (queue.current() !== before) show();
+      returned ||= Date.now() >= renewAt;
       refill(true);
     });
     addEventListener("beforeunload", (event) => {
@@ -295,6 +323,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     keep,
     settleAfterPaint,
     prefetchAhead,
+    tellAhead,
     refill,
     showNothing,
     isExhausted: () => exhausted,

@@ -35,19 +35,24 @@ export function readConfig(html) {
 // A picture that neither comes nor fails would hold up its item.
 const PATIENCE = 20000;
 
-/** Loads and decodes one picture: what `prefetch` calls. */
-export async function loadPicture(url) {
+function createPicture(url, priority) {
   const picture = new Image();
   picture.decoding = "sync"; // It is decoded by then; the swap must not wait for another turn.
+  picture.fetchPriority = priority;
   picture.draggable = false;
   picture.alt = "";
   picture.src = url;
+  return picture;
+}
+
+/** The picture, once `done` is; one that fails or takes too long is given up. */
+async function inTime(picture, done) {
   let timer;
   const late = new Promise((_, reject) => {
     timer = setTimeout(() => reject(new Error(`No answer within ${PATIENCE} ms.`)), PATIENCE);
   });
   try {
-    await Promise.race([picture.decode(), late]);
+    await Promise.race([done, late]);
   } catch (error) {
     picture.src = ""; // What is under way is given up.
     throw error;
@@ -55,6 +60,25 @@ export async function loadPicture(url) {
     clearTimeout(timer);
   }
   return picture;
+}
+
+/** Loads and decodes one picture: what `prefetch` calls, as the two after it. */
+export function loadPicture(url) {
+  const picture = createPicture(url, "high");
+  return inTime(picture, picture.decode());
+}
+
+/** One that is not next: its bytes are held, which a decoded picture's size is many times of. */
+export function fetchPicture(url) {
+  const picture = createPicture(url, "low");
+  return inTime(picture, new Promise((done, fail) => {
+    picture.onload = done;
+    picture.onerror = () => fail(new Error("The picture could not be fetched."));
+  }));
+}
+
+export function decodePicture(picture) {
+  return inTime(picture, picture.decode());
 }
 
 function toneOf(choice, question) {
@@ -401,6 +425,17 @@ export function createView({ config, keymap, act, rows = null }) {
     if (find("rate-rejected-dialog").open || rejected.length) listRejected(rejected);
   }
 
+  /** How much can be judged without a connection; said where there is none. */
+  function showAhead({ count, isOffline, isReady }) {
+    root.dataset.ahead = isReady ? "ready" : "coming";
+    root.dataset.aheadCount = count;
+    const words = isOffline ? `${count} more can be judged offline` : "";
+    if (find("rate-ahead").textContent !== words) find("rate-ahead").textContent = words;
+    // It has the place of the pace, so that nothing moves when a connection comes and goes.
+    toggle("rate-ahead", isOffline);
+    toggle("rate-pace", !isOffline);
+  }
+
   function listRejected(rejected) {
     find("rate-rejected-list").replaceChildren(...rejected.map((row) => {
       const entry = build("li");
@@ -526,5 +561,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, pan, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showAhead, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, pan, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createQueue, orderOf } from "../../../static/js/rate/queue.js";
+import { createQueue, howFarAhead, orderOf } from "../../../static/js/rate/queue.js";
 
 const questions = [{ name: "alignment", required: true, choices: [] }];
 const item = (assignment, more = {}) => ({ assignment, item: assignment, prompt: `p${assignment}`, bucket: "", images: [{ url: `/i/${assignment}.png`, width: 64, height: 64 }], ...more });
@@ -120,7 +120,37 @@ test("the buffer is refilled at five, counting what is held and what is unsent",
   assert.equal(queue.needsMore(), false);
   queue.skip();
   assert.equal(queue.needsMore(), true);
-  assert.deepEqual([queue.wanted(0), queue.wanted(7), queue.wanted(900)], [10, 17, 50]);
+  assert.deepEqual([queue.wanted(0), queue.wanted(7), queue.wanted(900)], [10, 17, 100]);
+});
+
+test("as far ahead as fifty keys need, less where each item has many pictures or the device is to be spared", () => {
+  const asked = [[1], [2], [9], [64], [1, { saveData: true }], [1, { deviceMemory: 2 }], [1, { deviceMemory: 8 }]];
+  assert.deepEqual(asked.map((given) => howFarAhead(...given)), [[80, 52], [80, 52], [17, 12], [5, 4], [40, 26], [40, 26], [80, 52]]);
+});
+
+test("after an answer with fewer than were asked for, more are asked for ever more seldom, not after each key", () => {
+  const { queue } = start();
+  queue.setAhead(...howFarAhead(1));
+  queue.offer(Array.from({ length: 40 }, (_, n) => item(n)));
+  assert.equal(queue.needsMore(), true);
+  const asked = [];
+  while (queue.length()) {
+    queue.noteAnswer(false);
+    do queue.skip();
+    while (!queue.needsMore());
+    asked.push(queue.length());
+  }
+  assert.deepEqual(asked, [25, 16, 10, 6, 3, 1, 0]);
+  queue.offer([item(98), item(99)]);
+  queue.noteAnswer(true);
+  assert.equal(queue.needsMore(), true);
+});
+
+test("a renewal keeps the addresses of what is held, by which its pictures are known", () => {
+  const { queue } = start();
+  queue.offer([item(1)]);
+  queue.offer([item(1, { images: [{ url: "/signed-anew.png" }] })]);
+  assert.equal(queue.current().images[0].url, "/i/1.png");
 });
 
 test("a refused judgment is no link of the chain, and its item comes again once", () => {
