@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from config.embedded.account import OURSELVES, Account, wrap
 from config.embedded.problem import Problem
 
@@ -21,7 +23,8 @@ class Program:
 
     `prepare` runs before each start and may raise Problem; `is_ready` is asked until it says True, for at most `ready_seconds`.
     `stop_signal` ends it in order, `death_signal` is what the kernel sends it when this process dies. A server is stopped after
-    everything that uses it. `to_terminal` shows its output to the person instead of keeping it in a log.
+    everything that uses it. It has `stop_seconds`, and `saving_seconds` more while processes of it live in sessions of their own,
+    as a trainer does. `to_terminal` shows its output to the person instead of keeping it in a log.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Program:
     is_server: bool = False
     to_terminal: bool = False
     stop_seconds: float = 4.5
+    saving_seconds: float = 0.0
     ready_seconds: float = 60.0
 
 
@@ -125,6 +129,13 @@ class Child:
         except subprocess.TimeoutExpired:
             return False
         return True
+
+    def has_sessions(self) -> bool:
+        """Whether it has processes below it in other sessions than its own."""
+        with suppress(psutil.Error, OSError):
+            below = psutil.Process(self.pid).children(recursive=True)
+            return any(os.getsid(each.pid) != self.pid for each in below)
+        return False
 
     def kill_group(self) -> None:
         """Ends what the program left behind in its process group."""

@@ -9,8 +9,6 @@ from django.conf import settings
 
 from config.embedded.child import PROJECT, Program
 
-# A stop stays below ten seconds where nothing is saved: what works is killed after so many, and the servers share what is left.
-WORK_SECONDS = 4.5
 # Queues by worker: (name, queues, pool arguments). `control` holds the reaper and the outbox, which must never wait behind
 # anything; `train` only watches the trainer, a process of its own; `generate` keeps the warm pipeline. One process at a time
 # each, as there is one GPU; a second GPU is a second worker on the same queue.
@@ -91,7 +89,7 @@ def _worker(name: str, queues: str, pool: list[str]) -> Program:
         # REMAP_SIGTERM would sleep through them, and leave SIGTERM ignored in every process started from here.
         environment={"ATELIER_PROCESS": name, "PYTHONUNBUFFERED": "1"},
         is_ready=lambda pid: True,
-        stop_seconds=WORK_SECONDS + (settings.JOB_STOP_SECONDS if queues == "train" else 0),
+        saving_seconds=settings.JOB_STOP_SECONDS if queues == "train" else 0,
     )
 
 

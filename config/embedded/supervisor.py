@@ -20,8 +20,11 @@ PR_SET_CHILD_SUBREAPER = 36
 LOG_BYTES = 10 * 1024 * 1024
 LONGEST_PAUSE = 30.0
 SETTLED_SECONDS = 60.0
-# What the servers share once all that works has ended, since a database that flushes to a busy disk needs it.
+# A stop stays below ten seconds where nothing is saved: what works is killed after `Program.stop_seconds`. This is what the
+# servers share once that has ended, since a database that flushes to a busy disk needs it.
 SERVER_SECONDS = 4.0
+# What a program has to note what a process of it saved.
+SAID_SECONDS = 3.0
 
 
 class StopAsked(BaseException):
@@ -120,11 +123,14 @@ class Supervisor:
             child.ask_to_stop()
         asked, began = self._stops, time.monotonic()
         for child in workers:
-            while (
-                child.is_alive()
-                and time.monotonic() < began + child.program.stop_seconds
-                and self._stops <= max(asked, 1)
-            ):
+            until = began + child.program.stop_seconds
+            latest = until + child.program.saving_seconds
+            while child.is_alive() and self._stops <= max(asked, 1):
+                if time.monotonic() >= until:
+                    if until >= latest or not child.has_sessions():
+                        break
+                    # It has something to say of what was saved, too.
+                    until = time.monotonic() + SAID_SECONDS
                 time.sleep(0.02)
             child.stop(0)
         # Trainers run in sessions of their own, so their worker's process group does not hold them.
