@@ -7,7 +7,14 @@ from curation.models import CampaignRater, Judgment
 from tests.curation.factories import make_campaign
 from tests.curation.test_guidelines_shown import revise
 from tests.static.test_grid_screen import open_grid
-from tests.static.test_rating_screen import open_screen, press, rater, wait_for_rows, wait_for_saved  # noqa: F401 (rater: a fixture)
+from tests.static.test_rating_screen import (
+    open_screen,
+    press,
+    rater,  # noqa: F401 (A fixture.)
+    wait_for_ahead,
+    wait_for_rows,
+    wait_for_saved,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -34,9 +41,12 @@ def rate_until_told(page):
 def test_an_open_screen_tells_before_the_next_item_and_no_key_of_an_item_closes_it(sign_in, rater):  # noqa: F811
     campaign = make_campaign(items=14, raters=[rater], guidelines="Accept a white rim.")
     page = open_screen(sign_in(rater), campaign)
+    wait_for_ahead(page, 14)
     revise(campaign, "Frames do not pass")
-    count = rate_until_told(page)
-    assert 6 <= count <= 10
+    with page.expect_response(tells_of_the_second):
+        press(page, *("f" * 5))
+    count = 5 + rate_until_told(page)
+    assert 6 <= count <= 7
     news = page.get_by_role("dialog", name="The guidelines have changed")
     expect(news).to_contain_text("Frames do not pass")
     expect(news.get_by_role("heading")).to_be_focused()
