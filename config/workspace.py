@@ -21,7 +21,8 @@ from generation.models import GenerationBatch, ModelPromotion, ModelVersion, Pro
 from generation.prompt_sets import create_prompt_set
 from jobs.models import Job, JobState
 
-MODEL_NAME = "Demo base"
+# As demo/MODEL_CARD.md says.
+MODEL_NAME, MODEL_LICENCE = "Demo base", "OFL-1.1"
 BATCH_NAME = "First stickers"
 IMAGES_PER_PROMPT = 3
 CAMPAIGNS = [
@@ -133,7 +134,7 @@ def import_base_model(by: User, out: OutputWrapper) -> ModelVersion:
     if existing is not None:
         return existing
     folder = Path(settings.DEMO_DIR) / "model"
-    wait_for(enqueue_import(folder, name=MODEL_NAME, by=by), out, "Importing the demo model")
+    wait_for(enqueue_import(folder, name=MODEL_NAME, licence=MODEL_LICENCE, by=by), out, "Importing the demo model")
     return promote_base(ModelVersion.objects.get(name=MODEL_NAME), by)
 
 

@@ -33,8 +33,8 @@ class RunForm(CadenceFields):
         queryset=PromptSet.objects.none(),
         required=False,
         label="Prompts to watch",
-        help_text="Eight of these are drawn as the run goes on, beside the parent's. Empty: captions of the sources, "
-        "or no words where they have none.",
+        help_text="Four of these, from two seeds each, are drawn as the run goes on, beside the parent's. Empty: captions of "
+        "the sources, or no words where they have none.",
     )
     steps = forms.IntegerField(min_value=1, max_value=1_000_000, required=False, help_text="Empty: as the recipe says.")
     seed = forms.IntegerField(min_value=0, max_value=2**63 - 1, required=False, help_text="Empty: as the recipe says.")

@@ -88,6 +88,7 @@ function startCurve(figure) {
   const show = () => {
     const points = data.series.reduce((sum, line) => sum + line.points.length, 0);
     note.textContent = points === 0 ? (data.done ? "There are no points." : "The first points come soon.") : data.done ? "" : "Live. Drag to zoom in, double-click to zoom out.";
+    figure.toggleAttribute("data-empty", points === 0);
     if (points === 0) return;
     if (scale?.hidden) {
       scale.hidden = false;

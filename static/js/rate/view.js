@@ -429,8 +429,7 @@ export function createView({ config, keymap, act, rows = null }) {
   function showAhead({ count, isOffline, isReady }) {
     root.dataset.ahead = isReady ? "ready" : "coming";
     root.dataset.aheadCount = count;
-    const words = isOffline ? `${count} more can be judged offline` : "";
-    if (find("rate-ahead").textContent !== words) find("rate-ahead").textContent = words;
+    if (isOffline && find("rate-ahead-count").textContent !== String(count)) find("rate-ahead-count").textContent = count;
     // It has the place of the pace, so that nothing moves when a connection comes and goes.
     toggle("rate-ahead", isOffline);
     toggle("rate-pace", !isOffline);
