@@ -217,7 +217,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     renewAt = ends.length ? Math.max(Date.now() + SOONEST_RENEWAL, (Date.now() + Math.min(...ends)) / 2) : Infinity;
     queue.noteAnswer(answer.items.length >= count);
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
-    onlyPending = added === 0 && !exhausted && !queue.aside();
+    onlyPending = added === 0 && waiting > 0 && !exhausted && !queue.aside();
     // What was on its way has arrived meanwhile: the next answer knows of it.
     const arrived = !waiting && unsent.size > 0;
     nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);

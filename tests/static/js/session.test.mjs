@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { createQueue } from "../../../static/js/rate/queue.js";
+import { createSession } from "../../../static/js/rate/session.js";
+
+globalThis.requestAnimationFrame = (work) => setTimeout(work);
+delete globalThis.BroadcastChannel; // It would hold up the end of the tests.
+
+const questions = [{ name: "alignment", required: true, choices: [] }];
+const item = (assignment) => ({ assignment, item: assignment, prompt: `p${assignment}`, bucket: "", images: [], expiresAt: Date.now() + 600000 });
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** A session whose server takes in all judgments; lease(count, options) answers its requests for items. */
+function start(lease, { items = [], buffer = 4, refillAt = buffer } = {}) {
+  const queue = createQueue({ questions, buffer, refillAt });
+  queue.offer(items.map(item));
+  const said = { progress: null, messages: [], announced: [] };
+  const view = {
+    announce: (words) => said.announced.push(words),
+    showProgress: (progress) => (said.progress = progress),
+    showOutbox() {},
+    showGone() {},
+    showRoleLost() {},
+    showLoading() {},
+    showMessage: (tone, title) => said.messages.push(title),
+  };
+  const server = {
+    lease: async (count, options) => ({ ok: true, status: 200, gone: [], ...(await lease(count, options)) }),
+    sendJudgments: async (judgments) => ({ ok: true, status: 200, results: judgments.map(({ id }) => ({ id, status: "stored" })) }),
+  };
+  const session = createSession({
+    config: { user_id: 1, campaign: "c", progress: { done: 0, total: 9, left_for_me: 9 } },
+    queue,
+    prefetch: { want() {} },
+    server,
+    view,
+    show() {},
+    isShown: () => true,
+    wanted: () => [],
+    showHistory() {},
+  });
+  return { queue, session, said };
+}
+
+test("a full answer that holds nothing new is not asked for again at once", async () => {
+  let asked = 0;
+  const leased = [1, 2, 3, 4].map(item);
+  const { queue, session } = start(() => ((asked += 1) > 5 ? new Promise(() => {}) : { items: leased }), { items: [2, 3, 4] });
+  queue.dropElsewhere(1); // Another tab has it.
+  await session.refill();
+  await pause(300);
+  assert.equal(asked, 1);
+});
