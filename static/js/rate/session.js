@@ -28,6 +28,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let renewAt = Infinity; // When half of the time is over for which the items are this person's.
   let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
+  const touched = new Set(); // What was judged or undone here since then: the answer may be from before or after that.
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
   let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
@@ -67,6 +68,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function keep(record, about) {
     outbox.add(record, about);
     unkept.push(record);
+    touched.add(record.assignment);
     if (record.action === "undo") {
       count(-1);
       return;
@@ -159,6 +161,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (leasing || Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
     leasing = true;
     unheard = 0;
+    touched.clear();
     try {
       // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
       const unsent = outbox.pendingAssignments();
@@ -184,8 +187,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   /** Another device of this rater has judged these. */
   function letGo(assignments) {
-    const unsent = outbox.unsentAssignments();
-    const gone = assignments.filter((assignment) => !unsent.has(assignment));
+    const held = new Set(queue.first(queue.length()).map((item) => item.assignment));
+    const gone = assignments.filter((assignment) => held.has(assignment) && !touched.has(assignment));
     if (!gone.length) return;
     count(gone.length);
     if (gone.filter((assignment) => queue.letGo(assignment)).length) {

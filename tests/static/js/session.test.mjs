@@ -42,6 +42,22 @@ function start(lease, { items = [], buffer = 4, refillAt = buffer } = {}) {
   return { queue, session, said };
 }
 
+test("what is judged here while the answer is on its way was not judged on another device", async () => {
+  let answer;
+  const { queue, session, said } = start(() => new Promise((done) => (answer = done)), { items: [1, 2, 3, 4, 5, 6] });
+  const refilled = session.refill(true);
+  session.keep(queue.answer("alignment", "pass"));
+  session.keep(queue.answer("alignment", "pass"));
+  await pause(300); // The rows arrive first.
+  session.keep(queue.undo());
+  await pause(300);
+  answer({ items: [], gone: [1, 2, 5] });
+  await refilled;
+  await pause(20);
+  assert.deepEqual(queue.first(9).map((one) => one.assignment), [2, 3, 4, 6]);
+  assert.deepEqual([said.progress.done, said.progress.left], [2, 7]); // The first by the rater here, the fifth elsewhere.
+});
+
 test("a full answer that holds nothing new is not asked for again at once", async () => {
   let asked = 0;
   const leased = [1, 2, 3, 4].map(item);
