@@ -201,6 +201,7 @@ export function createQueue({ questions, questionRevision = null, revision = () 
       if (index < 0) return null;
       const [{ item }] = judged.splice(index, 1);
       closed.delete(item.assignment);
+      item.expiresAt = null; // Of before it was judged; the undo leases it anew.
       items.unshift(item);
       shownAt = null;
       const record = buildRecord("undo", { shown_at: null, order: [] });
