@@ -93,8 +93,8 @@ export function createQueue({ questions, questionRevision = null, revision = () 
     first: (count) => items.slice(0, count),
     history: () => judged.slice(),
     needsMore: () => items.length < mark,
-    /** How many to ask for: those that are held count too, since a lease may answer with them first. */
-    wanted: (unsent = 0) => Math.min(most, buffer + unsent),
+    /** How many to ask for: those that are held count too, since a lease answers with them first, and renews no others. */
+    wanted: (unsent = 0) => Math.min(most, Math.max(buffer, items.length) + unsent),
     /** Other numbers of items to want ahead, and to ask for more at. */
     setAhead(newBuffer, newRefillAt = newBuffer) {
       buffer = newBuffer;

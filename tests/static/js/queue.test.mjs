@@ -248,3 +248,11 @@ test("what was undone stays until it is judged, though its lease ran out long ag
   clock.time = 3000;
   assert.equal(queue.dropExpired(), 1);
 });
+
+test("all that is held is asked for, so that it is renewed, also where it is more than is wanted ahead", () => {
+  const { queue } = start({ buffer: 10, most: 100 });
+  queue.offer([1, 2, 3].map((number) => item(number)));
+  assert.equal(queue.wanted(4), 14);
+  queue.setAhead(2);
+  assert.deepEqual([queue.wanted(), queue.wanted(4), queue.wanted(200)], [3, 7, 100]);
+});
