@@ -234,7 +234,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     const isNews = isRoleLost() !== toldRoleLost;
     toldRoleLost = isRoleLost();
     view.showRoleLost(toldRoleLost);
-    if (isNews && toldRoleLost && !queue.current()) showNothing();
+    if (isNews && !queue.current()) showNothing();
   }
 
   function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {

@@ -14,19 +14,19 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 function start(lease, { items = [], buffer = 4, refillAt = buffer } = {}) {
   const queue = createQueue({ questions, buffer, refillAt });
   queue.offer(items.map(item));
-  const said = { progress: null, messages: [], announced: [] };
+  const said = { progress: null, messages: [], refusal: null };
   const view = {
-    announce: (words) => said.announced.push(words),
+    announce() {},
     showProgress: (progress) => (said.progress = progress),
     showOutbox() {},
     showGone() {},
     showRoleLost() {},
     showLoading() {},
-    showMessage: (tone, title) => said.messages.push(title),
+    showMessage: (tone, title, words, buttons) => said.messages.push({ title, buttons }),
   };
   const server = {
     lease: async (count, options) => ({ ok: true, status: 200, gone: [], ...(await lease(count, options)) }),
-    sendJudgments: async (judgments) => ({ ok: true, status: 200, results: judgments.map(({ id }) => ({ id, status: "stored" })) }),
+    sendJudgments: async (judgments) => said.refusal ?? ({ ok: true, status: 200, results: judgments.map(({ id }) => ({ id, status: "stored" })) }),
   };
   const session = createSession({
     config: { user_id: 1, campaign: "c", progress: { done: 0, total: 9, left_for_me: 9 } },
@@ -66,4 +66,20 @@ test("a full answer that holds nothing new is not asked for again at once", asyn
   await session.refill();
   await pause(300);
   assert.equal(asked, 1);
+});
+
+test("that the role is back is seen also where nothing is left", async () => {
+  const refusal = { ok: false, status: 403, isRoleLost: true };
+  let answer = { ...refusal };
+  const { queue, session, said } = start(() => answer, { items: [1] });
+  said.refusal = refusal;
+  session.keep(queue.answer("alignment", "pass"));
+  await pause(300);
+  await session.refill();
+  assert.equal(said.messages.at(-1).title, "This account may not rate now");
+  answer = { items: [] };
+  said.refusal = null;
+  said.messages.at(-1).buttons[0].run();
+  await pause(300);
+  assert.equal(said.messages.at(-1).title, "Nothing is left for you here");
 });
