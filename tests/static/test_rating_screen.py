@@ -451,6 +451,24 @@ def test_what_one_device_judged_leaves_the_other_and_a_stale_skip_takes_nothing_
     assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail")]
 
 
+def test_reason_is_of_the_item_for_which_it_was_asked_though_that_left_meanwhile(sign_in, rater):
+    campaign = make_campaign(items=3, raters=[rater])
+    left, right = open_screen(sign_in(rater), campaign), open_screen(sign_in(rater), campaign)
+    press(right, "x")
+    press(left, "f")
+    wait_for_saved(left)
+    second, third = (item.prompt.text for item in campaign.items.order_by("position")[1:])
+    right.evaluate("dispatchEvent(new Event('online'))")
+    expect(right.locator("#rate-prompt")).to_have_text(second)
+    right.keyboard.press("1")
+    right.wait_for_selector("#rate-flag", state="hidden")
+    press(right, "f")
+    expect(right.locator("#rate-prompt")).to_have_text(third)
+    wait_for_saved(right)
+    assert wait_for_rows(2) == 2
+    assert standing(rater) == [("answer", "pass")] * 2
+
+
 def test_screen_fits_a_small_one(sign_in, rater):
     campaign = make_campaign("style", items=2, raters=[rater])
     page = open_screen(sign_in(rater, viewport={"width": 360, "height": 740}), campaign)
