@@ -122,9 +122,11 @@ export function createQueue({ questions, questionRevision = null, revision = () 
         known.add(item.assignment);
         items.push(item);
         added += 1;
-        // It was undone elsewhere, and is judged no longer.
+        // It was undone elsewhere or never taken, and is judged no longer; the lease says which row is the last of its chain.
         const before = judged.findIndex((entry) => entry.item.assignment === item.assignment);
-        if (before >= 0) judged.splice(before, 1);
+        if (before < 0) continue;
+        judged.splice(before, 1);
+        latest.delete(item.assignment);
       }
       // Leases that have run out are nobody's to wait for.
       const answered = new Set(leased.map((item) => item.assignment));

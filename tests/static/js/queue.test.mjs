@@ -256,3 +256,11 @@ test("all that is held is asked for, so that it is renewed, also where it is mor
   queue.setAhead(2);
   assert.deepEqual([queue.wanted(), queue.wanted(4), queue.wanted(200)], [3, 7, 100]);
 });
+
+test("what an earlier visit judged and the server never took is judged afresh once it is leased again", () => {
+  const { queue } = start();
+  queue.restore([1, 2].map((number) => ({ item: item(number), record: { id: `old${number}`, assignment: number, action: "answer" } })));
+  queue.offer([item(1), item(2, { supersedes: "undone elsewhere" })]);
+  const rows = [queue.answer("alignment", "pass"), queue.answer("alignment", "pass")];
+  assert.deepEqual(rows.map((row) => row.supersedes), [null, "undone elsewhere"]);
+});
