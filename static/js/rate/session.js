@@ -69,6 +69,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     outbox.add(record, about);
     unkept.push(record);
     touched.add(record.assignment);
+    returned = false; // Whoever goes on judges what is on the screen.
     if (record.action === "undo") {
       count(-1);
       return;

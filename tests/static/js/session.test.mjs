@@ -5,6 +5,12 @@ import { createSession } from "../../../static/js/rate/session.js";
 
 globalThis.requestAnimationFrame = (work) => setTimeout(work);
 delete globalThis.BroadcastChannel; // It would hold up the end of the tests.
+const { setTimeout: plan } = globalThis;
+globalThis.setTimeout = (work, ms) => {
+  const timer = plan(work, ms);
+  if (ms > 1000) timer.unref(); // As would what is to be done in a minute.
+  return timer;
+};
 
 const questions = [{ name: "alignment", required: true, choices: [] }];
 const item = (assignment) => ({ assignment, item: assignment, prompt: `p${assignment}`, bucket: "", images: [], expiresAt: Date.now() + 600000 });
@@ -82,4 +88,29 @@ test("that the role is back is seen also where nothing is left", async () => {
   said.messages.at(-1).buttons[0].run();
   await pause(300);
   assert.equal(said.messages.at(-1).title, "Nothing is left for you here");
+});
+
+test("what ran out leaves the screen after a return to it, but not once the rater has gone on there", async (t) => {
+  const listeners = {};
+  globalThis.document = { visibilityState: "visible", querySelectorAll: () => [], addEventListener: (type, hear) => (listeners[type] = hear) };
+  globalThis.addEventListener = () => {};
+  t.mock.method(globalThis, "setInterval", () => 0);
+  const clock = Date.now;
+  for (const [judged, left] of [[0, [9]], [1, [2, 9]]]) {
+    let offset = 0;
+    t.mock.method(Date, "now", () => clock() + offset);
+    let answer = { items: [1, 2, 3].map(item) };
+    const { queue, session } = start(() => answer ?? Promise.reject(new Error("offline")));
+    await session.start();
+    await pause(50);
+    answer = null;
+    offset = 3600000;
+    listeners.visibilitychange();
+    await pause(50);
+    for (let count = 0; count < judged; count += 1) session.keep(queue.answer("alignment", "pass"));
+    answer = { items: [item(9)] };
+    offset += 60000;
+    await session.refill();
+    assert.deepEqual(queue.first(9).map((one) => one.assignment), left);
+  }
 });
