@@ -24,7 +24,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   let leasing = false;
   let leaseFailures = 0;
-  let nextLeaseAt = 0;
+  let nextLeaseAt = 0; // Not asked before this, whatever for: the server was away, or refused.
+  let nextItemsAt = 0; // Not asked for items before this; what is new is heard meanwhile.
   let renewAt = Infinity; // When half of the time is over for which the items are this person's.
   let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
@@ -116,7 +117,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     tellRole();
     if (onlyPending && !outbox.snapshot().waiting) {
       onlyPending = false;
-      nextLeaseAt = 0;
+      nextItemsAt = 0;
     }
     prefetchAhead();
     tellAhead();
@@ -158,7 +159,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   /** `anyway`: also where there is enough, to hear what another device of this rater has judged meanwhile. */
   async function refill(anyway = false) {
     const isDue = Date.now() >= renewAt;
-    const asksForItems = isDue || (queue.needsMore() && !(exhausted && queue.length()));
+    const asksForItems = isDue || (queue.needsMore() && Date.now() >= nextItemsAt && !(exhausted && queue.length()));
     if (leasing || Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
     leasing = true;
     unheard = 0;
@@ -176,7 +177,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     } finally {
       leasing = false;
     }
-    if (!queue.current()) setTimeout(() => refill(), Math.max(0, nextLeaseAt - Date.now()) + 20);
+    if (!queue.current()) setTimeout(() => refill(), Math.max(0, Math.max(nextLeaseAt, nextItemsAt) - Date.now()) + 20);
     else settleAfterPaint();
   }
 
@@ -224,7 +225,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     onlyPending = added === 0 && waiting > 0 && !exhausted && !queue.aside();
     // What was on its way has arrived meanwhile: the next answer knows of it.
     const arrived = !waiting && unsent.size > 0;
-    nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);
+    nextItemsAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);
     prefetchAhead();
     if (!isShown() || queue.current() !== before) show();
   }
@@ -277,7 +278,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   }
 
   function lookAgain() {
-    nextLeaseAt = 0;
+    nextLeaseAt = nextItemsAt = 0;
     gone = false;
     roleLost = false;
     queue.takeBackAside();
@@ -300,7 +301,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   function wire() {
     addEventListener("online", () => {
-      nextLeaseAt = 0;
+      nextLeaseAt = nextItemsAt = 0;
       outbox.retry();
       refill(true);
       tellAhead();

@@ -114,3 +114,13 @@ test("what ran out leaves the screen after a return to it, but not once the rate
     assert.deepEqual(queue.first(9).map((one) => one.assignment), left);
   }
 });
+
+test("what is new is heard also where no more items are asked for just now", async () => {
+  const counts = [];
+  const { queue, session } = start((count) => (counts.push(count), { items: [1, 2, 3, 4, 5, 6, 7].map(item) }), { items: [1, 2, 3, 4, 5, 6, 7], buffer: 9 });
+  await session.refill();
+  for (let count = 0; count < 5; count += 1) session.keep(queue.answer("alignment", "pass"));
+  session.settleAfterPaint();
+  await pause(50);
+  assert.deepEqual(counts, [9, 1]);
+});
