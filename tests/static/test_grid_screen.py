@@ -5,7 +5,13 @@ from playwright.sync_api import expect
 
 from curation.models import Judgment
 from tests.curation.factories import draw_again, make_batch, make_campaign
-from tests.static.test_rating_screen import rater, standing, wait_for_rows, wait_for_saved  # noqa: F401 (rater: a fixture)
+from tests.static.test_rating_screen import (  # noqa: F401 (rater: a fixture)
+    open_screen,
+    rater,
+    standing,
+    wait_for_rows,
+    wait_for_saved,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
@@ -134,3 +140,21 @@ def test_one_prompts_samples_stand_together_and_fit_a_small_screen_by_touch(sign
     assert wait_for_rows(12) == 12
     [failed] = Judgment.objects.filter(answers__alignment="fail")
     assert failed.place == 4
+
+
+def test_report_is_of_the_sticker_for_which_it_was_asked_though_that_left_meanwhile(sign_in, rater):  # noqa: F811
+    campaign = make_campaign(items=3, raters=[rater])
+    page, other = open_grid(sign_in(rater), campaign), open_screen(sign_in(rater), campaign)
+    page.keyboard.press("x")
+    other.keyboard.press("f")
+    wait_for_saved(other)
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect(page.locator(".tile")).to_have_count(2)
+    page.wait_for_selector("#rate[data-state=ready]")
+    page.keyboard.press("1")
+    page.wait_for_selector("#rate-flag", state="hidden")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(3) == 3
+    assert standing(rater) == [("answer", "pass")] * 3

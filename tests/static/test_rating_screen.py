@@ -297,9 +297,11 @@ def test_a_pause_is_told_at_once_and_the_screen_goes_on_when_it_is_lifted(sign_i
 
 
 def test_rater_who_loses_the_role_is_told_keeps_what_was_judged_and_goes_on_once_it_is_back(sign_in, rater):
-    campaign = make_campaign(items=12, raters=[rater])
-    context = sign_in(rater)
-    page = open_screen(context, campaign)
+    other = make_rater()
+    campaign = make_campaign(items=12, raters=[rater, other])
+    held = lease_items(campaign, other, 2)
+    page = open_screen(sign_in(rater), campaign)
+    wait_for_ahead(page, 10)
     User.objects.filter(pk=rater.pk).update(roles=[Role.AUDITOR])
     press(page, "f", "f")
     page.locator("#rate-role-lost").get_by_text("This account may no longer rate here.").wait_for()
@@ -313,6 +315,7 @@ def test_rater_who_loses_the_role_is_told_keeps_what_was_judged_and_goes_on_once
     page.locator("#rate-role-lost").get_by_role("link", name="To the start").click()
     page.get_by_text("kept in this browser: this account may not rate now").wait_for()
     User.objects.filter(pk=rater.pk).update(roles=[Role.RATER])
+    expire(*held)
     page.go_back()
     page.wait_for_selector("#rate[data-state=ready]")
     press(page, "f", "f")
@@ -449,6 +452,24 @@ def test_what_one_device_judged_leaves_the_other_and_a_stale_skip_takes_nothing_
     right.wait_for_selector("#rate[data-state=over]")
     assert wait_for_rows(4) == 4
     assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail", "fail")]
+
+
+def test_reason_is_of_the_item_for_which_it_was_asked_though_that_left_meanwhile(sign_in, rater):
+    campaign = make_campaign(items=3, raters=[rater])
+    left, right = open_screen(sign_in(rater), campaign), open_screen(sign_in(rater), campaign)
+    press(right, "x")
+    press(left, "f")
+    wait_for_saved(left)
+    second, third = (item.prompt.text for item in campaign.items.order_by("position")[1:])
+    right.evaluate("dispatchEvent(new Event('online'))")
+    expect(right.locator("#rate-prompt")).to_have_text(second)
+    right.keyboard.press("1")
+    right.wait_for_selector("#rate-flag", state="hidden")
+    press(right, "f")
+    expect(right.locator("#rate-prompt")).to_have_text(third)
+    wait_for_saved(right)
+    assert wait_for_rows(2) == 2
+    assert standing(rater) == [("answer", "pass")] * 2
 
 
 def test_screen_fits_a_small_one(sign_in, rater):

@@ -93,8 +93,8 @@ export function createQueue({ questions, questionRevision = null, revision = () 
     first: (count) => items.slice(0, count),
     history: () => judged.slice(),
     needsMore: () => items.length < mark,
-    /** How many to ask for: those that are held count too, since a lease may answer with them first. */
-    wanted: (unsent = 0) => Math.min(most, buffer + unsent),
+    /** How many to ask for: those that are held count too, since a lease answers with them first, and renews no others. */
+    wanted: (unsent = 0) => Math.min(most, Math.max(buffer, items.length) + unsent),
     /** Other numbers of items to want ahead, and to ask for more at. */
     setAhead(newBuffer, newRefillAt = newBuffer) {
       buffer = newBuffer;
@@ -122,9 +122,11 @@ export function createQueue({ questions, questionRevision = null, revision = () 
         known.add(item.assignment);
         items.push(item);
         added += 1;
-        // It was undone elsewhere, and is judged no longer.
+        // It was undone elsewhere or never taken, and is judged no longer; the lease says which row is the last of its chain.
         const before = judged.findIndex((entry) => entry.item.assignment === item.assignment);
-        if (before >= 0) judged.splice(before, 1);
+        if (before < 0) continue;
+        judged.splice(before, 1);
+        latest.delete(item.assignment);
       }
       // Leases that have run out are nobody's to wait for.
       const answered = new Set(leased.map((item) => item.assignment));
@@ -201,6 +203,7 @@ export function createQueue({ questions, questionRevision = null, revision = () 
       if (index < 0) return null;
       const [{ item }] = judged.splice(index, 1);
       closed.delete(item.assignment);
+      item.expiresAt = null; // Of before it was judged; the undo leases it anew.
       items.unshift(item);
       shownAt = null;
       const record = buildRecord("undo", { shown_at: null, order: [] });

@@ -24,10 +24,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   let leasing = false;
   let leaseFailures = 0;
-  let nextLeaseAt = 0;
+  let nextLeaseAt = 0; // Not asked before this, whatever for: the server was away, or refused.
+  let nextItemsAt = 0; // Not asked for items before this; what is new is heard meanwhile.
   let renewAt = Infinity; // When half of the time is over for which the items are this person's.
   let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
+  const touched = new Set(); // What was judged or undone here since then: the answer may be from before or after that.
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
   let gone = false; // The campaign is closed, or no longer this person's; it is asked again now and then.
@@ -67,6 +69,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function keep(record, about) {
     outbox.add(record, about);
     unkept.push(record);
+    touched.add(record.assignment);
+    returned = false; // Whoever goes on judges what is on the screen.
     if (record.action === "undo") {
       count(-1);
       return;
@@ -113,7 +117,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     tellRole();
     if (onlyPending && !outbox.snapshot().waiting) {
       onlyPending = false;
-      nextLeaseAt = 0;
+      nextItemsAt = 0;
     }
     prefetchAhead();
     tellAhead();
@@ -155,10 +159,11 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   /** `anyway`: also where there is enough, to hear what another device of this rater has judged meanwhile. */
   async function refill(anyway = false) {
     const isDue = Date.now() >= renewAt;
-    const asksForItems = isDue || (queue.needsMore() && !(exhausted && queue.length()));
+    const asksForItems = isDue || (queue.needsMore() && Date.now() >= nextItemsAt && !(exhausted && queue.length()));
     if (leasing || Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
     leasing = true;
     unheard = 0;
+    touched.clear();
     try {
       // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
       const unsent = outbox.pendingAssignments();
@@ -172,7 +177,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     } finally {
       leasing = false;
     }
-    if (!queue.current()) setTimeout(() => refill(), Math.max(0, nextLeaseAt - Date.now()) + 20);
+    if (!queue.current()) setTimeout(() => refill(), Math.max(0, Math.max(nextLeaseAt, nextItemsAt) - Date.now()) + 20);
     else settleAfterPaint();
   }
 
@@ -184,8 +189,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   /** Another device of this rater has judged these. */
   function letGo(assignments) {
-    const unsent = outbox.unsentAssignments();
-    const gone = assignments.filter((assignment) => !unsent.has(assignment));
+    const held = new Set(queue.first(queue.length()).map((item) => item.assignment));
+    const gone = assignments.filter((assignment) => held.has(assignment) && !touched.has(assignment));
     if (!gone.length) return;
     count(gone.length);
     if (gone.filter((assignment) => queue.letGo(assignment)).length) {
@@ -217,10 +222,10 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     renewAt = ends.length ? Math.max(Date.now() + SOONEST_RENEWAL, (Date.now() + Math.min(...ends)) / 2) : Infinity;
     queue.noteAnswer(answer.items.length >= count);
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
-    onlyPending = added === 0 && !exhausted && !queue.aside();
+    onlyPending = added === 0 && waiting > 0 && !exhausted && !queue.aside();
     // What was on its way has arrived meanwhile: the next answer knows of it.
     const arrived = !waiting && unsent.size > 0;
-    nextLeaseAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);
+    nextItemsAt = added || arrived ? 0 : Date.now() + (exhausted ? ASK_AGAIN : queue.aside() ? 10000 : 3000);
     prefetchAhead();
     if (!isShown() || queue.current() !== before) show();
   }
@@ -231,7 +236,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     const isNews = isRoleLost() !== toldRoleLost;
     toldRoleLost = isRoleLost();
     view.showRoleLost(toldRoleLost);
-    if (isNews && toldRoleLost && !queue.current()) showNothing();
+    if (isNews && !queue.current()) showNothing();
   }
 
   function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {
@@ -273,7 +278,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   }
 
   function lookAgain() {
-    nextLeaseAt = 0;
+    nextLeaseAt = nextItemsAt = 0;
     gone = false;
     roleLost = false;
     queue.takeBackAside();
@@ -296,7 +301,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   function wire() {
     addEventListener("online", () => {
-      nextLeaseAt = 0;
+      nextLeaseAt = nextItemsAt = 0;
       outbox.retry();
       refill(true);
       tellAhead();

@@ -235,3 +235,32 @@ test("what an earlier visit judged can be undone, until it is leased again", () 
   assert.deepEqual([undone.assignment, undone.action, undone.supersedes, queue.current().assignment], [3, "undo", "old3", 3]);
   assert.equal(queue.undo(), null);
 });
+
+test("what was undone stays until it is judged, though its lease ran out long ago", () => {
+  const { queue, clock } = start();
+  queue.restore([2, 1].map((number) => ({ item: item(number, { expiresAt: 500 }), record: { id: `old${number}`, assignment: number, action: "answer" } })));
+  queue.offer([item(3, { expiresAt: 9000 })]);
+  queue.undo();
+  queue.undo();
+  assert.equal(queue.dropExpired(true), 0);
+  assert.deepEqual(queue.first(9).map((one) => one.assignment), [1, 2, 3]);
+  queue.offer([item(2, { expiresAt: 2000 })]); // The server has leased it anew.
+  clock.time = 3000;
+  assert.equal(queue.dropExpired(), 1);
+});
+
+test("all that is held is asked for, so that it is renewed, also where it is more than is wanted ahead", () => {
+  const { queue } = start({ buffer: 10, most: 100 });
+  queue.offer([1, 2, 3].map((number) => item(number)));
+  assert.equal(queue.wanted(4), 14);
+  queue.setAhead(2);
+  assert.deepEqual([queue.wanted(), queue.wanted(4), queue.wanted(200)], [3, 7, 100]);
+});
+
+test("what an earlier visit judged and the server never took is judged afresh once it is leased again", () => {
+  const { queue } = start();
+  queue.restore([1, 2].map((number) => ({ item: item(number), record: { id: `old${number}`, assignment: number, action: "answer" } })));
+  queue.offer([item(1), item(2, { supersedes: "undone elsewhere" })]);
+  const rows = [queue.answer("alignment", "pass"), queue.answer("alignment", "pass")];
+  assert.deepEqual(rows.map((row) => row.supersedes), [null, "undone elsewhere"]);
+});
