@@ -30,6 +30,7 @@ const grid = createGrid({ queue, markers, ...readSettings() });
 let shown = []; // The items that the screen has.
 let ready = false; // Whether all their pictures are there too.
 let brush = markers[0].question;
+let asked = null; // The sticker of which a dialog asks why.
 
 const session = createSession({
   config,
@@ -212,14 +213,15 @@ function act(action) {
       submit();
       break;
     case "skip":
-      mark(index, (assignment) => grid.setAside(assignment, "skip", action.reason || null));
+      if (isOfAsked(action, index)) mark(index, (assignment) => grid.setAside(assignment, "skip", action.reason || null));
       break;
     case "skip_why":
-      if (ready) view.openDialog("rate-skip");
+      if (ready) askWhy("rate-skip");
       break;
     case "flag":
+      if (!isOfAsked(action, index)) break;
       if (action.reason) mark(index, (assignment) => grid.setAside(assignment, "flag", action.reason));
-      else if (ready) view.openDialog("rate-flag");
+      else if (ready) askWhy("rate-flag");
       break;
     case "undo":
       undo(action.assignment);
@@ -253,6 +255,18 @@ function act(action) {
       session.resend(action.id);
       break;
   }
+}
+
+function askWhy(dialog) {
+  asked = gridView.itemAt();
+  view.openDialog(dialog);
+}
+
+/** As where one is shown alone: the sticker may have left while the dialog was open. */
+function isOfAsked({ reason }, index) {
+  const isSame = reason === undefined || gridView.itemAt(index) === asked;
+  if (!isSame) view.announce("The sticker has left meanwhile. Nothing was said of another.");
+  return isSame;
 }
 
 function setBrush(question) {

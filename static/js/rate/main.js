@@ -22,6 +22,7 @@ let ready = false; // Whether the current item's pictures are on the screen.
 let shown = null; // The item that was put there last.
 let isDeep = false; // Whether as much is asked for as is good for this campaign; the first items come the sooner for being few.
 let telling = null;
+let asked = null; // The item of which a dialog asks why.
 
 const session = createSession({
   config,
@@ -114,14 +115,14 @@ function decide(action) {
       if (ready) queue.setPoint(action.point);
       return showUnless(null);
     case "skip":
-      return canLeave() ? queue.skip(action.reason || null) : null;
+      return canLeave() && isOfAsked(action) ? queue.skip(action.reason || null) : null;
     case "skip_why":
-      if (canLeave()) view.openDialog("rate-skip");
+      if (canLeave()) askWhy("rate-skip");
       return null;
     case "flag":
-      if (!canLeave()) return null;
+      if (!canLeave() || !isOfAsked(action)) return null;
       if (action.reason) return queue.flag(action.reason);
-      view.openDialog("rate-flag");
+      askWhy("rate-flag");
       return null;
     case "undo":
       if ((asksInTurn(config) || queue.asked()) && action.assignment === undefined && queue.clearDraft()) return showUnless(null);
@@ -170,6 +171,18 @@ function decide(action) {
 /** An item may be passed over or reported also while its pictures do not come. */
 function canLeave() {
   return ready || Boolean(queue.current() && !briefing.holds());
+}
+
+function askWhy(dialog) {
+  asked = queue.current();
+  view.openDialog(dialog);
+}
+
+/** What was chosen in a dialog is of the item that it was opened for: another may have come meanwhile, and nobody has looked at that. */
+function isOfAsked({ reason }) {
+  const isSame = reason === undefined || queue.current() === asked;
+  if (!isSame) view.announce("The item has left meanwhile. Nothing was said of this one.");
+  return isSame;
 }
 
 /** What an item has so far stays on the screen, unless it is finished. */
