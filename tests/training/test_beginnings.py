@@ -183,9 +183,10 @@ class TestStartingOver:
         runs.start_over(run, by=operator)
         assert runs.request_pause(run, by=operator)
         client.force_login(operator)
-        assert "Resuming starts it over from the beginning, as was asked." in client.get(
-            run.get_absolute_url()
-        ).content.decode()
+        assert (
+            "Resuming starts it over from the beginning, as was asked."
+            in client.get(run.get_absolute_url()).content.decode()
+        )
         said = client.post(reverse("run_resume", args=[run.pk]), follow=True).content.decode()
         assert "starts over from the beginning." in said
         run.job.refresh_from_db()

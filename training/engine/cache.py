@@ -148,7 +148,9 @@ def encode_sources(
         latents, missing_images, lambda key: {key: encoder.encode_image(read_pixels(*images[key]))}, report, done, total
     )
     length = text_length(pipeline)
-    kept = Drawn(cache_dir / "drawn", corpus_bytes, spare_bytes()) if drawn and corpus_bytes > 0 and keeps_drawn else None
+    kept = (
+        Drawn(cache_dir / "drawn", corpus_bytes, spare_bytes()) if drawn and corpus_bytes > 0 and keeps_drawn else None
+    )
     return Encoded(
         latents=latents,
         texts=texts,

@@ -96,9 +96,7 @@ def test_main_process_saves_for_as_long_as_it_takes_once_all_were_asked_to_stop(
     seconds = [1, 0]
 
     def start(rank: int, *_: Any) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-c", f"import sys, time; time.sleep({seconds[rank]}); sys.exit(76)"]
-        )
+        return subprocess.Popen([sys.executable, "-c", f"import sys, time; time.sleep({seconds[rank]}); sys.exit(76)"])
 
     monkeypatch.setattr(processes, "_start", start)
     before = signal.getsignal(signal.SIGTERM)
