@@ -247,7 +247,7 @@ class TestTraining:
             raise Paused
 
         monkeypatch.setattr(tasks, "run_child", child)
-        run = make_run()
+        make_run()
         monkeypatch.setattr(tasks, "prepare_folder", lambda run, context: runs.folder_of(run))
         (job,) = run_due_jobs(kinds=[runs.KIND])
         assert (job.state, given) == (JobState.PAUSED, [expected])
