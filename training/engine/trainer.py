@@ -29,7 +29,7 @@ from training.engine.checkpoints import (
     Checkpoint,
     checkpoint_name,
     clear_leftovers,
-    discard_folder,
+    discard_beyond,
     list_checkpoints,
     load_newest,
     save_checkpoint,
@@ -496,9 +496,7 @@ def _roll_back(run: Run) -> None:
         run.writer.wait()
     if run.group.is_main:
         # They led here. Only now: a run that is killed before goes on from them, and comes here again.
-        for path in list_checkpoints(run.folder):
-            if path.name > checkpoint_name(run.learner.step):
-                discard_folder(path)
+        discard_beyond(run.folder, run.learner.step)
 
 
 def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:
