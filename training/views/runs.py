@@ -163,10 +163,12 @@ def run_pause(request: HttpRequest, pk: int) -> HttpResponse:
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop the run; its last checkpoint stays."""
     found = _load(request, pk)
-    if runs.request_cancel(found, by=member(request)):
+    if not runs.request_cancel(found, by=member(request)):
+        messages.warning(request, f"The run {found} was over or stopping already.")
+    elif found.job.is_open:
         messages.success(request, f"The run {found} stops after saving a checkpoint.")
     else:
-        messages.warning(request, f"The run {found} was over or stopping already.")
+        messages.success(request, f"The run {found} is cancelled.")
     return redirect(found)
 
 
