@@ -167,7 +167,7 @@ def cancel(job: Job) -> bool:
 def pause(job: Job) -> bool:
     """Ends an attempt that was asked to wait: it does not count, and nothing runs the job until somebody resumes it."""
     with transaction.atomic():
-        if _is_cancelled(job):
+        if "cancel" in _wishes(job):
             return cancel(job)
         changed = _end(job, AttemptOutcome.PAUSED, state=JobState.PAUSED, max_attempts=F("max_attempts") + 1)
         if changed:
@@ -178,9 +178,10 @@ def pause(job: Job) -> bool:
 def release(job: Job) -> bool:
     """Gives the job back, because this worker was told to stop: it is due at once, and the attempt does not count."""
     with transaction.atomic():
-        if _is_cancelled(job):
+        wishes = _wishes(job)
+        if "cancel" in wishes:
             return cancel(job)
-        if _is_paused(job):
+        if "pause" in wishes:
             return pause(job)
         changed = _end(
             job,
@@ -197,7 +198,7 @@ def release(job: Job) -> bool:
 def lose(job: Job) -> bool:
     """Ends an attempt whose worker is dead or silent: queued again, or failed when it was the last. For the reaper."""
     with transaction.atomic():
-        if _is_cancelled(job):
+        if "cancel" in _wishes(job):
             return cancel(job)
         if _queue_again(job, AttemptOutcome.LOST, detail="The worker died or fell silent.", error=""):
             return True
@@ -268,9 +269,9 @@ def _end(job: Job, outcome: AttemptOutcome, *, detail: str = "", **changes: Any)
     return True
 
 
-def _is_cancelled(job: Job) -> bool:
-    return Job.objects.filter(pk=job.pk, token=job.token, cancel_requested_at__isnull=False).exists()
-
-
-def _is_paused(job: Job) -> bool:
-    return Job.objects.filter(pk=job.pk, token=job.token, pause_requested_at__isnull=False).exists()
+def _wishes(job: Job) -> set[str]:
+    """What somebody wants of the attempt. Locks the row: no wish comes between this look and the end of the transaction,
+    since one on a job that is then queued or paused would be neither seen nor taken back."""
+    mine = Job.objects.select_for_update(no_key=True).filter(pk=job.pk, token=job.token)
+    asked = mine.values_list("cancel_requested_at", "pause_requested_at").first() or (None, None)
+    return {wish for wish, at in zip(("cancel", "pause"), asked, strict=True) if at is not None}

@@ -68,6 +68,7 @@ def enqueue(
 def request_cancel(job: Job, *, by: User | None) -> bool:
     """Cancels a queued or paused job at once; a running one is asked, and sees it at its next heartbeat. False when it is over."""
     with transaction.atomic():
+        _lock(job)
         open_job = Job.objects.filter(pk=job.pk, cancel_requested_at=None)
         waiting = {JobState.QUEUED: "before it started", JobState.PAUSED: "while it was paused"}
         if any(
@@ -97,6 +98,7 @@ def request_pause(job: Job, *, by: User | None) -> bool:
     """Pauses a queued job at once; a running one is asked, and sees it at its next heartbeat. False when it is over, paused,
     or was asked to stop or to wait before. `retry` resumes it."""
     with transaction.atomic():
+        _lock(job)
         open_job = Job.objects.filter(pk=job.pk, cancel_requested_at=None, pause_requested_at=None)
         wish = {"pause_requested_at": Now(), "pause_requested_by": by}
         if open_job.filter(state=JobState.QUEUED).update(state=JobState.PAUSED, **wish):
@@ -149,6 +151,11 @@ def fail_dependents(job: Job) -> None:
 def ring_on_commit(job_ids: Iterable[UUID]) -> None:
     """Rings when the transaction is through; without one, now."""
     transaction.on_commit(partial(ring, list(job_ids)), robust=True)
+
+
+def _lock(job: Job) -> None:
+    """Until the transaction ends, the job keeps its state: it could pass from one to another between two looks."""
+    Job.objects.select_for_update(no_key=True).filter(pk=job.pk).first()
 
 
 def _wait_for(job: Job, after: Sequence[Job]) -> None:

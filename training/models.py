@@ -341,11 +341,7 @@ class RunEvent(models.Model):
                 f"median of the steps before, at last {float(self.detail.get('times') or 0):,.0f} times. The training goes "
                 "on: look at its curves."
             ),
-            "collapse": (
-                f"Drawings of one prompt with different seeds differ at step {self.step} by "
-                f"{100 * float(self.detail.get('share') or 0):.0f}% of what the parent's do: look whether each prompt still "
-                "has more than one image."
-            ),
+            "collapse": self._collapse,
             "tracked": f"{self.detail.get('tracker')} has this run's curves.",
             "tracker_failed": (
                 f"{self.detail.get('tracker')} gets no curves of this run from here on: {self.detail.get('why')}. "
@@ -363,6 +359,20 @@ class RunEvent(models.Model):
     @property
     def _figure(self) -> str:
         return "gradient norm" if self.detail.get("figure") == "grad_norm" else "loss"
+
+    @property
+    def _collapse(self) -> str:
+        share = f"{100 * float(self.detail.get('share') or 0):.0f}%"
+        if self.detail.get("of") == "seeds":
+            return (
+                f"Drawings of one prompt with different seeds differ at step {self.step} by {share} of what the parent's do: "
+                "look whether each prompt still has more than one image."
+            )
+        # Of a run from before, which drew each prompt once.
+        return (
+            f"The drawings of step {self.step} differ from each other by {share} of what the parent's do: look whether they "
+            "still show their prompts."
+        )
 
     @property
     def _kernels(self) -> str:

@@ -137,7 +137,7 @@ def resume(run: TrainingRun, *, by: "User") -> bool:
 
 
 def start_over(run: TrainingRun, *, by: "User") -> bool:
-    """Queue a failed or cancelled run again from step 0, and give up what it saved. False where it is not one of these.
+    """Queue a failed, cancelled or paused run again from step 0, and give up what it saved. False where it is not one of these.
 
     Rows and files go when the job begins, on the machine that trains.
     """

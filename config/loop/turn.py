@@ -24,7 +24,7 @@ from curation.models import Campaign, CampaignKind, Dataset, DatasetVersion, Jud
 from generation.batches import request_batch
 from generation.model_versions import enqueue_import, promote
 from generation.models import GenerationBatch, ModelPromotion, ModelVersion, PromptSet, Sample
-from jobs.models import Job, JobState
+from jobs.models import FINAL_STATES, Job, JobState
 from training.evaluations import start_evaluation
 from training.models import Evaluation, Preset, Recipe, TrainingRun
 from training.recipes import create_recipe, schedule_of
@@ -291,7 +291,8 @@ class Turn:
             stubborn(job.refresh_from_db)
             if job.state == JobState.SUCCEEDED:
                 return
-            if not job.is_open:
+            # A paused job may be resumed.
+            if job.state in FINAL_STATES:
                 raise StepFailed(f"“{job}” ended as {job.get_state_display().lower()}: {job.error}")
             now = f"  {job.progress_done} of {job.progress_total}" if job.progress_total else ""
             if now != said:

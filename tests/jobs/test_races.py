@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from jobs import attempts
@@ -15,7 +16,7 @@ from jobs.attempts import Pulse, beat, claim
 from jobs.context import JobContext, LeaseLost
 from jobs.models import Job, JobAttempt, JobState, Sweep
 from jobs.processes import this_process
-from jobs.queue import enqueue, request_cancel
+from jobs.queue import enqueue, request_cancel, request_pause
 from jobs.sweeper import heal, reap, sweep
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
 
@@ -98,6 +99,55 @@ def test_cancel_and_completion_end_the_job_once():
         assert job.state in (JobState.SUCCEEDED, JobState.CANCELLED)
         assert job.events.filter(kind__in=["succeeded", "cancelled"]).count() == 1
         assert ends[0] != ends[1]
+
+
+@pytest.mark.parametrize(
+    ("end", "ask", "state"),
+    [
+        (attempts.release, request_pause, JobState.PAUSED),
+        (attempts.release, request_cancel, JobState.CANCELLED),
+        (attempts.pause, request_cancel, JobState.CANCELLED),
+    ],
+    ids=["pause at a release", "cancel at a release", "cancel at a pause"],
+)
+def test_wish_in_the_middle_of_an_attempts_end_is_not_lost(monkeypatch, end, ask, state):
+    job = claimed_job()
+    original, asked = attempts._end, []
+
+    def slowly(*rest, **changes):
+        asked.append(threading.Thread(target=lambda: together(1, lambda _: ask(Job.objects.get(pk=job.pk), by=None))))
+        asked[0].start()
+        asked[0].join(0.5)
+        return original(*rest, **changes)
+
+    monkeypatch.setattr(attempts, "_end", slowly)
+    assert end(job)
+    asked[0].join()
+    job.refresh_from_db()
+    assert job.state == state
+
+
+@pytest.mark.parametrize(
+    ("end", "ask", "after"), [(attempts.pause, request_cancel, 2), (attempts.release, request_pause, 1)]
+)
+def test_job_that_passes_from_one_state_to_another_meanwhile_is_asked_all_the_same(monkeypatch, end, ask, after):
+    """An attempt of the job ends once so many of the request's conditional updates are through."""
+    job = claimed_job()
+    original, looks, ended = QuerySet.update, [], []
+
+    def update(self, **changes):
+        count = original(self, **changes)
+        if self.model is Job and threading.current_thread() is threading.main_thread():
+            looks.append(count)
+        if len(looks) == after and not ended:
+            ended.append(threading.Thread(target=lambda: together(1, lambda _: end(job))))
+            ended[0].start()
+            ended[0].join(0.5)
+        return count
+
+    monkeypatch.setattr(QuerySet, "update", update)
+    assert ask(Job.objects.get(pk=job.pk), by=None)
+    ended[0].join()
 
 
 def test_reaper_takes_an_expired_lease_once_and_the_old_attempt_is_fenced():

@@ -13,7 +13,7 @@ from jobs.attempts import cancel, claim
 from jobs.context import JobContext, JobFailed
 from jobs.handlers import find_handler
 from jobs.history import describe_history
-from jobs.models import JobState
+from jobs.models import Job, JobState
 from jobs.processes import this_process
 from jobs.testing import run_due_jobs
 from tests.generation.factories import finish_job
@@ -183,10 +183,26 @@ class TestStartingOver:
         runs.start_over(run, by=operator)
         assert runs.request_pause(run, by=operator)
         client.force_login(operator)
+        assert (
+            "Resuming starts it over from the beginning, as was asked."
+            in client.get(run.get_absolute_url()).content.decode()
+        )
         said = client.post(reverse("run_resume", args=[run.pk]), follow=True).content.decode()
         assert "starts over from the beginning." in said
         run.job.refresh_from_db()
         assert run.job.payload == {"run": run.pk, "start_over": str(operator)}
+
+    def test_a_paused_run_says_from_which_step_it_would_go_on(self, client):
+        saved, unsaved, operator = make_saved_run(), make_run(), make_person("operator")
+        # Its worker died before a first checkpoint.
+        TrainingRun.objects.filter(pk=unsaved.pk).update(step=7)
+        client.force_login(operator)
+        for run, words in (
+            (saved, "Resuming goes on from its checkpoint of step 20, to the same bits on the same machine."),
+            (unsaved, "Resuming starts from the beginning: it has no checkpoint yet."),
+        ):
+            Job.objects.filter(pk=run.job.pk).update(state=JobState.PAUSED, finished_at=None)
+            assert words in client.get(run.get_absolute_url()).content.decode()
 
     def test_a_run_that_was_stopped_in_the_middle_of_starting_over_is_refused_and_not_begun_anew(self, monkeypatch):
         run, operator = make_saved_run(), make_person("operator")

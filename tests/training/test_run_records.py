@@ -148,6 +148,11 @@ def test_what_happened_in_words():
     assert kernels.in_words == "Steps are computed channels last; tried: plain 0.200 s, channels last 0.100 s."
     damaged = RunEvent(kind="cache_damaged", detail={"files": ["0f.safetensors", "ab.safetensors"]})
     assert "had damaged files (2): they were set aside, and what they held was made again." in damaged.in_words
+    collapse = RunEvent(kind="collapse", step=60, detail={"share": 0.31, "of": "seeds"})
+    assert collapse.in_words.startswith("Drawings of one prompt with different seeds differ at step 60 by 31% of")
+    # Runs from before compared the drawings of all prompts.
+    collapse = RunEvent(kind="collapse", step=60, detail={"share": 0.31})
+    assert collapse.in_words.startswith("The drawings of step 60 differ from each other by 31% of")
     on_demand = RunEvent(kind="on_demand", detail={"sources": ["content", "domain"], "images": 2_000_000})
     assert on_demand.in_words.startswith(
         "Latents and texts of content, domain are made as they are drawn: those of all 2,000,000"

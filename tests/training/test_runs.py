@@ -15,6 +15,7 @@ from django.db import connection
 from generation.images import storage_name
 from generation.models import ModelVersion
 from jobs import queue
+from jobs.context import JobContext, Paused
 from jobs.models import Job, JobState
 from jobs.testing import run_due_jobs
 from tests.training.factories import (
@@ -26,7 +27,7 @@ from tests.training.factories import (
     make_recipe,
     make_run,
 )
-from training import integrity, rehearsals, runs
+from training import integrity, rehearsals, runs, tasks
 from training.curves import curve
 from training.estimates import estimate
 from training.models import Preset, TrainingRun
@@ -235,6 +236,21 @@ class TestTraining:
         resumed = run.events.get(kind="resumed")
         assert (resumed.step, resumed.detail["exact"]) == (saved.step, True)
         assert run.result == straight.result
+
+    @pytest.mark.parametrize(("stop_seconds", "expected"), [(5, 30), (300, 300)])
+    def test_a_checkpoint_at_a_pause_may_take_as_long_as_at_a_stop(self, settings, monkeypatch, stop_seconds, expected):
+        settings.JOB_STOP_SECONDS = stop_seconds
+        given: list[float] = []
+
+        def child(context: JobContext, argv: list[str], *, grace_seconds: float, **_: object) -> int:
+            given.append(grace_seconds)
+            raise Paused
+
+        monkeypatch.setattr(tasks, "run_child", child)
+        make_run()
+        monkeypatch.setattr(tasks, "prepare_folder", lambda run, context: runs.folder_of(run))
+        (job,) = run_due_jobs(kinds=[runs.KIND])
+        assert (job.state, given) == (JobState.PAUSED, [expected])
 
     def test_pairs_teach_a_preference(self, tiny_folder):
         parent = make_real_parent(tiny_folder)

@@ -449,7 +449,8 @@ class TestRuns:
         run.job.refresh_from_db()
         assert run.job.state == JobState.QUEUED
         client.post(reverse("run_pause", args=[run.pk]))
-        client.post(reverse("run_cancel", args=[run.pk]))
+        said = client.post(reverse("run_cancel", args=[run.pk]), follow=True).content.decode()
+        assert f"The run {run} is cancelled." in said
         run.job.refresh_from_db()
         assert run.job.state == JobState.CANCELLED
         said = client.post(reverse("run_pause", args=[run.pk]), follow=True).content.decode()

@@ -114,12 +114,14 @@ def encode_sources(
     corpus_bytes: float = float("inf"),
     keeps_drawn: bool = True,
     check_room: Callable[[int], None] = lambda missing: None,
+    spare_bytes: Callable[[], int] = lambda: 0,
 ) -> Encoded:
     """Make sure that every image and caption is in the cache; a decoder needs no captions. Where those of all corpora would
     take more than `corpus_bytes`, or are very many, theirs are left to be made on demand, and as many bytes of them kept on disk
     if `keeps_drawn`; not for a decoder, which may lie in
     memory in another way by then. Without `shapes`, one for each item, all images are squares of the model's own side.
     `check_room(bytes)` is called with what the missing ones will take on disk, before the first is made, and may raise;
+    `spare_bytes()` are what of the cache's disk is left to others by what is made on demand;
     `report(done, total)` after each new entry, and may raise to stop. Raises `RunRefused` for an image that is
     missing, unreadable or not the one of its sha256."""
     encoder = Encoder.of(pipeline, parent_manifest)
@@ -146,7 +148,9 @@ def encode_sources(
         latents, missing_images, lambda key: {key: encoder.encode_image(read_pixels(*images[key]))}, report, done, total
     )
     length = text_length(pipeline)
-    kept = Drawn(cache_dir / "drawn", corpus_bytes) if drawn and corpus_bytes > 0 and keeps_drawn else None
+    kept = (
+        Drawn(cache_dir / "drawn", corpus_bytes, spare_bytes()) if drawn and corpus_bytes > 0 and keeps_drawn else None
+    )
     return Encoded(
         latents=latents,
         texts=texts,

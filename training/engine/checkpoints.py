@@ -118,9 +118,21 @@ def discard_folder(path: Path) -> None:
     shutil.rmtree(dying, ignore_errors=True)
 
 
+def discard_beyond(folder: Path, step: int) -> None:
+    """Remove the published checkpoints of later steps."""
+    for path in list_checkpoints(folder):
+        if _step_of(path) > step:
+            discard_folder(path)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The published checkpoints, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted((folder / "checkpoints").glob("step-*"), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    # As a number: names of more than a million steps are longer.
+    return int(path.name.removeprefix("step-"))
 
 
 def clear_leftovers(folder: Path) -> None:

@@ -5,6 +5,8 @@ full disk, the files that a process may have open) the run goes on without keepi
 serves an epoch in random order better than making room by deleting what the same epoch will draw.
 """
 
+import errno
+import shutil
 import sys
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,11 +30,12 @@ Written = tuple[ShardFile, dict[str, bytes]]
 
 class Drawn:
     """Entries by key in a folder that takes no more than `most_bytes`; what others use of it longest ago is deleted for new
-    ones, but nothing in use. Only one thread may use it."""
+    ones, but nothing in use. So many bytes of the disk are left to others. Only one thread may use it."""
 
-    def __init__(self, folder: Path, most_bytes: float) -> None:
+    def __init__(self, folder: Path, most_bytes: float, spare_bytes: int = 0) -> None:
         self.store = ShardStore(folder)
         self.most_bytes = most_bytes
+        self.spare_bytes = spare_bytes
         self.is_full = False
         self._waiting: Entries = {}
         self._leaving: Entries = {}
@@ -82,6 +85,8 @@ class Drawn:
         needed = sum(each.nbytes + HEAD_BYTES for each in entries.values())
         if needed > self.most_bytes or not make_room(self.store.folder, self.most_bytes - needed):
             return None
+        if shutil.disk_usage(self.store.folder).free < needed + self.spare_bytes:
+            raise OSError(errno.ENOSPC, "the disk has no more room than the checkpoints and the result take")
         file = write_shard(self.store.folder, entries)
         return file, file.digests()
 

@@ -148,7 +148,7 @@ def _warn_of_collapse(run: Run, diversity: float) -> None:
     if not before or run.files.events("collapse"):
         return
     if diversity < COLLAPSE_SHARE * before:
-        run.files.event("collapse", run.learner.step, share=diversity / before)
+        run.files.event("collapse", run.learner.step, share=diversity / before, of="seeds")
 
 
 def _finite(value: Any) -> Any:

@@ -30,7 +30,8 @@ from typing import Any
 # written. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
 # SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. explosion: for so many "steps" in
 # a row a "figure" (loss or grad_norm) was far above its median, at last so many "times". collapse: drawings of one
-# prompt with different seeds differ by a "share" of what the parent's do. tracked: a "tracker" has the run, at its "url" if it has pages;
+# prompt with different seeds differ by a "share" of what the parent's do, where it says that it is "of"
+# seeds; older runs compared those of all prompts. tracked: a "tracker" has the run, at its "url" if it has pages;
 # tracker_failed: it no longer does, and "why". finished: the result is there.
 KINDS = (
     "started",

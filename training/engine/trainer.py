@@ -29,7 +29,7 @@ from training.engine.checkpoints import (
     Checkpoint,
     checkpoint_name,
     clear_leftovers,
-    discard_folder,
+    discard_beyond,
     list_checkpoints,
     load_newest,
     save_checkpoint,
@@ -204,6 +204,8 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
         corpus_bytes=settings.corpus_cache_gib * 2**30,
         keeps_drawn=os.environ.get(DRAWN_VARIABLE) != "off",
         check_room=lambda missing: check_disk(folder, settings, learner, missing),
+        # What is made on demand is kept as far as there is room, which its checkpoints must find too.
+        spare_bytes=lambda: needed_bytes(folder, settings, learner) if _shares_disk(folder, settings) else 0,
     )
     make = make_decoder_grid if settings.trains_decoder else make_grid
     return Run(
@@ -285,18 +287,11 @@ def trained_network(pipeline: Pipeline, settings: RunSettings) -> Any:
 def check_disk(folder: Path, settings: RunSettings, learner: Learner, cache: int = 0) -> None:
     """Raise `RunRefused`, to be tried again, where the disk has no room for the checkpoints and the result, and for so many
     bytes that the cache is still without, which may lie on another disk."""
-    weights = sum(each.numel() for each in learner.parameters.values())
-    moments = sum(moment_bytes(settings.optimizer, each.shape) for each in learner.parameters.values())
-    # Weights, the optimizer's moments, and the average; a new checkpoint is whole before an old one goes.
-    checkpoint = 4 * weights * (1 + (learner.ema is not None)) + moments
-    kept = sum(each.stat().st_size for each in folder.glob("checkpoints/*/*"))
-    result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
-    needed = checkpoint * (settings.keep_checkpoints + 1) + result - kept
+    needed = needed_bytes(folder, settings, learner)
     free = shutil.disk_usage(folder).free
     missing = "the latents and texts that are not in the cache yet need"
-    place = folder / settings.cache_dir
-    if cache and place.stat().st_dev != folder.stat().st_dev:
-        left = shutil.disk_usage(place).free
+    if cache and not _shares_disk(folder, settings):
+        left = shutil.disk_usage(folder / settings.cache_dir).free
         if left < cache:
             raise RunRefused(
                 f"The cache's disk has {_gigabytes(left)} free; {missing} {_gigabytes(cache)}.", retry=True
@@ -305,6 +300,22 @@ def check_disk(folder: Path, settings: RunSettings, learner: Learner, cache: int
     if free < needed + cache:
         said = f"The disk has {_gigabytes(free)} free; the run's checkpoints and result need {_gigabytes(needed)}"
         raise RunRefused(f"{said}, and {missing} {_gigabytes(cache)}." if cache else f"{said}.", retry=True)
+
+
+def needed_bytes(folder: Path, settings: RunSettings, learner: Learner) -> int:
+    """What the run's checkpoints and result will take, besides the checkpoints that are there."""
+    weights = sum(each.numel() for each in learner.parameters.values())
+    moments = sum(moment_bytes(settings.optimizer, each.shape) for each in learner.parameters.values())
+    # Weights, the optimizer's moments, and the average; a new checkpoint is whole before an old one goes.
+    checkpoint = 4 * weights * (1 + (learner.ema is not None)) + moments
+    kept = sum(each.stat().st_size for each in folder.glob("checkpoints/*/*"))
+    result = sum(each.stat().st_size for each in (folder / settings.parent).rglob("*") if each.is_file())
+    return checkpoint * (settings.keep_checkpoints + 1) + result - kept
+
+
+def _shares_disk(folder: Path, settings: RunSettings) -> bool:
+    """Whether the cache lies on the disk of the run's folder."""
+    return (folder / settings.cache_dir).stat().st_dev == folder.stat().st_dev
 
 
 def _gigabytes(size: int) -> str:
@@ -485,9 +496,7 @@ def _roll_back(run: Run) -> None:
         run.writer.wait()
     if run.group.is_main:
         # They led here. Only now: a run that is killed before goes on from them, and comes here again.
-        for path in list_checkpoints(run.folder):
-            if path.name > checkpoint_name(run.learner.step):
-                discard_folder(path)
+        discard_beyond(run.folder, run.learner.step)
 
 
 def _relearn(run: Run, checkpoint: Checkpoint) -> Learner:

@@ -14,6 +14,7 @@ from curation.models import Campaign, DatasetVersion
 from generation.models import ModelVersion, PromptSet
 from generation.views.durations import say_duration
 from generation.views.members import member
+from jobs.models import JobState
 from training import estimates, recipes, runs
 from training.cadence import OF_CADENCE, describe_cadence
 from training.curves import charts_of, curve
@@ -162,10 +163,12 @@ def run_pause(request: HttpRequest, pk: int) -> HttpResponse:
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop the run; its last checkpoint stays."""
     found = _load(request, pk)
-    if runs.request_cancel(found, by=member(request)):
+    if not runs.request_cancel(found, by=member(request)):
+        messages.warning(request, f"The run {found} was over or stopping already.")
+    elif found.job.is_open:
         messages.success(request, f"The run {found} stops after saving a checkpoint.")
     else:
-        messages.warning(request, f"The run {found} was over or stopping already.")
+        messages.success(request, f"The run {found} is cancelled.")
     return redirect(found)
 
 
@@ -210,7 +213,18 @@ def _state(found: TrainingRun) -> dict[str, Any]:
         "phase": found.job.progress_note.partition(",")[0],
         "rate": f"{speed.images_per_second:.3g} images/s" if speed else "",
         "left": say_duration(speed.seconds_left) if speed and found.job.is_open else "",
+        "resuming": _resuming_in_words(found) if found.job.state == JobState.PAUSED else "",
     }
+
+
+def _resuming_in_words(found: TrainingRun) -> str:
+    """What resuming a paused run comes to: a pause takes no wish back."""
+    if runs.START_OVER in found.job.payload:
+        return "Resuming starts it over from the beginning, as was asked."
+    step = runs.saved_step(found)
+    if step is None:
+        return "Resuming starts from the beginning: it has no checkpoint yet."
+    return f"Resuming goes on from its checkpoint of step {step}, to the same bits on the same machine."
 
 
 def _trackers(found: TrainingRun) -> dict[str, str]:

@@ -8,6 +8,7 @@ import torch
 from training.engine.checkpoints import (
     Checkpoint,
     clear_leftovers,
+    discard_beyond,
     list_checkpoints,
     load_newest,
     save_checkpoint,
@@ -34,6 +35,14 @@ def test_newest_is_read_back_and_the_oldest_are_pruned(tmp_path: Path) -> None:
     assert torch.equal(newest.weights["a.weight"], torch.full((2, 3), 2e6))
     assert newest.optimizer["a.weight|step"].shape == ()
     assert newest.ema is not None
+
+
+@pytest.mark.parametrize(("step", "left"), [(999_900, ["step-999900"]), (1_000_000, ["step-999900", "step-1000000"])])
+def test_later_ones_are_those_of_more_steps_and_not_of_later_names(tmp_path: Path, step: int, left: list[str]) -> None:
+    for each in (999_900, 1_000_000, 1_000_100):
+        save_checkpoint(tmp_path, checkpoint(each), keep=3)
+    discard_beyond(tmp_path, step)
+    assert names(tmp_path) == left
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"])

@@ -1,6 +1,7 @@
 """What was made as it was drawn and kept on disk: the same bits as encoding again, within a bound, and no step waits for it."""
 
 import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.training.engine.test_on_demand import SOME_GIB, entries, kinds, run_o
 from tests.training.engine.test_stores import damage, shards
 from tests.training.engine.test_trainer import UNET
 from training.engine import cache as cache_module
-from training.engine import drawn
+from training.engine import drawn, trainer
 from training.engine.drawn import Drawn
 from training.engine.encodings import Encoder
 from training.engine.stores import ShardStore
@@ -154,6 +155,40 @@ def test_full_disk_ends_the_keeping_and_nothing_else(
     assert "not kept on disk: No space left on device" in capfd.readouterr().err
     assert kept(tmp_path / "drawn") == "a"
     assert [path.name for path in (tmp_path / "drawn").iterdir() if ".tmp-" in path.name] == []
+
+
+@pytest.mark.usefixtures("one_a_file")
+def test_what_is_kept_leaves_the_disk_to_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    free = iter([8000, 6000])
+    monkeypatch.setattr(drawn.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 0, next(free)))
+    cache = Drawn(tmp_path / "drawn", 1e9, spare_bytes=5000)
+    keep(cache, "abc")
+    cache.close()
+    assert "not kept on disk: the disk has no more room than the checkpoints" in capfd.readouterr().err
+    assert kept(tmp_path / "drawn") == "a"
+
+
+def test_run_leaves_its_checkpoints_and_result_their_room(
+    run_of_corpus: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Drawn] = []
+    original = Drawn.__init__
+
+    def watched(self: Drawn, *rest: Any) -> None:
+        original(self, *rest)
+        made.append(self)
+
+    monkeypatch.setattr(Drawn, "__init__", watched)
+    run = run_of_corpus("run", corpus_cache_gib=SOME_GIB, **{**CHANGES, "steps": 1, "checkpoint_every": 1})
+    run_training(run)
+    checkpoint = sum(each.stat().st_size for each in run.glob("checkpoints/*/*"))
+    assert made[0].spare_bytes > checkpoint
+    made.clear()
+    monkeypatch.setattr(trainer, "_shares_disk", lambda *_: False)
+    run_training(run_of_corpus("other", corpus_cache_gib=SOME_GIB, **{**CHANGES, "steps": 1, "checkpoint_every": 1}))
+    assert made[0].spare_bytes == 0
 
 
 def test_what_waits_is_read_from_memory_and_written_at_the_end(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import ROOT, error_of, trained, wait_until
 from tests.training.engine.test_trainer import lines
+from training.engine import processes
 from training.engine.group import own_gpu
 from training.engine.recipe import RunRefused
 from training.engine.trainer import run_training
@@ -86,6 +87,24 @@ def test_what_the_main_process_refuses_is_what_the_group_says(make_run: MakeRun)
     (folder / "run.json").write_text(json.dumps({**settings, "learning_rate": "fast"}))
     assert launch(folder).wait(120) == 77
     assert error_of(folder) == {"sentence": "Learning rate must be a number.", "retry": False}
+
+
+def test_main_process_saves_for_as_long_as_it_takes_once_all_were_asked_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "GRACE_SECONDS", 0.1)
+    seconds = [1, 0]
+
+    def start(rank: int, *_: Any) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen([sys.executable, "-c", f"import sys, time; time.sleep({seconds[rank]}); sys.exit(76)"])
+
+    monkeypatch.setattr(processes, "_start", start)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert processes.train_together(2, tmp_path) == 76
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not (tmp_path / "error.json").exists()
 
 
 def test_more_processes_than_gpus_are_refused() -> None:

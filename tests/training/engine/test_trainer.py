@@ -569,7 +569,7 @@ def test_drawings_of_one_prompt_that_became_alike_are_said(make_run: MakeRun) ->
         run_training(folder)
     events = lines(folder / "events.jsonl")
     (event,) = [line for line in events if line["kind"] == "collapse"]
-    assert (event["step"], event["share"]) == (3, 0.0)
+    assert (event["step"], event["share"], event["of"]) == (3, 0.0, "seeds")
     assert [line["seed_diversity"] for line in events if line["kind"] == "samples"][1:] == [0.0, 0.0]
 
 
