@@ -92,7 +92,8 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
             cwd=settings.BASE_DIR,
             env={"ATELIER_RUN_NAME": f"{run.name} (run {run.pk})"},
             on_tick=recorder.tick,
-            grace_seconds=GRACE_SECONDS,
+            # Whoever gives a checkpoint more time has large ones.
+            grace_seconds=max(GRACE_SECONDS, settings.JOB_STOP_SECONDS),
         )
     except (Cancelled, Paused, Released):
         recorder.finish()  # The checkpoint that the trainer saved on its way out is what a resumption goes on from.

@@ -23,7 +23,8 @@ Processes = Sequence["subprocess.Popen[bytes]"]
 # What a process has to end by itself once another has failed; the main one may be writing a checkpoint.
 GRACE_SECONDS = 30.0
 LOOK_SECONDS = 0.2
-FAULT = 1
+# Exit statuses, see `__main__`.
+FAULT, STOPPED = 1, 76
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,7 +82,8 @@ def _watch(processes: Processes, folder: Path) -> int:
     """The exit status of the group."""
     main_process = processes[0]
     while main_process.poll() is None:
-        failed = next((each for each in processes if each.poll()), None)
+        # All stop together, and the main one saves: how long that may take is for whoever asked.
+        failed = next((each for each in processes if each.poll() not in (None, 0, STOPPED)), None)
         if failed is not None:
             return _end_after(failed, processes, folder)
         _wait(main_process, LOOK_SECONDS)
