@@ -23,6 +23,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   const decisions = []; // Moments of the last answers, in ms, for the pace.
 
   let leasing = false;
+  let askAgain = false;
   let leaseFailures = 0;
   let nextLeaseAt = 0; // Not asked before this, whatever for: the server was away, or refused.
   let nextItemsAt = 0; // Not asked for items before this; what is new is heard meanwhile.
@@ -160,7 +161,11 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   async function refill(anyway = false) {
     const isDue = Date.now() >= renewAt;
     const asksForItems = isDue || (queue.needsMore() && Date.now() >= nextItemsAt && !(exhausted && queue.length()));
-    if (leasing || Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
+    if (leasing) {
+      askAgain ||= anyway; // What is on its way was asked before.
+      return;
+    }
+    if (Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
     leasing = true;
     unheard = 0;
     touched.clear();
@@ -179,6 +184,10 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     }
     if (!queue.current()) setTimeout(() => refill(), Math.max(0, Math.max(nextLeaseAt, nextItemsAt) - Date.now()) + 20);
     else settleAfterPaint();
+    if (askAgain) {
+      askAgain = false;
+      refill(true);
+    }
   }
 
   /** What the server should have as held too; not where something is still to be sent, an undo for instance. */
