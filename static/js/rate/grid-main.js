@@ -264,7 +264,7 @@ function askWhy(dialog) {
 
 /** As where one is shown alone: the sticker may have left while the dialog was open. */
 function isOfAsked({ reason }, index) {
-  const isSame = reason === undefined || gridView.itemAt(index) === asked;
+  const isSame = reason === undefined || gridView.itemAt(index)?.assignment === asked?.assignment;
   if (!isSame) view.announce("The sticker has left meanwhile. Nothing was said of another.");
   return isSame;
 }

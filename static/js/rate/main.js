@@ -180,7 +180,7 @@ function askWhy(dialog) {
 
 /** What was chosen in a dialog is of the item that it was opened for: another may have come meanwhile, and nobody has looked at that. */
 function isOfAsked({ reason }) {
-  const isSame = reason === undefined || queue.current() === asked;
+  const isSame = reason === undefined || queue.current()?.assignment === asked?.assignment;
   if (!isSame) view.announce("The item has left meanwhile. Nothing was said of this one.");
   return isSame;
 }
