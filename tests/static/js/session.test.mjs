@@ -3,6 +3,9 @@ import { test } from "node:test";
 import { createQueue } from "../../../static/js/rate/queue.js";
 import { createSession } from "../../../static/js/rate/session.js";
 
+// Node knows it since version 21.
+globalThis.navigator ??= { onLine: true };
+
 globalThis.requestAnimationFrame = (work) => setTimeout(work);
 delete globalThis.BroadcastChannel; // It would hold up the end of the tests.
 const { setTimeout: plan } = globalThis;
