@@ -202,12 +202,6 @@ def place_folder(folder: Path, content_hash: str, manifest: Mapping[str, Any]) -
     return target
 
 
-def state_licence(model_version: ModelVersion, licence: str) -> None:
-    """Say under which licence a version is; an empty text takes the word back."""
-    model_version.licence = licence
-    model_version.save(update_fields=["licence"])
-
-
 def promote(model_version: ModelVersion, *, by: User, reason: str = "") -> ModelPromotion:
     """Make a version the one that the next batch uses by default. The version that holds already is not promoted twice."""
     with transaction.atomic():

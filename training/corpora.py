@@ -83,12 +83,6 @@ def register_corpus(
     return corpus
 
 
-def state_licence(corpus: Corpus, licence: str) -> None:
-    """Say under which licence a corpus's images are; an empty text takes the word back."""
-    corpus.licence = licence
-    corpus.save(update_fields=["licence"])
-
-
 def check_again(corpus: Corpus, *, by: "User") -> Job:
     """Queue the job that compares every byte of the shards with the index; one that is under way is enough."""
     with transaction.atomic():

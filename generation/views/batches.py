@@ -18,6 +18,7 @@ from generation.engine.requests import CHUNK_SIZE
 from generation.forms import BatchForm
 from generation.models import GenerationBatch, ModelVersion, Sample
 from generation.views.durations import say_duration
+from generation.views.keyset import newest_page
 from generation.views.members import TEAM, may_write, member
 from jobs.models import JobState
 from jobs.queue import request_cancel, retry
@@ -43,24 +44,19 @@ REPEATED = [
 @require_safe
 def batches(request: HttpRequest) -> HttpResponse:
     """All batches, the newest first, with their progress and first images."""
-    visible = GenerationBatch.objects.visible_to(member(request))
-    before = request.GET.get("before", "")
-    if before.isdecimal() and len(before) < 19:
-        visible = visible.filter(pk__lt=int(before))
-    rows = list(
-        visible.select_related("job", "model_version", "prompt_set", "created_by").prefetch_related(
-            Prefetch(
-                "samples", Sample.objects.filter(index=0).order_by("prompt__position")[:4], to_attr="first_samples"
-            )
-        )[: PAGE + 1]
+    first = Sample.objects.filter(index=0).order_by("prompt__position")[:4]
+    visible = (
+        GenerationBatch.objects.visible_to(member(request))
+        .select_related("job", "model_version", "prompt_set", "created_by")
+        .prefetch_related(Prefetch("samples", first, to_attr="first_samples"))
     )
-    shown = rows[:PAGE]
+    shown, next_url = newest_page(visible, request, PAGE)
     drawn = verbs.count_drawn(shown)
     context = {
         "batches": [(batch, drawn[batch.pk]) for batch in shown],
         "is_moving": any(batch.job.is_open for batch in shown),
-        "next_url": f"?before={shown[-1].pk}" if len(rows) > PAGE else "",
-        "first_url": reverse("batches") if before else "",
+        "next_url": next_url,
+        "first_url": reverse("batches") if request.GET.get("before") else "",
         "has_models": ModelVersion.objects.exists() if not shown else True,
         "may_write": may_write(member(request), *TEAM),
     }

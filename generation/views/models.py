@@ -14,6 +14,7 @@ from generation import batches, combinations, model_versions
 from generation.engine.folders import LOW_RANK_FILE
 from generation.forms import DecoderForm, ImportForm, LicenceForm, PromotionForm
 from generation.models import ModelPromotion, ModelVersion
+from generation.views.licences import take_licence
 from generation.views.members import TEAM, may_write, member
 from jobs.models import Job
 
@@ -141,14 +142,7 @@ def model_promote(request: HttpRequest, number: int) -> HttpResponse:
 @require_POST
 def model_licence(request: HttpRequest, number: int) -> HttpResponse:
     """Say under which licence a version is, or that it is not known."""
-    shown = get_object_or_404(ModelVersion.objects.visible_to(member(request)), number=number)
-    form = LicenceForm(request.POST)
-    if form.is_valid():
-        model_versions.state_licence(shown, form.cleaned_data["licence"])
-        messages.success(request, f"The licence of {shown} is {shown.licence or 'not known'}.")
-    else:
-        messages.error(request, "The licence is too long: at most 200 characters. Nothing was changed.")
-    return redirect(shown)
+    return take_licence(request, get_object_or_404(ModelVersion.objects.visible_to(member(request)), number=number))
 
 
 @policy(write=[Role.OPERATOR])

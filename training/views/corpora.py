@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from accounts.policies import policy
 from generation.forms import LicenceForm
+from generation.views.licences import take_licence
 from generation.views.members import TEAM, may_write, member
 from jobs import queue
 from jobs.models import JobState
@@ -125,14 +126,7 @@ def corpus_remove(request: HttpRequest, slug: str) -> HttpResponse:
 @policy(write=TEAM)
 def corpus_licence(request: HttpRequest, slug: str) -> HttpResponse:
     """Say under which licence the images of a corpus are, or that it is not known."""
-    found = _load(request, slug)
-    form = LicenceForm(request.POST)
-    if form.is_valid():
-        corpora.state_licence(found, form.cleaned_data["licence"])
-        messages.success(request, f"The licence of {found} is {found.licence or 'not known'}.")
-    else:
-        messages.error(request, "The licence is too long: at most 200 characters. Nothing was changed.")
-    return redirect(found)
+    return take_licence(request, _load(request, slug))
 
 
 @require_POST

@@ -13,6 +13,7 @@ from curation.models import CampaignState, Item, ItemSample, Outcome, Verdict
 from curation.sets import halves
 from generation import model_versions
 from generation.models import ModelPromotion, ModelVersion, PromptSet
+from generation.views.keyset import newest_page
 from generation.views.members import member
 from training import comparisons, evaluations
 from training.evaluation_forms import EvaluationForm, PromotionForm
@@ -61,11 +62,7 @@ def evaluation_list(request: HttpRequest) -> HttpResponse:
         .select_related("baseline", "candidate", "prompt_set", "job", "campaign")
         .prefetch_related("campaign__memberships")
     )
-    before = request.GET.get("before", "")
-    if before.isdecimal() and len(before) < 18:
-        found = found.filter(pk__lt=int(before))
-    page = list(found[: EVALUATIONS_A_PAGE + 1])
-    shown = page[:EVALUATIONS_A_PAGE]
+    shown, next_url = newest_page(found, request, EVALUATIONS_A_PAGE)
     rows = [
         {
             "evaluation": each,
@@ -75,8 +72,8 @@ def evaluation_list(request: HttpRequest) -> HttpResponse:
         }
         for each in shown
     ]
-    next_url = f"?before={shown[-1].pk}" if len(page) > EVALUATIONS_A_PAGE else ""
-    context = {"rows": rows, "next_url": next_url, "prev_url": "?" if before else "", "may_run": may_run(request)}
+    first_url = "?" if request.GET.get("before") else ""
+    context = {"rows": rows, "next_url": next_url, "prev_url": first_url, "may_run": may_run(request)}
     return render(request, "training/evaluations.html", context)
 
 

@@ -13,6 +13,7 @@ from accounts.policies import policy
 from curation.models import Campaign, DatasetVersion
 from generation.models import ModelVersion, PromptSet
 from generation.views.durations import say_duration
+from generation.views.keyset import newest_page
 from generation.views.members import member
 from jobs.models import JobState
 from training import estimates, recipes, runs
@@ -37,13 +38,9 @@ def run_list(request: HttpRequest) -> HttpResponse:
     found = TrainingRun.objects.visible_to(member(request)).select_related(
         "job", "recipe", "parent", "result", "created_by"
     )
-    before = request.GET.get("before", "")
-    if before.isdecimal() and len(before) < 18:
-        found = found.filter(pk__lt=int(before))
-    page = list(found[: RUNS_A_PAGE + 1])
-    shown = page[:RUNS_A_PAGE]
-    next_url = f"?before={shown[-1].pk}" if len(page) > RUNS_A_PAGE else ""
-    context = {"runs": shown, "next_url": next_url, "prev_url": "?" if before else "", "may_run": may_run(request)}
+    shown, next_url = newest_page(found, request, RUNS_A_PAGE)
+    first_url = "?" if request.GET.get("before") else ""
+    context = {"runs": shown, "next_url": next_url, "prev_url": first_url, "may_run": may_run(request)}
     return render(request, "training/runs.html", context)
 
 
