@@ -1,5 +1,6 @@
 """Child processes that do the work of a job: watched, logged, ended with the job, and never left behind."""
 
+import atexit
 import logging
 import os
 import signal
@@ -44,8 +45,8 @@ def run_child(
     stop, the same with JOB_STOP_SECONDS and Released, and SIGKILL at once when it is told again; when the lease is lost, SIGKILL and LeaseLost. Its whole
     process group ends with it, and with this process, whatever ends that.
 
-    `warm` names a module whose `main(arguments)` does what `argv`, which is then `python -m MODULE ARGUMENTS`, would do:
-    from the second time on it begins without its imports (see `jobs.warm`), unless WARM_TRAINER is off.
+    `warm` names a module that imports what `argv`, which is then `python -m PROGRAM ARGUMENTS`, needs: from the second time on the
+    program begins without its imports (see `jobs.warm`), unless WARM_TRAINER is off.
     """
     with _child(argv, log_path, cwd, env, warm, context.check) as process:
         context.child_group = process.pid
@@ -118,7 +119,10 @@ def _start_warm(
 ) -> WarmProgram | None:
     """None where it cannot be forked; whoever starts it cold sees in its log why. Raises what `check` raises meanwhile."""
     nursery = _nurseries.get(module)
-    if nursery is None or not nursery.is_alive():
+    if nursery is not None and not nursery.is_alive():
+        nursery.stop()
+        nursery = None
+    if nursery is None:
         nursery = _nurseries[module] = Nursery(module, cwd)
     try:
         return nursery.start(argv, log_path=log_path, cwd=cwd, env=environment, while_waiting=check)
@@ -129,6 +133,12 @@ def _start_warm(
         nursery.stop()
         raise
     return None
+
+
+@atexit.register
+def _stop_nurseries() -> None:
+    while _nurseries:
+        _nurseries.popitem()[1].stop()
 
 
 def _watch(process: Program, context: JobContext, on_tick: Callable[[], None] | None, tick_seconds: float) -> int:

@@ -2,15 +2,16 @@
 
     python -S -E leash.py hold PARENT_PID python -m jobs.warm FD MODULE
 
-MODULE is imported once; then each line of JSON on the socket FD starts one program, a fork that calls
-`main(arguments)` of MODULE and exits with what that returns. On the socket come the lines "started PID" and "ended PID
+MODULE is imported once; then each line of JSON on the socket FD starts one program, a fork that does what `python -m PROGRAM
+ARGUMENTS` would: it calls `main(ARGUMENTS)` of PROGRAM, or of its `__main__`, and exits with what that returns. On the socket come the lines "started PID" and "ended PID
 STATUS". What was forked is killed by the kernel when this process dies, and this one dies with the one that started it, so
 nobody is left behind. This side imports nothing but the standard library by itself. Linux only.
 
-A fork has all that its parent has, so what MODULE imports must leave no threads and open no device. Where a device was
-touched nevertheless, `torch` says so, and the fork becomes the program in the ordinary way.
+A fork has all that its parent has, so what MODULE imports must leave no threads and open no device. Where MODULE has a function
+`is_spoiled` and it says so in the fork, that becomes the program in the ordinary way.
 """
 
+import atexit
 import ctypes
 import faulthandler
 import gc
@@ -22,10 +23,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 LEASH = Path(__file__).with_name("leash.py")
 PR_SET_PDEATHSIG = 1
@@ -96,7 +98,7 @@ class Nursery:
     ) -> WarmProgram:
         """Fork a program, once the module is imported; `while_waiting` is called meanwhile, and may raise.
 
-        `argv` is what starts it cold: `python -m MODULE ARGUMENTS`. Raises `NoWarmth`.
+        `argv` is what starts it cold: `python -m PROGRAM ARGUMENTS`. Raises `NoWarmth`.
         """
         asked = {"argv": list(argv), "log": str(log_path), "cwd": str(cwd or Path.cwd()), "env": dict(env)}
         try:
@@ -142,9 +144,9 @@ class Nursery:
         return line.decode()
 
 
-def serve(descriptor: int, module: str) -> int:
-    """Fork programs until the other end of the socket is closed. Returns an exit status, of this process or of a fork's program."""
-    program = importlib.import_module(module)
+def serve(descriptor: int, module: str) -> None:
+    """Fork programs until the other end of the socket is closed. A fork ends here, with the status of its program."""
+    imported = importlib.import_module(module)
     # What is there now is never collected: a fork that looked at it for garbage would copy the pages it lies on.
     gc.collect()
     gc.freeze()
@@ -154,6 +156,7 @@ def serve(descriptor: int, module: str) -> int:
         os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
+    parent = os.getpid()
     with socket.socket(fileno=descriptor) as ours, ours.makefile("rb") as lines:
         while True:
             ready, _, _ = select.select([ours.fileno(), waking], [], [])
@@ -165,8 +168,7 @@ def serve(descriptor: int, module: str) -> int:
                 continue
             line = lines.readline()
             if not line:
-                return 0
-            parent = os.getpid()
+                return
             pid = os.fork()
             if pid == 0:
                 break
@@ -177,7 +179,7 @@ def serve(descriptor: int, module: str) -> int:
         ours.sendall(f"started {os.getpid()}\n".encode())
     for end in (waking, wake):
         os.close(end)
-    return _become(program, json.loads(line), parent)
+    _become(json.loads(line), parent, imported)
 
 
 def _ended(running: set[int]) -> list[tuple[int, int]]:
@@ -190,13 +192,13 @@ def _ended(running: set[int]) -> list[tuple[int, int]]:
     return found
 
 
-def _become(program: Any, asked: Mapping[str, Any], parent: int) -> int:
+def _become(asked: Mapping[str, Any], parent: int, imported: object) -> NoReturn:
     """In the fork: everything that a program which is started gets, then the program."""
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
-        return 1
+        os._exit(1)
     log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for standard in (1, 2):
         os.dup2(log, standard)
@@ -205,20 +207,26 @@ def _become(program: Any, asked: Mapping[str, Any], parent: int) -> int:
     os.environ.update({**asked["env"], PARENT_VARIABLE: str(parent)})
     os.chdir(asked["cwd"])
     argv = asked["argv"]
-    if _has_touched_a_device():
+    if getattr(imported, "is_spoiled", bool)():
         os.execvp(argv[0], argv)  # noqa: S606 - There is no shell to keep out; the arguments are a list.
-    sys.argv = [str(program.__file__), *argv[3:]]
+    name, arguments = argv[2], argv[3:]
+    program = importlib.import_module(name)
+    if hasattr(program, "__path__"):
+        program = importlib.import_module(f"{name}.__main__")
+    sys.argv = [str(program.__file__), *arguments]
     faulthandler.enable()
-    return int(program.main(argv[3:]))
+    _end(int(program.main(arguments)))
 
 
-def _has_touched_a_device() -> bool:
-    """Whether CUDA refuses to work in this fork, since its parent has asked for a device."""
-    cuda = getattr(sys.modules.get("torch"), "cuda", None)
-    with suppress(AttributeError):
-        return bool(cuda is not None and cuda._is_in_bad_fork())
-    return False
+def _end(status: int) -> NoReturn:
+    """What the interpreter does at its end, but for taking everything apart that was imported: that takes more than a second, and
+    copies the memory which forks share."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(serve(int(sys.argv[1]), sys.argv[2]))
+    serve(int(sys.argv[1]), sys.argv[2])

@@ -9,6 +9,9 @@ from django.conf import settings
 
 from training.runs import images_per_step
 
+# What the trainer needs, imported once for many (see `jobs.warm`).
+WARM_MODULE = "training.engine.warm"
+
 
 def process_count(values: Mapping[str, Any]) -> int:
     """How many processes train a run of these settings: TRAINER_PROCESSES, but no more than a step has images to share."""
@@ -20,8 +23,3 @@ def trainer_command(folder: Path, values: Mapping[str, Any]) -> list[str]:
     count = process_count(values)
     program = ["training.engine.processes", str(count)] if count > 1 else ["training.engine"]
     return [sys.executable, "-m", *program, str(folder)]
-
-
-def warm_module(values: Mapping[str, Any]) -> str | None:
-    """What forks that program (see `jobs.warm`); several processes of a run are started cold."""
-    return "training.engine.warm" if process_count(values) == 1 else None

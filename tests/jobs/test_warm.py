@@ -48,9 +48,7 @@ def run(tmp_path, context) -> Iterator[Callable[..., int]]:
         return run_child(context, argv, log_path=tmp_path / "log", cwd=ROOT, warm=module, **more)
 
     yield start
-    for nursery in children._nurseries.values():
-        nursery.stop()
-    children._nurseries.clear()
+    children._stop_nurseries()
 
 
 def wait_for(path: Path, seconds: float = 30) -> str:
@@ -182,30 +180,26 @@ def test_all_die_with_the_worker_though_nobody_tells_them(tmp_path):
     os.kill(int((tmp_path / "pids").read_text().split()[1]), signal.SIGKILL)
 
 
-class _BadFork:
-    class cuda:  # noqa: N801 - It stands for torch.cuda.
-        @staticmethod
-        def _is_in_bad_fork() -> bool:
-            return True
+class _Spoiled:
+    @staticmethod
+    def is_spoiled() -> bool:
+        return True
 
 
-def test_a_fork_that_could_not_use_its_gpu_becomes_the_program_in_the_ordinary_way(tmp_path, monkeypatch):
-    assert not warm._has_touched_a_device()
-    monkeypatch.setitem(sys.modules, "torch", _BadFork)
-    assert warm._has_touched_a_device()
+def test_a_fork_that_could_not_use_its_device_becomes_the_program_in_the_ordinary_way(tmp_path):
     asked = {
         "argv": [sys.executable, "-m", PROGRAM, "say", str(tmp_path)],
         "log": str(tmp_path / "log"),
         "cwd": str(ROOT),
-        "env": {**os.environ, "WARM_NAME": "cold"},
+        "env": {**os.environ, "WARM_NAME": "its own"},
     }
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            warm._become(None, asked, parent)
+            warm._become(asked, parent, _Spoiled)
         finally:
             os._exit(1)
     assert os.waitpid(pid, 0)[1] == 0
     said = json.loads((tmp_path / "said.json").read_text())
-    assert (said["imported_in"], said["name"]) == (said["pid"], "cold")
+    assert (said["pid"], said["imported_in"], said["name"]) == (pid, pid, "its own")

@@ -1,4 +1,4 @@
-"""The trainer as a module that brings all of its imports along: for a process that forks trainers (`jobs.warm`)."""
+"""Imports all that a trainer needs, for a process that forks trainers: importing it takes many seconds."""
 
 import os
 from contextlib import suppress
@@ -7,11 +7,18 @@ from importlib import import_module
 # Asking whether there is a GPU by way of the driver would open it, and no fork could use it then.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from training.engine.__main__ import main
+import torch
 
-__all__ = ["main"]
-
-import_module("training.engine.trainer")
+for name in ("training.engine.__main__", "training.engine.trainer"):
+    import_module(name)
 with suppress(ImportError):
     # Where it is installed; each run writes its curves with it.
     import_module("torch.utils.tensorboard")
+
+# A fork can no longer ask where the driver was opened after all.
+GPUS = torch.cuda.device_count()
+
+
+def is_spoiled() -> bool:
+    """Whether this fork could not use the GPUs that are there, since the process that it comes from has opened them."""
+    return GPUS > 0 and torch.cuda._is_in_bad_fork()

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from jobs.warm import Nursery, WarmProgram
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import ROOT, error_of, trained, wait_until
 from tests.training.engine.test_trainer import lines
@@ -19,20 +21,28 @@ from training.engine.group import own_gpu
 from training.engine.recipe import RunRefused
 from training.engine.trainer import run_training
 
-
-def launch(folder: Path, count: int = 2) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "training.engine.processes", str(count), str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stderr=subprocess.DEVNULL,
-    )
+Launch = Callable[[Path], WarmProgram]
 
 
-def trainers(launcher: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """The first is the main one."""
-    children = psutil.Process(launcher.pid).children()
-    return sorted(children, key=lambda child: child.environ()["RANK"])
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    """Starts the program as a worker does: from a process that has imported torch for all of them."""
+    nursery = Nursery("training.engine.warm", ROOT)
+
+    def start(folder: Path, count: int = 2) -> WarmProgram:
+        argv = [sys.executable, "-m", "training.engine.processes", str(count), str(folder)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return nursery.start(
+            argv, log_path=folder / "trainer.log", cwd=ROOT, env=environment, while_waiting=lambda: None
+        )
+
+    yield start
+    nursery.stop()
+
+
+def trainers(launcher: WarmProgram) -> list[psutil.Process]:
+    """The first is the main one: they are forked in the order of their ranks."""
+    return sorted(psutil.Process(launcher.pid).children(), key=lambda child: (child.create_time(), child.pid))
 
 
 def is_gone(process: psutil.Process) -> bool:
@@ -40,12 +50,12 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 @pytest.mark.processes
-def test_group_stops_loses_a_process_and_goes_on_to_the_losses_of_one(make_run: MakeRun) -> None:
+def test_group_stops_loses_a_process_and_goes_on_to_the_losses_of_one(make_run: MakeRun, launch: Launch) -> None:
     changes: dict[str, Any] = {"steps": 60, "checkpoint_every": 100, "sample_every": 0, "validate_every": 0}
     alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
     launcher = launch(together)
     wait_until(trained(together, 3), 300)
-    launcher.send_signal(signal.SIGTERM)
+    os.kill(launcher.pid, signal.SIGTERM)
     assert launcher.wait(120) == 76
     (saved,) = (together / "checkpoints").iterdir()
     assert not (together / "error.json").exists()
@@ -70,18 +80,18 @@ def test_group_stops_loses_a_process_and_goes_on_to_the_losses_of_one(make_run: 
 
 
 @pytest.mark.processes
-def test_trainers_die_with_their_launcher(make_run: MakeRun) -> None:
+def test_trainers_die_with_their_launcher(make_run: MakeRun, launch: Launch) -> None:
     folder = make_run(steps=5000, sample_every=0, validate_every=0)
     launcher = launch(folder)
     wait_until(trained(folder, 1), 300)
     both = trainers(launcher)
-    launcher.kill()
+    os.kill(launcher.pid, signal.SIGKILL)
     launcher.wait()
     wait_until(lambda: all(is_gone(each) for each in both), 20)
 
 
 @pytest.mark.processes
-def test_what_the_main_process_refuses_is_what_the_group_says(make_run: MakeRun) -> None:
+def test_what_the_main_process_refuses_is_what_the_group_says(make_run: MakeRun, launch: Launch) -> None:
     folder = make_run()
     settings = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**settings, "learning_rate": "fast"}))
