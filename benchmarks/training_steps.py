@@ -160,13 +160,14 @@ def write_run(folder: Path, parent: Path, manifest: Path, cache: Path, **changes
 
 def prepare_run(folder: Path) -> Any:
     """The run in a folder, ready for its first step."""
-    from training.engine import trainer
     from training.engine.group import Group
     from training.engine.kernels import choose_kernels
+    from training.engine.preparation import prepare
     from training.engine.recipe import load_run
+    from training.engine.resuming import resume
 
-    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
-    trainer.resume(run)
+    run = prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    resume(run)
     choose_kernels(run)
     run.learner.network.train()
     return run
@@ -186,7 +187,7 @@ def our_step(run: Any) -> Step:
 def checkpoint_stall(run: Any, times: int, step_seconds: float) -> dict[str, Any]:
     """The measurement of what a checkpoint costs, as the median of some: what the steps up to its being on disk took
     beyond `step_seconds` each, the ordinary time of a step; and, of that, how long nothing was trained."""
-    from training.engine import trainer
+    from training.engine.saving import save
 
     step = our_step(run)
     costs, waits, steps = [], [], []
@@ -195,7 +196,7 @@ def checkpoint_stall(run: Any, times: int, step_seconds: float) -> dict[str, Any
         step()
         _synchronize(run.pipeline.device)
         started = time.perf_counter()
-        trainer.save(run)
+        save(run)
         waits.append(time.perf_counter() - started)
         taken = 0
         while run.writer.is_busy:

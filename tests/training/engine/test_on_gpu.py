@@ -14,7 +14,7 @@ from generation.engine.pipeline import load_pipeline
 from generation.engine.requests import DrawRequest
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
-from training.engine import trainer
+from training.engine import preparation, resuming
 from training.engine.group import Group
 from training.engine.kernels import choose_kernels
 from training.engine.recipe import load_run
@@ -85,8 +85,8 @@ def test_a_step_hardly_waits_for_the_gpu(make_run: MakeRun) -> None:
     waits = {}
     for accumulation in (1, 4):
         folder = make_run(str(accumulation), device="cuda", kernels="plain", gradient_accumulation=accumulation)
-        run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
-        trainer.resume(run)
+        run = preparation.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+        resuming.resume(run)
         choose_kernels(run)
         run.learner.network.train()
         train_step(run)
