@@ -178,7 +178,9 @@ def our_step(run: Any) -> Step:
     from training.engine.steps import train_step
 
     def step() -> None:
-        run.files.metric(train_step(run))
+        line = train_step(run)
+        if line is not None:
+            run.files.metric(line)
         run.files.progress(phase="training", step=run.learner.step)
 
     return step
@@ -188,12 +190,14 @@ def checkpoint_stall(run: Any, times: int, step_seconds: float) -> dict[str, Any
     """The measurement of what a checkpoint costs, as the median of some: what the steps up to its being on disk took
     beyond `step_seconds` each, the ordinary time of a step; and, of that, how long nothing was trained."""
     from training.engine.saving import save
+    from training.engine.steps import settle_step
 
     step = our_step(run)
     costs, waits, steps = [], [], []
     for _ in range(times):
         run.writer.wait()
         step()
+        settle_step(run)
         _synchronize(run.pipeline.device)
         started = time.perf_counter()
         save(run)
@@ -202,6 +206,7 @@ def checkpoint_stall(run: Any, times: int, step_seconds: float) -> dict[str, Any
         while run.writer.is_busy:
             step()
             taken += 1
+        settle_step(run)
         _synchronize(run.pipeline.device)
         costs.append(time.perf_counter() - started - taken * step_seconds)
         steps.append(taken)

@@ -2,23 +2,23 @@
 
 from training.engine.checkpoints import Checkpoint, discard_beyond, load_newest
 from training.engine.kernels import use_way
-from training.engine.learner import SKIP_WINDOW, Learner, learning_rate_of, make_learner, restore, updates_of
+from training.engine.learner import (
+    MAX_SKIPPED,
+    SKIP_WINDOW,
+    Learner,
+    learning_rate_of,
+    make_learner,
+    restore,
+    updates_of,
+)
 from training.engine.parents import load_parent, trained_network
 from training.engine.recipe import RunRefused
 from training.engine.result import Diverged
 from training.engine.run import Run
 from training.engine.saving import save
 
-# Steps without a finite loss, in a row or of the last `SKIP_WINDOW`, that a run bears before it goes back to a checkpoint,
-# and times of going back before it counts as diverged.
-MAX_SKIPPED = 5
-MAX_SKIPPED_LATELY = SKIP_WINDOW // 2
+# Times of going back before a run counts as diverged.
 MAX_ROLLBACKS = 2
-
-
-def must_go_back(learner: Learner) -> bool:
-    """Whether more steps were skipped than a run bears."""
-    return learner.skipped_in_row > MAX_SKIPPED or len(learner.skipped_lately) > MAX_SKIPPED_LATELY
 
 
 def roll_back(run: Run) -> None:

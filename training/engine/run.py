@@ -13,6 +13,7 @@ from training.engine.batches import Diffusion, Flow
 from training.engine.board import Board
 from training.engine.cache import Encoded
 from training.engine.draws import Mixture
+from training.engine.figures import Pending
 from training.engine.group import Group
 from training.engine.learner import Learner
 from training.engine.manifests import Item
@@ -58,6 +59,8 @@ class Run:
     validation_batch: int = BATCH
     # See `kernels`.
     way: tuple[str, ...] = ()
+    # The step whose update is under way, and its figures with it; see `figures`.
+    pending: Pending | None = None
 
     @property
     def machine(self) -> dict[str, Any]:

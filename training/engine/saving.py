@@ -9,6 +9,8 @@ from training.engine.writer import NoRoom
 def save(run: Run) -> None:
     """Have a checkpoint published while the next steps train; where memory has no room for a copy of it, at once. In
     shards all processes give their part of it. Raises what went wrong with the one before."""
+    if run.pending is not None:
+        raise RuntimeError("A checkpoint of an update that is still under way would not be its step's.")
     run.writer.wait()
     state = gather_snapshot(run.learner, run.group, digest=run.digest, machine=run.machine)
     if state is None:

@@ -9,29 +9,23 @@ What the loop does is in modules of these names: `preparation`, `resuming`, `obs
 """
 
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from training.engine import trackers
 from training.engine.checkpoints import clear_leftovers
-from training.engine.explosions import EXPLOSION_STEPS, ExplosionWatch
 from training.engine.finishing import finish
 from training.engine.group import join_group
+from training.engine.journal import Journal
 from training.engine.kernels import choose_kernels
-from training.engine.memory import peak_memory
-from training.engine.observation import observe
+from training.engine.observation import is_looked_at, observe
 from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
 from training.engine.resuming import resume
-from training.engine.rollbacks import must_go_back, roll_back
+from training.engine.rollbacks import roll_back
 from training.engine.run import Run, Stopped
-from training.engine.run_files import read_lines
 from training.engine.saving import save, save_if_new
-from training.engine.steps import provide_step, train_step
-
-RATE_WINDOW = 20
+from training.engine.steps import provide_step, settle_step, train_step
 
 
 def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
@@ -74,58 +68,53 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
 
 
 def _loop(run: Run) -> None:
-    settings = run.settings
     run.learner.network.train()
-    seconds: deque[float] = deque(maxlen=RATE_WINDOW)
-    watch = ExplosionWatch(read_lines(run.files.metrics_path))
+    journal = Journal(run)
     while True:
         run.writer.check()
         if run.group.is_main or run.group.is_sharded:
             # Where it goes alone, the others wait for it at the step's first exchange.
             observe(run)
         if run.group.agree(run.stop()):
+            _settle(run, journal)
             _stop(run)
-        if run.learner.step >= settings.steps:
+        if run.learner.step >= run.settings.steps:
             run.writer.wait()
             return
-        started = time.monotonic()
-        try:
-            provide_step(run)
-        except RunRefused:
-            # What was learned until an image was found damaged is not lost.
-            save_if_new(run)
-            raise
-        _say_what_was_damaged(run)
-        line = train_step(run)
-        learner = run.learner
-        seconds.append(time.monotonic() - started)
-        rate = settings.images_per_step * len(seconds) / sum(seconds)
-        memory = peak_memory(run.pipeline.device)
-        metric = {**line, "images_per_second": rate, "seconds": seconds[-1], "memory_bytes": memory}
-        run.board.metric(metric)
-        run.trackers.metric(metric)
-        run.files.metric(metric)
-        _warn_of_explosion(run, watch, metric)
-        left = settings.steps - learner.step
-        run.files.progress(
-            phase="training",
-            step=learner.step,
-            loss=line["loss"],
-            images_per_second=rate,
-            eta_seconds=left * settings.images_per_step / rate,
-        )
-        if must_go_back(learner):
-            roll_back(run)
-            watch = ExplosionWatch(read_lines(run.files.metrics_path))
-        elif learner.step % settings.checkpoint_every == 0 or learner.step == settings.steps:
+        _step(run, journal)
+
+
+def _step(run: Run, journal: Journal) -> None:
+    """One step, and the checkpoint after it if it is due. What else is done at a step finds it finished."""
+    settings = run.settings
+    journal.begin_step()
+    try:
+        provide_step(run)
+    except RunRefused:
+        if _settle(run, journal):
+            return
+        # What was learned until an image was found damaged is not lost.
+        save_if_new(run)
+        raise
+    _say_what_was_damaged(run)
+    journal.tell(train_step(run))
+    step = run.learner.step
+    is_saved = step % settings.checkpoint_every == 0 or step == settings.steps
+    if is_saved or is_looked_at(run) or run.learner.must_go_back:
+        went_back = _settle(run, journal)
+        if is_saved and not went_back:
             save(run)
 
 
-def _warn_of_explosion(run: Run, watch: ExplosionWatch, metric: dict[str, Any]) -> None:
-    """One event where losses or gradients are still finite, but far beyond what they were."""
-    seen = watch.look(metric)
-    if seen is not None and not run.files.events("explosion"):
-        run.files.event("explosion", run.learner.step, figure=seen.figure, times=seen.times, steps=EXPLOSION_STEPS)
+def _settle(run: Run, journal: Journal) -> bool:
+    """Finish the step that is under way, if one is, and go back where that is due; returns whether it was."""
+    if run.pending is not None:
+        journal.tell(settle_step(run))
+    if not run.learner.must_go_back:
+        return False
+    roll_back(run)
+    journal.look_again()
+    return True
 
 
 def _stop(run: Run) -> None:
