@@ -10,6 +10,7 @@ import torch
 
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
+from tests.training.engine.faults import not_finite_where
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines, stop_at
 from training.engine import saving, steps
 from training.engine.checkpoints import list_checkpoints, load_newest
@@ -66,21 +67,9 @@ def assert_same(plain: Path, other: Path) -> None:
 
 
 @contextmanager
-def broken_where(is_broken: Callable[[Learner], bool], *, gradient: bool = False) -> Iterator[None]:
-    """The loss of these steps is not a number, or only a number of their gradient."""
-    real = steps.pass_through
-
-    def broken(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
-        errors, loss = real(run, draws)
-        if not is_broken(run.learner):
-            return errors, loss
-        if not gradient:
-            return errors, loss * float("nan")
-        next(each.grad for each in run.learner.parameters.values() if each.grad is not None).view(-1)[0] = float("inf")
-        return errors, loss
-
+def broken_where(is_broken: Callable[[Learner], bool], *, in_gradient: bool = False) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "pass_through", broken)
+        not_finite_where(patch, is_broken, in_gradient=in_gradient)
         yield
 
 
@@ -129,10 +118,10 @@ def test_run_is_the_same_by_bits(make_run: MakeRun, changes: dict[str, Any]) -> 
     assert_same(*both_ways(make_run, **changes))
 
 
-@pytest.mark.parametrize("gradient", [False, True], ids=["loss", "gradient"])
-def test_steps_that_are_not_finite_are_skipped_alike(make_run: MakeRun, gradient: bool) -> None:
+@pytest.mark.parametrize("in_gradient", [False, True], ids=["loss", "gradient"])
+def test_steps_that_are_not_finite_are_skipped_alike(make_run: MakeRun, in_gradient: bool) -> None:
     # The first of all, the last of all, and one before a checkpoint, which is made of the weights before it.
-    with broken_where(lambda learner: learner.step in (0, 3, 4, 9), gradient=gradient):
+    with broken_where(lambda learner: learner.step in (0, 3, 4, 9), in_gradient=in_gradient):
         plain, other = both_ways(make_run, steps=10, checkpoint_every=4, ema_decay=0.9, **QUIET)
     assert_same(plain, other)
     assert [line["step"] for line in told(other) if line["skipped"]] == [1, 4, 5, 10]
