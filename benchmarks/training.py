@@ -34,6 +34,7 @@ from benchmarks.training_steps import (
     take_turns,
     write_run,
 )
+from jobs.warm import Nursery, WarmProgram
 
 ROOT = Path(__file__).resolve().parents[1]
 PARENT = ROOT / "demo" / "model"
@@ -145,20 +146,41 @@ def _compare_first_loss(run: Any) -> dict[str, Any]:
 
 
 def _starts(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
-    """The process itself: from its start to its first step, with an empty cache, a full one, and after a SIGKILL."""
+    """The process itself: from its start to its first step, with an empty cache, a full one after a SIGKILL, and forked from a
+    process that has imported torch, as a worker does that has trained before."""
     where = _write_run(folder / "process", manifest, folder / "cold", checkpoint_every=2)
-    for what in ("process start to first step, empty cache", "SIGKILL to first new step, from a checkpoint"):
+    argv = [sys.executable, "-m", "training.engine", str(where)]
+    nursery = Nursery("training.engine.warm", ROOT)
+
+    def start_cold() -> "subprocess.Popen[bytes] | WarmProgram":
+        return subprocess.Popen(argv, cwd=ROOT)
+
+    def start_warm() -> "subprocess.Popen[bytes] | WarmProgram":
+        return _fork(nursery, argv, folder)
+
+    # The first has no run, and pays for the imports.
+    _fork(nursery, [*argv[:-1], str(folder / "nothing")], folder).wait()
+    for what, start in (
+        ("process start to first step, empty cache", start_cold),
+        ("SIGKILL to first new step, from a checkpoint", start_cold),
+        ("SIGKILL to first new step, from a checkpoint, begun warm", start_warm),
+    ):
         before = _steps_in(where)
         started = time.perf_counter()
-        process = subprocess.Popen([sys.executable, "-m", "training.engine", str(where)], cwd=ROOT)
+        process = start()
         # After a kill the run goes back to its last checkpoint: a step is new where its line is new.
         while _steps_in(where) <= before and process.poll() is None:
             time.sleep(0.02)
         yield {"unit": "seconds", "what": what, "value": round(time.perf_counter() - started, 2)}
         while _steps_in(where) < before + 5 and process.poll() is None:
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
+    nursery.stop()
+
+
+def _fork(nursery: Nursery, argv: list[str], folder: Path) -> WarmProgram:
+    return nursery.start(argv, log_path=folder / "warm.log", cwd=ROOT, env=os.environ, while_waiting=lambda: None)
 
 
 def _steps_in(folder: Path) -> int:

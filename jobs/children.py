@@ -1,5 +1,6 @@
 """Child processes that do the work of a job: watched, logged, ended with the job, and never left behind."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -8,13 +9,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeAlias
 
 from django.conf import settings
 
 from jobs.context import Cancelled, JobContext, Paused, Released
+from jobs.warm import CAN_FORK, LEASH, LOOK_SECONDS, PARENT_VARIABLE, NoWarmth, Nursery, WarmProgram
 
-LEASH = Path(__file__).with_name("leash.py")
-LOOK_SECONDS = 0.25
+logger = logging.getLogger(__name__)
+
+Program: TypeAlias = "subprocess.Popen[bytes] | WarmProgram"
+
+# By module: what has been imported stays, since the next job of the kind is likely to need it too.
+_nurseries: dict[str, Nursery] = {}
 
 
 def run_child(
@@ -27,6 +34,7 @@ def run_child(
     on_tick: Callable[[], None] | None = None,
     tick_seconds: float = 1.0,
     grace_seconds: float = 20,
+    warm: str | None = None,
 ) -> int:
     """Runs a program to its end and returns its exit status (negative: the signal that ended it).
 
@@ -35,8 +43,11 @@ def run_child(
     gets SIGTERM, `grace_seconds` later SIGKILL, and Cancelled or Paused is raised; when the worker is told to
     stop, the same with JOB_STOP_SECONDS and Released, and SIGKILL at once when it is told again; when the lease is lost, SIGKILL and LeaseLost. Its whole
     process group ends with it, and with this process, whatever ends that.
+
+    `warm` names a module whose `main(arguments)` does what `argv`, which is then `python -m MODULE ARGUMENTS`, would do:
+    from the second time on it begins without its imports (see `jobs.warm`), unless WARM_TRAINER is off.
     """
-    with _child(argv, log_path, cwd, env) as process:
+    with _child(argv, log_path, cwd, env, warm, context.check) as process:
         context.child_group = process.pid
         try:
             status = _watch(process, context, on_tick, tick_seconds)
@@ -54,21 +65,21 @@ def run_child(
 
 @contextmanager
 def _child(
-    argv: Sequence[str], log_path: Path, cwd: Path | None, env: Mapping[str, str] | None
-) -> Iterator[subprocess.Popen[bytes]]:
+    argv: Sequence[str],
+    log_path: Path,
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    warm: str | None,
+    check: Callable[[], None],
+) -> Iterator[Program]:
     """The program in a session of its own, and a guard that kills its process group when this process dies."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **(env or {}), "ATELIER_PARENT_PID": str(os.getpid())}
-    with log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-S", "-E", str(LEASH), "hold", str(os.getpid()), *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=cwd,
-            env=environment,
-            start_new_session=True,
-        )
+    environment = {**os.environ, **(env or {}), PARENT_VARIABLE: str(os.getpid())}
+    process: Program | None = None
+    if warm is not None and CAN_FORK and settings.WARM_TRAINER:
+        process = _start_warm(warm, argv, log_path, cwd, environment, check)
+    if process is None:
+        process = _start_cold(argv, log_path, cwd, environment)
     guard = subprocess.Popen(
         [sys.executable, "-S", "-E", str(LEASH), "guard", str(process.pid)],
         stdin=subprocess.PIPE,
@@ -82,9 +93,45 @@ def _child(
             guard.communicate(b"done")
 
 
-def _watch(
-    process: subprocess.Popen[bytes], context: JobContext, on_tick: Callable[[], None] | None, tick_seconds: float
-) -> int:
+def _start_cold(
+    argv: Sequence[str], log_path: Path, cwd: Path | None, environment: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-S", "-E", str(LEASH), "hold", str(os.getpid()), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _start_warm(
+    module: str,
+    argv: Sequence[str],
+    log_path: Path,
+    cwd: Path | None,
+    environment: Mapping[str, str],
+    check: Callable[[], None],
+) -> WarmProgram | None:
+    """None where it cannot be forked; whoever starts it cold sees in its log why. Raises what `check` raises meanwhile."""
+    nursery = _nurseries.get(module)
+    if nursery is None or not nursery.is_alive():
+        nursery = _nurseries[module] = Nursery(module, cwd)
+    try:
+        return nursery.start(argv, log_path=log_path, cwd=cwd, env=environment, while_waiting=check)
+    except NoWarmth:
+        logger.warning("What would start %s warm is gone; it is started cold.", module)
+    except BaseException:
+        # It would fork a program that nobody waits for.
+        nursery.stop()
+        raise
+    return None
+
+
+def _watch(process: Program, context: JobContext, on_tick: Callable[[], None] | None, tick_seconds: float) -> int:
     """Returns the exit status; raises what `check` raises, soon after the flag is set."""
     next_tick = time.monotonic() + tick_seconds
     while True:
@@ -97,7 +144,7 @@ def _watch(
             next_tick = time.monotonic() + tick_seconds
 
 
-def _end_gently(process: subprocess.Popen[bytes], seconds: float, context: JobContext) -> None:
+def _end_gently(process: Program, seconds: float, context: JobContext) -> None:
     """SIGTERM to the group, and patience, unless the lease is lost meanwhile."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -108,7 +155,7 @@ def _end_gently(process: subprocess.Popen[bytes], seconds: float, context: JobCo
             return
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: Program) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -20,3 +20,8 @@ def trainer_command(folder: Path, values: Mapping[str, Any]) -> list[str]:
     count = process_count(values)
     program = ["training.engine.processes", str(count)] if count > 1 else ["training.engine"]
     return [sys.executable, "-m", *program, str(folder)]
+
+
+def warm_module(values: Mapping[str, Any]) -> str | None:
+    """What forks that program (see `jobs.warm`); several processes of a run are started cold."""
+    return "training.engine.warm" if process_count(values) == 1 else None

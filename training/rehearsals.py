@@ -24,7 +24,7 @@ from jobs.models import Job, JobState
 from training.cadence import keeps, with_cadence
 from training.engine.run_files import read_lines
 from training.models import Recipe
-from training.processes import trainer_command
+from training.processes import trainer_command, warm_module
 from training.recipes import check_hyperparameters, hyperparameters_of
 from training.run_folders import write_folder
 from training.run_records import describe_progress
@@ -107,6 +107,7 @@ def rehearse(context: JobContext) -> dict[str, Any]:
         code = run_child(
             context,
             trainer_command(folder, spec),
+            warm=warm_module(spec),
             log_path=folder / "trainer.log",
             cwd=settings.BASE_DIR,
             # A run draws most of a large corpus for the first time, which a second rehearsal would find on disk.

@@ -16,7 +16,7 @@ from training import corpora, evaluations, rehearsals, runs
 from training.beginnings import find_beginning
 from training.caches import trim_quietly
 from training.models import Evaluation, TrainingRun
-from training.processes import trainer_command
+from training.processes import trainer_command, warm_module
 from training.run_folders import prepare_folder
 from training.run_records import RunRecorder
 
@@ -88,6 +88,7 @@ def _train_to_the_end(run: TrainingRun, folder: Path, context: JobContext) -> No
         code = run_child(
             context,
             trainer_command(folder, run.spec),
+            warm=warm_module(run.spec),
             log_path=folder / TRAINER_LOG,
             cwd=settings.BASE_DIR,
             env={"ATELIER_RUN_NAME": f"{run.name} (run {run.pk})"},

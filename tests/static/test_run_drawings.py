@@ -63,7 +63,7 @@ def test_slider_shows_each_step_beside_the_first_and_keeps_its_place(sign_in):
     expect(slider).to_have_attribute("aria-valuetext", "100")
     assert paths(shown(page)) == drawn[100]
     assert page.locator("[data-drawings] output").inner_text() == "100"
-    assert page.get_by_role("link", name="a happy cat, step 100").is_visible()
+    assert page.get_by_role("link", name="a happy cat, seed 0, step 100").is_visible()
     page.keyboard.press("Home")
     expect(slider).to_have_attribute("aria-valuetext", "0, the parent")
     assert paths(shown(page)) == drawn[0]

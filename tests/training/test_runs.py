@@ -154,11 +154,13 @@ def check_whole(run: TrainingRun) -> None:
 @pytest.mark.model
 @pytest.mark.django_db(transaction=True)
 class TestTraining:
-    def test_a_killed_trainer_goes_on_and_ends_in_the_same_weights(self, tiny_folder):
+    def test_a_killed_trainer_goes_on_and_ends_in_the_same_weights(self, tiny_folder, settings):
         parent = make_real_parent(tiny_folder)
         recipe = tiny_recipe(parent)
         straight = make_run(recipe, parent=parent)
+        settings.WARM_TRAINER = False
         run_due_jobs(kinds=[runs.KIND])
+        settings.WARM_TRAINER = True
         check_whole(straight)
         assert straight.job.attempt == 1
         assert straight.result.parent == parent
