@@ -74,8 +74,8 @@ def _write_run(folder: Path, manifest: Path, cache: Path, **changes: Any) -> Pat
 
 def _prepare(folder: Path, manifest: Path) -> tuple[Any, float]:
     """(a run that is ready for its first step, seconds that its cache took)."""
-    from training.engine import trainer
     from training.engine.group import Group
+    from training.engine.preparation import prepare
     from training.engine.recipe import load_run
 
     started = time.perf_counter()
@@ -83,7 +83,7 @@ def _prepare(folder: Path, manifest: Path) -> tuple[Any, float]:
     run = prepare_run(where)
     cold = time.perf_counter() - started
     started = time.perf_counter()
-    trainer.prepare(where, load_run(where / "run.json"), lambda: False, Group())
+    prepare(where, load_run(where / "run.json"), lambda: False, Group())
     return run, cold - (time.perf_counter() - started)
 
 

@@ -160,13 +160,14 @@ def write_run(folder: Path, parent: Path, manifest: Path, cache: Path, **changes
 
 def prepare_run(folder: Path) -> Any:
     """The run in a folder, ready for its first step."""
-    from training.engine import trainer
     from training.engine.group import Group
     from training.engine.kernels import choose_kernels
+    from training.engine.preparation import prepare
     from training.engine.recipe import load_run
+    from training.engine.resuming import resume
 
-    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
-    trainer.resume(run)
+    run = prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    resume(run)
     choose_kernels(run)
     run.learner.network.train()
     return run
@@ -177,7 +178,9 @@ def our_step(run: Any) -> Step:
     from training.engine.steps import train_step
 
     def step() -> None:
-        run.files.metric(train_step(run))
+        line = train_step(run)
+        if line is not None:
+            run.files.metric(line)
         run.files.progress(phase="training", step=run.learner.step)
 
     return step
@@ -186,21 +189,24 @@ def our_step(run: Any) -> Step:
 def checkpoint_stall(run: Any, times: int, step_seconds: float) -> dict[str, Any]:
     """The measurement of what a checkpoint costs, as the median of some: what the steps up to its being on disk took
     beyond `step_seconds` each, the ordinary time of a step; and, of that, how long nothing was trained."""
-    from training.engine import trainer
+    from training.engine.saving import save
+    from training.engine.steps import settle_step
 
     step = our_step(run)
     costs, waits, steps = [], [], []
     for _ in range(times):
         run.writer.wait()
         step()
+        settle_step(run)
         _synchronize(run.pipeline.device)
         started = time.perf_counter()
-        trainer.save(run)
+        save(run)
         waits.append(time.perf_counter() - started)
         taken = 0
         while run.writer.is_busy:
             step()
             taken += 1
+        settle_step(run)
         _synchronize(run.pipeline.device)
         costs.append(time.perf_counter() - started - taken * step_seconds)
         steps.append(taken)

@@ -18,8 +18,8 @@ from demo.text_encoder import CELLS, MAX_LENGTH, REGIONS, CaptionReader
 from demo.training_loop import Budget, Loop, train
 from training.engine.batches import make_batch
 from training.engine.group import Group
+from training.engine.preparation import prepare
 from training.engine.recipe import load_run
-from training.engine.trainer import prepare
 
 LEARNING_RATE = 1e-3
 # How much the heads' error counts beside the denoiser's loss.

@@ -57,7 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(folder: Path, stop: StopRequest) -> int:
     from training.engine.memory import ShortOfMemory, is_out_of_memory
     from training.engine.result import Diverged
-    from training.engine.trainer import Stopped, run_training
+    from training.engine.run import Stopped
+    from training.engine.trainer import run_training
 
     try:
         run_training(folder, stop)

@@ -155,16 +155,16 @@ def make_batch(
         text.append(sequence)
         if vector is not None:
             pooled.append(vector)
-    timesteps = _send(torch.tensor([draw.timestep for draw in draws]), device)
-    x0, eps_t = _send(torch.stack(clean), device), _send(torch.stack(noise), device)
-    weights = _send(torch.tensor([draw.weight for draw in draws]), device)
+    timesteps = send(torch.tensor([draw.timestep for draw in draws]), device)
+    x0, eps_t = send(torch.stack(clean), device), send(torch.stack(noise), device)
+    weights = send(torch.tensor([draw.weight for draw in draws]), device)
     return Batch(
         noisy=diffusion.add_noise(x0, eps_t, timesteps),
         target=diffusion.target(x0, eps_t, timesteps),
         timesteps=timesteps,
-        text=_send(torch.stack(text), device),
+        text=send(torch.stack(text), device),
         weights=weights * diffusion.loss_weights(timesteps),
-        pooled=_send(torch.stack(pooled), device) if pooled else None,
+        pooled=send(torch.stack(pooled), device) if pooled else None,
         time_ids=_time_ids(x0, encoded.latent_factor) if encoded.latent_factor else None,
     )
 
@@ -173,9 +173,9 @@ def _time_ids(latents: torch.Tensor, factor: int) -> torch.Tensor:
     """[B, 6]: height and width of the image, the place where it was cut out, and its height and width again (Podell et al.
     2023, arXiv 2307.01952, section 2.2). Always those that drawing this size asks for: of what it was cut from, nothing."""
     height, width = (float(factor * side) for side in latents.shape[-2:])
-    return torch.tensor([height, width, 0.0, 0.0, height, width], device=latents.device).repeat(len(latents), 1)
+    return send(torch.tensor([height, width, 0.0, 0.0, height, width]), latents.device).repeat(len(latents), 1)
 
 
-def _send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The tensor on the device, without waiting until a GPU has done what it does."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

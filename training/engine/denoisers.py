@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel, SD3Transformer2DModel
 
+from training.engine.batches import send
+
 # The network's answer to (noisy, timesteps, text), with the pooled text and the image's size where it takes them:
 # [B, C, H, W].
 Denoiser = Callable[..., torch.Tensor]
@@ -43,12 +45,14 @@ def _flux_velocity(
     """Flux's transformer sees 2 x 2 latents as one token, with its row and column, and its time divided by 1000."""
     count, channels, height, width = noisy.shape
     guidance = torch.full([count], FLUX_GUIDANCE, device=noisy.device) if transformer.config.guidance_embeds else None
+    # Made on the CPU wherever they are wanted.
+    places = FluxPipeline._prepare_latent_image_ids(count, height // 2, width // 2, torch.device("cpu"), noisy.dtype)
     answer = transformer(
         FluxPipeline._pack_latents(noisy, count, channels, height, width),
         encoder_hidden_states=text,
         pooled_projections=pooled,
         timestep=timesteps / 1000,
-        img_ids=FluxPipeline._prepare_latent_image_ids(count, height // 2, width // 2, noisy.device, noisy.dtype),
+        img_ids=send(places, noisy.device),
         txt_ids=torch.zeros(text.shape[1], 3, device=noisy.device, dtype=noisy.dtype),
         guidance=guidance,
     ).sample

@@ -21,11 +21,14 @@ from training.engine.transparency import DECODER_PARTS, decoder_weights
 
 # Of so many steps the ones without a finite loss are remembered.
 SKIP_WINDOW = 40
+# So many of them a run bears, in a row or of those remembered, before it goes back to a checkpoint.
+MAX_SKIPPED = 5
+MAX_SKIPPED_LATELY = SKIP_WINDOW // 2
 
 
 @dataclass
 class Learner:
-    """A network in float32 with the parameters that are trained, by name; `step` counts finished updates.
+    """A network in float32 with the parameters that are trained, by name; `step` counts the updates that were begun.
 
     `skipped_lately` are those of the last `SKIP_WINDOW` steps that were skipped, because losses were not finite;
     `rollbacks` counts how often it went back to a checkpoint because of that: each halves the rate. `updates` are those that
@@ -49,6 +52,11 @@ class Learner:
     final_loss: float | None = field(default=None)
     # The parent's denoiser, for an objective that compares with it.
     reference: Denoiser | None = None
+
+    @property
+    def must_go_back(self) -> bool:
+        """Whether more steps were skipped than a run bears."""
+        return self.skipped_in_row > MAX_SKIPPED or len(self.skipped_lately) > MAX_SKIPPED_LATELY
 
 
 def make_learner(network: Any, settings: RunSettings, mesh: Any = None) -> Learner:
@@ -132,29 +140,62 @@ def apply_gradients(learner: Learner, loss: float) -> tuple[float, bool]:
     A loss or gradient that is not finite leaves weights, moments and average untouched. The step counts all the same,
     so the next one draws other examples.
     """
-    settings = learner.settings
-    for group in learner.optimizer.param_groups:
-        group["lr"] = learning_rate_of(learner)
-    norm = float(whole(torch.nn.utils.clip_grad_norm_(list(learner.parameters.values()), settings.max_grad_norm)))
-    updated = math.isfinite(loss) and math.isfinite(norm)
-    if updated:
+    norm = float(whole(_clip(learner)))
+    if are_finite(loss, norm):
         learner.optimizer.step()
+    _end_step(learner)
+    return norm, settle_update(learner, loss, norm)
+
+
+def begin_update(learner: Learner, loss: torch.Tensor) -> torch.Tensor:
+    """The same update by AdamW, for whoever cannot wait for the loss: whether it is made, the device decides. Returns the
+    gradient norm, on the device. Before anything else is done with the learner, but for gradients, `settle_update`
+    completes it."""
+    norm = _clip(learner)
+    # As torch's GradScaler does: where this is 1, the fused update leaves weights, moments and their count of steps alone.
+    learner.optimizer.found_inf = (~(torch.isfinite(loss) & torch.isfinite(norm))).float()
+    try:
+        learner.optimizer.step()
+    finally:
+        del learner.optimizer.found_inf
+    _end_step(learner)
+    return norm
+
+
+def settle_update(learner: Learner, loss: float, norm: float) -> bool:
+    """The average and the counts after an update with these figures; returns whether it was made."""
+    updated = are_finite(loss, norm)
+    if updated:
         _update_average(learner)
         learner.final_loss = loss
         learner.updates += 1
-    learner.optimizer.zero_grad(set_to_none=True)
     learner.skipped_in_row = 0 if updated else learner.skipped_in_row + 1
-    learner.step += 1
     remembered = [each for each in learner.skipped_lately if each > learner.step - SKIP_WINDOW]
     learner.skipped_lately = remembered if updated else [*remembered, learner.step]
-    return norm, updated
+    return updated
+
+
+def are_finite(loss: float, norm: float) -> bool:
+    return math.isfinite(loss) and math.isfinite(norm)
+
+
+def _clip(learner: Learner) -> torch.Tensor:
+    """Sets the rate of the update besides."""
+    for group in learner.optimizer.param_groups:
+        group["lr"] = learning_rate_of(learner)
+    return torch.nn.utils.clip_grad_norm_(list(learner.parameters.values()), learner.settings.max_grad_norm)
+
+
+def _end_step(learner: Learner) -> None:
+    learner.optimizer.zero_grad(set_to_none=True)
+    learner.step += 1
 
 
 def _update_average(learner: Learner) -> None:
-    """ema <- d ema + (1 - d) weights, with d by `averages.decay_at`."""
+    """ema <- d ema + (1 - d) weights, with d by `averages.decay_at`, after the update with index `step - 1`."""
     if learner.ema is None or learner.settings.ema_decay is None:
         return
-    decay = decay_at(learner.settings.ema_decay, learner.step)
+    decay = decay_at(learner.settings.ema_decay, learner.step - 1)
     averages = [local(learner.ema[name]) for name in learner.parameters]
     torch._foreach_lerp_(averages, [local(each.detach()) for each in learner.parameters.values()], 1 - decay)
 

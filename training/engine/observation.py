@@ -26,11 +26,23 @@ COLLAPSE_SHARE = 0.5
 THUMBNAIL = 32
 
 
-def _is_due(run: Run, kind: str, every: int) -> bool:
-    """At step 0 (the parent), every so often, and at the end; once each, also across resumes."""
+def is_looked_at(run: Run) -> bool:
+    """Whether a run validates or draws at this step."""
+    settings = run.settings
+    return _comes_round(run, settings.validate_every) or (
+        bool(settings.sample_prompts) and _comes_round(run, settings.sample_every)
+    )
+
+
+def _comes_round(run: Run, every: int) -> bool:
+    """At step 0 (the parent), every so often, and at the end."""
     step = run.learner.step
-    due = every > 0 and (step % every == 0 or step == run.settings.steps)
-    return due and _agreed(run, not run.files.happened(kind, step))
+    return every > 0 and (step % every == 0 or step == run.settings.steps)
+
+
+def _is_due(run: Run, kind: str, every: int) -> bool:
+    """Once at each of these steps, also across resumes."""
+    return _comes_round(run, every) and _agreed(run, not run.files.happened(kind, run.learner.step))
 
 
 def _agreed(run: Run, wish: bool) -> bool:

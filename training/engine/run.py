@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from generation.engine.pipeline import Pipeline
 from training.engine.bands import Region, Schedule
@@ -10,6 +13,7 @@ from training.engine.batches import Diffusion, Flow
 from training.engine.board import Board
 from training.engine.cache import Encoded
 from training.engine.draws import Mixture
+from training.engine.figures import Pending
 from training.engine.group import Group
 from training.engine.learner import Learner
 from training.engine.manifests import Item
@@ -20,6 +24,10 @@ from training.engine.trackers import Trackers
 from training.engine.transparency import DecoderInputs
 from training.engine.validation import BATCH, Cell
 from training.engine.writer import Writer
+
+
+class Stopped(Exception):
+    """A cancel or SIGTERM; all that was learned is in a checkpoint."""
 
 
 @dataclass
@@ -51,6 +59,19 @@ class Run:
     validation_batch: int = BATCH
     # See `kernels`.
     way: tuple[str, ...] = ()
+    # The step whose update is under way, and its figures with it; see `figures`.
+    pending: Pending | None = None
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What the last bits of a sum depend on."""
+        return {
+            "torch": torch.__version__,
+            "device": str(self.pipeline.device),
+            "threads": torch.get_num_threads(),
+            "processes": self.group.size,
+            **({"sharded": True} if self.group.is_sharded else {}),
+        }
 
     @property
     def inputs(self) -> Inputs | DecoderInputs:

@@ -7,16 +7,19 @@ from typing import Any
 import torch
 
 from training.engine.draws import Draw, key_words
-from training.engine.learner import apply_gradients, learning_rate_of
+from training.engine.figures import Pending, Read
+from training.engine.learner import apply_gradients, begin_update, learning_rate_of, settle_update
 from training.engine.memory import ShortOfMemory, is_out_of_memory
+from training.engine.metrics import metrics_of
 from training.engine.objectives import example_errors
 from training.engine.recipe import RunRefused
 from training.engine.run import Run
 from training.engine.shapes import group_by_shape
-from training.engine.transparency import LOSS_PARTS
 
 # Whose images are read beside the steps before them.
 STEPS_AHEAD = 8
+# Where asking for a number makes the device wait.
+LATE_DEVICES = {"cuda"}
 
 
 def provide_step(run: Run) -> None:
@@ -50,9 +53,43 @@ def own_draws(run: Run, draws: list[Draw]) -> list[Draw]:
     return draws[run.group.rank :: run.group.size]
 
 
-def train_step(run: Run) -> dict[str, Any]:
-    """One update, in smaller parts where memory is short: the same sum of losses. Returns the step's metrics."""
+def train_step(run: Run) -> dict[str, Any] | None:
+    """One update. Returns the metrics of the step that is finished by now: this one, or where figures are late the one before
+    it, if there is one; where that was one skipped step too many, this one is left out."""
     draws = draws_of(run, run.learner.step)
+    errors, loss = _pass_with_care(run, draws)
+    if not are_late(run):
+        return _update(run, draws, errors, loss)
+    line = settle_step(run)
+    if run.learner.must_go_back:
+        run.learner.optimizer.zero_grad(set_to_none=True)
+        return line
+    rate = learning_rate_of(run.learner)
+    norm = begin_update(run.learner, loss)
+    run.pending = Pending.of(draws, rate, errors, loss, norm)
+    return line
+
+
+def are_late(run: Run) -> bool:
+    """Whether a step's figures are read after the next one has begun: where the device alone can tell whether an update
+    is made, which is AdamW's way. Several processes exchange their figures at each step, and wait for each other anyway."""
+    is_alone = run.group.size == 1
+    return is_alone and run.settings.optimizer == "adamw" and run.pipeline.device.type in LATE_DEVICES
+
+
+def settle_step(run: Run) -> dict[str, Any] | None:
+    """Finish the update that is under way, if one is: before anything but a pass, which only reads the weights. Returns the
+    metrics of its step."""
+    pending, run.pending = run.pending, None
+    if pending is None:
+        return None
+    read = pending.read()
+    updated = settle_update(run.learner, read.loss, read.norm)
+    return _told(run, pending.draws, pending.rate, read, updated=updated)
+
+
+def _pass_with_care(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
+    """`pass_through`, in smaller parts where memory is short: the same sum of losses."""
     while True:
         passed: tuple[torch.Tensor, torch.Tensor] | None = None
         try:
@@ -73,7 +110,7 @@ def train_step(run: Run) -> dict[str, Any]:
                 raise ShortOfMemory("There was not enough memory to train, even with one image at a time.")
             _take_less_at_once(run)
         elif passed is not None:
-            return _update(run, draws, *passed)
+            return passed
 
 
 def _take_less_at_once(run: Run) -> None:
@@ -128,54 +165,22 @@ def _update(run: Run, draws: list[Draw], errors: torch.Tensor, loss: torch.Tenso
     settings, learner, group = run.settings, run.learner, run.group
     if not group.is_sharded:
         group.sum_gradients(learner.parameters)
-    # One transfer a step: each would make a GPU wait.
     parts = group.gather((errors.tolist(), float(loss)))
     example_parts: list[list[float]] = [[]] * settings.images_per_step
     for rank, (values, _) in enumerate(parts):
         example_parts[rank :: group.size] = values
-    example_losses = [sum(each) for each in example_parts]
     total = sum(part for _, part in parts)
     rate = learning_rate_of(learner)
     norm, updated = apply_gradients(learner, total)
+    return _told(run, draws, rate, Read(example_parts, total, norm), updated=updated)
+
+
+def _told(run: Run, draws: list[Draw], rate: float, read: Read, *, updated: bool) -> dict[str, Any]:
     if not updated:
-        run.files.event("skipped", learner.step)
-    names = [settings.sources[each.source].name for each in draws]
-    # A pair's loss lies below ln 2 exactly where the U-Net prefers the same image as the raters, more than its parent.
-    agreed = {"preferred": sum(each < math.log(2) for each in example_losses) / len(example_losses)}
-    return {
-        "step": learner.step,
-        **(agreed if settings.objective == "dpo" else {}),
-        "loss": total if updated else None,
-        "loss_by_source": _means(names, example_losses),
-        **(_by_part(example_parts) if settings.trains_decoder else _by_band(run, draws, example_losses)),
-        "lr": rate,
-        "grad_norm": norm if math.isfinite(norm) else None,
-        "skipped": not updated,
-    }
+        run.files.event("skipped", run.learner.step)
+    return metrics_of(run, run.learner.step, draws, rate, read, updated=updated)
 
 
 def half_precision(run: Run) -> bool:
     """bf16 arithmetic around float32 weights. "auto" takes it on a GPU only: small networks on a CPU get slower."""
     return run.settings.precision == "bf16" or (run.settings.precision == "auto" and run.pipeline.device.type == "cuda")
-
-
-def _by_band(run: Run, draws: list[Draw], losses: list[float]) -> dict[str, Any]:
-    return {"loss_by_band": _means([_region_of(run, each.timestep) for each in draws], losses)}
-
-
-def _by_part(losses: list[list[float]]) -> dict[str, Any]:
-    labels = [label for _ in losses for label in LOSS_PARTS]
-    return {"loss_by_part": _means(labels, [value for each in losses for value in each])}
-
-
-def _region_of(run: Run, timestep: float) -> str:
-    return next(run.schedule.label(region) for region in run.regions if timestep in region)
-
-
-def _means(labels: list[str], values: list[float]) -> dict[str, float]:
-    """The mean of the finite values of each label."""
-    groups: dict[str, list[float]] = {}
-    for label, value in zip(labels, values, strict=True):
-        if math.isfinite(value):
-            groups.setdefault(label, []).append(value)
-    return {label: sum(group) / len(group) for label, group in groups.items()}

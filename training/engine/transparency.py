@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from training.engine.batches import send
 from training.engine.cache import Encoded
 from training.engine.draws import Draw
 from training.engine.manifests import Item
@@ -95,9 +96,8 @@ def decoding_errors(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(the weighted colour and alpha error of each example, [B, 2]; its weight in the loss, [B]), float32."""
     decoded, grounds = decode_draws(vae, draws, inputs, sampled=sampled)
-    return weighted_errors(decoded, true_images(draws, inputs), grounds, inputs), torch.tensor(
-        [draw.weight for draw in draws], device=inputs.device
-    )
+    weights = send(torch.tensor([draw.weight for draw in draws]), inputs.device)
+    return weighted_errors(decoded, true_images(draws, inputs), grounds, inputs), weights
 
 
 def decode_draws(
@@ -115,14 +115,14 @@ def decode_draws(
         noise = torch.randn(mean.shape, generator=generator)
         latents.append(mean + std * noise if sampled else mean)
         grounds.append(torch.cat([torch.ones(1, 3), torch.rand((inputs.backgrounds, 3), generator=generator)]))
-    decoded = vae.decode(torch.stack(latents).to(inputs.device)).sample
-    return decoded.float() / 2 + 0.5, torch.stack(grounds).to(inputs.device)
+    decoded = vae.decode(send(torch.stack(latents), inputs.device)).sample
+    return decoded.float() / 2 + 0.5, send(torch.stack(grounds), inputs.device)
 
 
 def true_images(draws: Sequence[Draw], inputs: DecoderInputs) -> torch.Tensor:
     """[B, 4, H, W] in 0..1 on the training device, read from the files."""
     pixels = [read_rgba(inputs.items[draw.source][draw.image], inputs.encoded.shape_of(draw)) for draw in draws]
-    return torch.stack(pixels).to(inputs.device)
+    return send(torch.stack(pixels), inputs.device)
 
 
 def weighted_errors(

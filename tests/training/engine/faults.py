@@ -1,6 +1,7 @@
 """Faults of a step, also for the processes of a group."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from training.engine import objectives, steps
 from training.engine.__main__ import main
+from training.engine.learner import Learner
 
 
 def not_finite_from(step: int, times: int) -> Any:
@@ -22,17 +24,34 @@ def not_finite_from(step: int, times: int) -> Any:
         return batch
 
     current = [0]
-    apply = steps.apply_gradients
+    passing = steps.pass_through
 
-    def counted(learner: Any, loss: float) -> Any:
-        done = apply(learner, loss)
-        current[0] = learner.step
-        return done
+    def counted(run: Any, draws: Any) -> Any:
+        current[0] = run.learner.step
+        return passing(run, draws)
 
     patch = pytest.MonkeyPatch()
     patch.setattr(objectives, "make_batch", broken)
-    patch.setattr(steps, "apply_gradients", counted)
+    patch.setattr(steps, "pass_through", counted)
     return patch
+
+
+def not_finite_where(
+    patch: pytest.MonkeyPatch, is_broken: Callable[[Learner], bool], *, in_gradient: bool = False
+) -> None:
+    """The loss of these steps is not a number, or only a number of their gradient."""
+    passing = steps.pass_through
+
+    def broken(run: Any, draws: Any) -> Any:
+        errors, loss = passing(run, draws)
+        if not is_broken(run.learner):
+            return errors, loss
+        if not in_gradient:
+            return errors, loss * float("nan")
+        next(each.grad for each in run.learner.parameters.values() if each.grad is not None).view(-1)[0] = float("inf")
+        return errors, loss
+
+    patch.setattr(steps, "pass_through", broken)
 
 
 def run_not_finite_from(step: int, times: int, folder: str) -> None:

@@ -19,9 +19,10 @@ from training.engine.corpora import find_shards, main, read_corpus, write_index
 from training.engine.corpus_index import read_problems
 from training.engine.pixels import read_pixels
 from training.engine.recipe import RunRefused
+from training.engine.run import Stopped
 from training.engine.shapes import Shape
 from training.engine.shards import CorpusRefused, read_samples
-from training.engine.trainer import Stopped, run_training
+from training.engine.trainer import run_training
 
 UNET = Path("result/unet/diffusion_pytorch_model.safetensors")
 

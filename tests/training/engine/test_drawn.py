@@ -14,11 +14,12 @@ from tests.training.engine.test_on_demand import SOME_GIB, entries, kinds, run_o
 from tests.training.engine.test_stores import damage, shards
 from tests.training.engine.test_trainer import UNET
 from training.engine import cache as cache_module
-from training.engine import drawn, trainer
+from training.engine import disk_room, drawn
 from training.engine.drawn import Drawn
 from training.engine.encodings import Encoder
+from training.engine.preparation import DRAWN_VARIABLE
 from training.engine.stores import ShardStore
-from training.engine.trainer import DRAWN_VARIABLE, run_training
+from training.engine.trainer import run_training
 from training.engine.trimming import trim_cache
 
 __all__ = ["run_of_corpus"]
@@ -186,7 +187,7 @@ def test_run_leaves_its_checkpoints_and_result_their_room(
     checkpoint = sum(each.stat().st_size for each in run.glob("checkpoints/*/*"))
     assert made[0].spare_bytes > checkpoint
     made.clear()
-    monkeypatch.setattr(trainer, "_shares_disk", lambda *_: False)
+    monkeypatch.setattr(disk_room, "_shares_disk", lambda *_: False)
     run_training(run_of_corpus("other", corpus_cache_gib=SOME_GIB, **{**CHANGES, "steps": 1, "checkpoint_every": 1}))
     assert made[0].spare_bytes == 0
 

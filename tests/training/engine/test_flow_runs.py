@@ -17,16 +17,17 @@ from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import Killed, kill_at, lines
 from tests.training.engine.test_transparency import decoder_runs
-from training.engine import trainer
+from training.engine import resuming
 from training.engine.bands import split_at
 from training.engine.draws import Draw
 from training.engine.flows import FlowSchedule
 from training.engine.group import Group
 from training.engine.objectives import example_errors
+from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Run
 from training.engine.texts import encode_text
-from training.engine.trainer import prepare, run_training
+from training.engine.trainer import run_training
 
 WEIGHTS = Path("result/transformer/diffusion_pytorch_model.safetensors")
 SPLIT = split_at(FlowSchedule(), 893)
@@ -223,7 +224,7 @@ def test_setting_of_flows_is_refused_on_another_parent(make_run: MakeRun) -> Non
 
 def test_settings_of_flows_leave_older_checkpoints_valid(make_run: MakeRun) -> None:
     settings = load_run(make_run() / "run.json")
-    older = {key for key in settings.as_json() if key in trainer.LATER_SETTINGS}
+    older = {key for key in settings.as_json() if key in resuming.LATER_SETTINGS}
     assert {"timestep_sampling", "logit_mean", "logit_std", "flow_weighting"} <= older
 
 

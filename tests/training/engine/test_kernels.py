@@ -9,7 +9,7 @@ import torch
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
-from training.engine import kernels, trainer
+from training.engine import kernels, preparation, resuming
 from training.engine.group import Group
 from training.engine.kernels import CHANNELS_LAST, COMPILED, choose_kernels, use_way
 from training.engine.recipe import RunRefused, load_run
@@ -19,8 +19,8 @@ from training.engine.trainer import run_training
 
 
 def prepared(folder: Path) -> Run:
-    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
-    trainer.resume(run)
+    run = preparation.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    resuming.resume(run)
     run.learner.network.train()
     return run
 

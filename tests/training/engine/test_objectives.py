@@ -15,8 +15,9 @@ from training.engine.batches import Batch
 from training.engine.draws import Draw
 from training.engine.group import Group
 from training.engine.objectives import example_errors, preference_errors
+from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
-from training.engine.trainer import prepare, run_training
+from training.engine.trainer import run_training
 
 
 def make_batch(seed: int, count: int = 3) -> Batch:

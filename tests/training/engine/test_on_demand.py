@@ -20,9 +20,11 @@ from training.engine import cache, stores
 from training.engine.corpora import find_shards, write_index
 from training.engine.group import Group
 from training.engine.manifests import Item
+from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
+from training.engine.run import Stopped
 from training.engine.stores import ShardStore
-from training.engine.trainer import Stopped, prepare, run_training
+from training.engine.trainer import run_training
 
 # The corpus's latents and texts take more, so that they are made as they are drawn; of them so much is kept.
 SOME_GIB = 5e-5

@@ -1,4 +1,4 @@
-"""What only a GPU shows: the same bits after a kill, half precision, short memory, compiling, and no waiting in between."""
+"""What only a GPU shows: the same bits after a kill, half precision, short memory, compiling, and no waiting."""
 
 import warnings
 from pathlib import Path
@@ -13,11 +13,14 @@ from generation.engine.folders import hash_file
 from generation.engine.pipeline import load_pipeline
 from generation.engine.requests import DrawRequest
 from tests.training.engine.conftest import MakeRun
+from tests.training.engine.test_late_figures import assert_same, broken_where
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
-from training.engine import trainer
+from training.engine import steps
 from training.engine.group import Group
 from training.engine.kernels import choose_kernels
+from training.engine.preparation import prepare
 from training.engine.recipe import load_run
+from training.engine.resuming import resume
 from training.engine.steps import train_step
 from training.engine.trainer import run_training
 
@@ -80,25 +83,37 @@ def test_short_memory_takes_less_at_once(make_run: MakeRun) -> None:
     assert kinds[-1] == "finished"
 
 
-def test_a_step_hardly_waits_for_the_gpu(make_run: MakeRun) -> None:
-    """Only the losses and the gradient's length are fetched, whatever the size of the step."""
-    waits = {}
-    for accumulation in (1, 4):
-        folder = make_run(str(accumulation), device="cuda", kernels="plain", gradient_accumulation=accumulation)
-        run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
-        trainer.resume(run)
-        choose_kernels(run)
-        run.learner.network.train()
-        train_step(run)
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                train_step(run)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        waits[accumulation] = [str(each.message) for each in caught if "synchroniz" in str(each.message)]
-    assert len(waits[4]) == len(waits[1]) <= 4, waits
+@pytest.mark.parametrize("changes", [{}, {"gradient_accumulation": 4, "ema_decay": 0.9}, {"method": "lora"}])
+def test_a_step_does_not_wait_for_the_gpu(make_run: MakeRun, changes: dict[str, Any]) -> None:
+    """But for the end of the step before it, while the GPU has this one's passes to do."""
+    folder = make_run(device="cuda", kernels="plain", **changes)
+    run = prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    resume(run)
+    choose_kernels(run)
+    run.learner.network.train()
+    assert train_step(run) is None
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            line = train_step(run)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert line is not None
+    assert line["step"] == 1
+    assert [str(each.message) for each in caught if "synchroniz" in str(each.message)] == []
+
+
+def test_steps_that_are_not_finite_are_skipped_as_where_each_waits(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"device": "cuda", "precision": "fp32", "ema_decay": 0.9, "kernels": "plain", "sample_prompts": []}
+    late, plain = make_run("late", **changes), make_run("plain", **changes)
+    with broken_where(lambda learner: learner.step in (0, 3)):
+        run_training(late)
+        monkeypatch.setattr(steps, "LATE_DEVICES", set())
+        run_training(plain)
+    assert_same(plain, late)
 
 
 def test_a_drawing_repeats_and_is_close_to_a_cpus(parent: Path) -> None:

@@ -16,9 +16,11 @@ from training.engine.corpora import find_shards, main, read_corpus, write_index
 from training.engine.corpus_index import read_problems, read_summary
 from training.engine.draws import Draw
 from training.engine.group import Group
+from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
+from training.engine.run import Stopped
 from training.engine.shards import CorpusRefused
-from training.engine.trainer import Stopped, prepare, run_training
+from training.engine.trainer import run_training
 
 MakeCorpusRun = Callable[..., Path]
 

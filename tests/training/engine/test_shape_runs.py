@@ -20,15 +20,17 @@ from tests.tiny_sd3 import build_tiny_sd3
 from tests.tiny_sdxl import build_tiny_sdxl
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
-from training.engine import encodings, kernels, objectives, steps, trainer
+from training.engine import encodings, kernels, objectives, steps
 from training.engine.draws import Draw
 from training.engine.group import Group
 from training.engine.manifests import Item
 from training.engine.pixels import read_pixels
+from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run, parse_run
-from training.engine.run import Run
+from training.engine.resuming import digest_of
+from training.engine.run import Run, Stopped
 from training.engine.shapes import Shape
-from training.engine.trainer import digest_of, prepare, run_training
+from training.engine.trainer import run_training
 from training.engine.validation import Passes, validate
 
 # On a model that draws 32 px in steps of 8: two landscapes, two portraits, two squares.
@@ -317,7 +319,7 @@ def test_setting_of_shapes_is_refused_for_squares(make_shape_run: MakeRun, chang
 
 def test_checkpoint_of_squares_is_not_continued_in_shapes(make_shape_run: MakeRun) -> None:
     folder = make_shape_run(shapes="square")
-    with pytest.raises(trainer.Stopped):
+    with pytest.raises(Stopped):
         run_training(folder, lambda: (folder / "checkpoints").exists())
     settings = json.loads((folder / "run.json").read_text())
     (folder / "run.json").write_text(json.dumps({**settings, "shapes": "aspect"}))

@@ -12,11 +12,12 @@ from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import error_of
 from tests.training.engine.test_trainer import UNET, lines
 from tests.training.engine.test_transparency import decoder_runs
-from training.engine import observation, steps, trainer, validation
+from training.engine import observation, preparation, steps, validation
 from training.engine.__main__ import main
 from training.engine.group import Group
-from training.engine.recipe import RunRefused
-from training.engine.trainer import Stopped, run_training
+from training.engine.recipe import RunRefused, load_run
+from training.engine.run import Stopped
+from training.engine.trainer import run_training
 from training.engine.validation import Passes, validate
 
 QUIET = {"sample_every": 0, "steps": 2, "validate_every": 2}
@@ -90,7 +91,7 @@ def test_validation_of_a_decoder_too(
 def test_in_shards_a_validation_says_so_and_is_not_tried_again(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = trainer.prepare(folder := make_run(**QUIET), trainer.load_run(folder / "run.json"), lambda: False, Group())
+    run = preparation.prepare(folder := make_run(**QUIET), load_run(folder / "run.json"), lambda: False, Group())
     passes = watched(monkeypatch, "example_errors", 1, MemoryError())
     with pytest.raises(RunRefused, match="not enough memory for a validation"):
         validate(run.learner, run.grid, run.settings.sources, run.inputs, Passes(4, is_sharded=True))
@@ -113,7 +114,10 @@ def starve(module: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
             "There was not enough memory to validate, even with one image at a time.",
         ),
         (starve(observation, "draw"), "There was not enough memory to draw the samples."),
-        (starve(trainer, "encode_sources"), "There was not enough memory to go on; the trainer's log says what for."),
+        (
+            starve(preparation, "encode_sources"),
+            "There was not enough memory to go on; the trainer's log says what for.",
+        ),
     ],
     ids=["training", "validation", "drawing", "else"],
 )

@@ -10,6 +10,7 @@ import pytest
 
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
+from tests.training.engine.faults import not_finite_where
 from tests.training.engine.test_process import error_of
 from tests.training.engine.test_trainer import UNET, Killed, lines
 from training.engine import steps
@@ -25,14 +26,6 @@ def five_of_six(learner: Learner) -> bool:
     return learner.step % 6 != 5
 
 
-def broken_where(patch: pytest.MonkeyPatch, is_broken: Callable[[Learner], bool]) -> None:
-    """The loss of these steps is not a number."""
-    real = steps.apply_gradients
-    patch.setattr(
-        steps, "apply_gradients", lambda learner, loss: real(learner, float("nan") if is_broken(learner) else loss)
-    )
-
-
 def backs(folder: Path) -> list[tuple[int, int]]:
     return [(line["step"], line["to"]) for line in lines(folder / "events.jsonl") if line["kind"] == "rolled_back"]
 
@@ -41,7 +34,7 @@ def test_run_that_mostly_skips_goes_back_twice_and_then_counts_as_diverged(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_run(steps=200, checkpoint_every=20, **QUIET)
-    broken_where(monkeypatch, five_of_six)
+    not_finite_where(monkeypatch, five_of_six)
     assert main([str(folder)]) == 78
     # Of the first 25 steps 21 were skipped; what came before a checkpoint that it went back to counts no longer.
     assert backs(folder) == [(25, 20), (45, 40)]
@@ -50,7 +43,7 @@ def test_run_that_mostly_skips_goes_back_twice_and_then_counts_as_diverged(
 
 def test_run_that_skips_every_other_step_goes_on(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(steps=SKIP_WINDOW + 8, checkpoint_every=100, **QUIET)
-    broken_where(monkeypatch, lambda learner: learner.step % 2 == 0)
+    not_finite_where(monkeypatch, lambda learner: learner.step % 2 == 0)
     run_training(folder)
     assert backs(folder) == []
     assert sum(line["skipped"] for line in lines(folder / "metrics.jsonl")) == SKIP_WINDOW // 2 + 4
@@ -58,7 +51,7 @@ def test_run_that_skips_every_other_step_goes_on(make_run: MakeRun, monkeypatch:
 
 def test_killed_run_remembers_what_it_skipped(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, torn = (make_run(name, steps=36, checkpoint_every=10, **QUIET) for name in ("whole", "torn"))
-    broken_where(monkeypatch, lambda learner: learner.rollbacks == 0 and five_of_six(learner))
+    not_finite_where(monkeypatch, lambda learner: learner.rollbacks == 0 and five_of_six(learner))
     run_training(whole)
 
     def kill() -> bool:
@@ -76,7 +69,7 @@ def test_killed_run_remembers_what_it_skipped(make_run: MakeRun, monkeypatch: py
 
 def test_checkpoint_from_before_remembers_none(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_run(steps=30, checkpoint_every=10, **QUIET)
-    broken_where(monkeypatch, lambda learner: learner.step < 20 and five_of_six(learner))
+    not_finite_where(monkeypatch, lambda learner: learner.step < 20 and five_of_six(learner))
     with monkeypatch.context() as patch:
         patch.setattr(steps, "draws_of", ends_at(20, steps.draws_of))
         with pytest.raises(Killed):

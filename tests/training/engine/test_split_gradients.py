@@ -14,9 +14,9 @@ from tests.training.engine.conftest import MakeRun
 from training.engine.draws import Draw
 from training.engine.group import Group
 from training.engine.objectives import example_errors
+from training.engine.preparation import prepare
 from training.engine.recipe import load_run
 from training.engine.run import Run
-from training.engine.trainer import prepare
 
 CONTENT, STYLE = 0, 1
 T_PRIME = 900

@@ -20,13 +20,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.faults import not_finite_from
-from training.engine import objectives, observation, trainer
+from training.engine import disk_room, objectives, observation, preparation, resuming, rollbacks, trainer
 from training.engine.draws import Draw, Mixture
 from training.engine.group import Group
 from training.engine.manifests import Item
 from training.engine.recipe import RunRefused, load_run
 from training.engine.result import Diverged
-from training.engine.trainer import Stopped, run_training
+from training.engine.run import Stopped
+from training.engine.trainer import run_training
 
 UNET = Path("result/unet/diffusion_pytorch_model.safetensors")
 
@@ -100,7 +101,7 @@ def test_a_parent_that_ends_in_pure_noise_trains_and_draws(
     config = {**json.loads(path.read_text()), "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     path.write_text(json.dumps(config))
     folder = make_run(parent=str(ends), parent_hash=hash_folder(ends)[0], batch_size=16, **changes)
-    run = trainer.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
+    run = preparation.prepare(folder, load_run(folder / "run.json"), lambda: False, Group())
     with torch.no_grad():
         errors, weights = objectives.example_errors(run.learner.network, [Draw(999, 0, 1, False, 5)], run.inputs)
     assert 0 < errors.item() < math.inf
@@ -532,8 +533,8 @@ def test_settings_that_came_later_leave_older_checkpoints_valid(make_run: MakeRu
     folder = make_run(steps=1)
     settings = load_run(folder / "run.json")
     items = [[Item(Path("x"), "a cat", "0" * 64)] for _ in settings.sources]
-    assert trainer.digest_of(settings, items) == trainer.digest_of(replace(settings, noise_offset=0.0), items)
-    assert trainer.digest_of(settings, items) != trainer.digest_of(replace(settings, noise_offset=0.1), items)
+    assert resuming.digest_of(settings, items) == resuming.digest_of(replace(settings, noise_offset=0.0), items)
+    assert resuming.digest_of(settings, items) != resuming.digest_of(replace(settings, noise_offset=0.1), items)
 
 
 def test_loss_on_held_out_images_that_only_grows_is_said_once(make_run: MakeRun) -> None:
@@ -604,7 +605,7 @@ def test_prompts_with_one_seed_each_say_nothing_of_a_collapse(make_run: MakeRun)
 def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -> None:
     folder = make_run(sample_prompts=[])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+        patch.setattr(disk_room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
         with pytest.raises(RunRefused, match=r"The disk has 0\.0 GB free") as refused:
             run_training(folder)
     assert refused.value.retry
@@ -617,18 +618,18 @@ def test_disk_without_room_for_the_cache_is_refused_before_anything_is_encoded(
 ) -> None:
     folder = make_run(sample_prompts=[])
     asked: list[int] = []
-    original = trainer.check_disk
+    original = disk_room.check_disk
 
     def full(*given: Any) -> None:
         asked.append(given[3] if len(given) > 3 else 0)
         # As much as is needed without what the cache is still without.
         free = shutil._ntuple_diskusage(10**12, 0, needed_of(*given[:3]))
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(trainer.shutil, "disk_usage", lambda path: free)
+            inner.setattr(disk_room.shutil, "disk_usage", lambda path: free)
             original(*given)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "check_disk", full)
+        patch.setattr(preparation, "check_disk", full)
         with pytest.raises(
             RunRefused, match=r"and the latents and texts that are not in the cache yet need"
         ) as refused:
@@ -642,7 +643,7 @@ def test_disk_without_room_for_the_cache_is_refused_before_anything_is_encoded(
     other = make_run("other", sample_prompts=[])
     asked.clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "check_disk", full)
+        patch.setattr(preparation, "check_disk", full)
         run_training(other)
     assert asked == [0, 0]
 
@@ -653,7 +654,7 @@ def needed_of(folder: Path, settings: Any, learner: Any) -> int:
     while low < high:
         middle = (low + high) // 2
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, middle))  # noqa: B023
+            patch.setattr(disk_room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, middle))  # noqa: B023
             try:
                 CHECK_DISK(folder, settings, learner)
                 high = middle
@@ -662,7 +663,7 @@ def needed_of(folder: Path, settings: Any, learner: Any) -> int:
     return low
 
 
-CHECK_DISK = trainer.check_disk
+CHECK_DISK = disk_room.check_disk
 
 
 def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: MakeRun) -> None:
@@ -691,14 +692,14 @@ def test_run_needs_no_tensorboard(make_run: MakeRun, monkeypatch: pytest.MonkeyP
 def test_run_that_cannot_go_back_to_a_whole_checkpoint_is_refused(make_run: MakeRun) -> None:
     folder = make_run(steps=12, checkpoint_every=3, keep_checkpoints=1, sample_prompts=[], validate_every=0)
     patch = not_finite_from(3, 6)
-    original = trainer.load_newest
+    original = rollbacks.load_newest
 
     def damaged(folder: Path, *wanted: Any) -> Any:
         for path in folder.glob("checkpoints/step-*/weights.safetensors"):
             path.write_bytes(b"damaged")
         return original(folder, *wanted)
 
-    patch.setattr(trainer, "load_newest", damaged)
+    patch.setattr(rollbacks, "load_newest", damaged)
     try:
         with pytest.raises(RunRefused, match="none of its checkpoints is whole"):
             run_training(folder)

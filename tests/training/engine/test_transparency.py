@@ -21,8 +21,10 @@ from tests.training.engine.test_process import finish, start_warm, trained, wait
 from tests.training.engine.test_trainer import Killed, kill_at, lines, stop_at
 from training.engine import steps
 from training.engine.group import Group
+from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
-from training.engine.trainer import Stopped, prepare, run_training
+from training.engine.run import Stopped
+from training.engine.trainer import run_training
 from training.engine.transparency import alpha_overlap, grow_alpha, psnr_on_white, rgba_errors
 
 VAE = Path("result/vae/diffusion_pytorch_model.safetensors")

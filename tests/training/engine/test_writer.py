@@ -17,11 +17,12 @@ from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import error_of, finish, in_warm_process, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import UNET, lines, not_finite_from, stop_at
-from training.engine import trainer, writer
+from training.engine import finishing, saving, writer
 from training.engine.__main__ import main
 from training.engine.checkpoints import Checkpoint, save_checkpoint
 from training.engine.memory import free_memory
-from training.engine.trainer import Stopped, run_training
+from training.engine.run import Stopped
+from training.engine.trainer import run_training
 from training.engine.writer import NoRoom, Writer
 
 QUIET = {"sample_every": 0, "validate_every": 0}
@@ -38,7 +39,7 @@ def held(monkeypatch: pytest.MonkeyPatch, until: Callable[[int], bool]) -> list[
         seen.append(("ended", checkpoint.step))
         return path
 
-    monkeypatch.setattr(trainer, "save_checkpoint", save_late)
+    monkeypatch.setattr(saving, "save_checkpoint", save_late)
     return seen
 
 
@@ -106,13 +107,13 @@ def test_result_waits_for_the_last_checkpoint(make_run: MakeRun, monkeypatch: py
     folder = make_run(steps=2, checkpoint_every=2, **QUIET)
     begun = time.monotonic()
     seen = held(monkeypatch, lambda step: time.monotonic() > begun + 2)
-    publish = trainer.publish_result
+    publish = finishing.publish_result
 
     def publishing(*given: Any, **named: Any) -> str:
         seen.append(("published", 2))
         return publish(*given, **named)
 
-    monkeypatch.setattr(trainer, "publish_result", publishing)
+    monkeypatch.setattr(finishing, "publish_result", publishing)
     run_training(folder)
     assert seen == [("began", 2), ("ended", 2), ("published", 2)]
 
@@ -149,7 +150,7 @@ def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint(
         return save_checkpoint(where, checkpoint, keep)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "save_checkpoint", save)
+        patch.setattr(saving, "save_checkpoint", save)
         assert main([str(folder)]) == 75
     assert error_of(folder) == {"sentence": "The disk is full.", "retry": True}
     assert happened(folder, "checkpoint") == [2]
