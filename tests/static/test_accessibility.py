@@ -36,7 +36,7 @@ KINDS = ["alignment", "style", "pick", "compare", "sets"]
 NO_PAGES = {
     "for machines": {"healthz", "readyz", "metrics", "image", "thumbnail", "image_for_viewer", "campaign_curve", "run_curves",
                      "runs_compare_curves", "dataset_version_download", "model_download", "model_lora",
-                     "mfa_download_recovery_codes"},
+                     "mfa_download_recovery_codes", "rate_worker"},
     "parts of pages that are looked at with these": {"batch_estimate", "batch_state", "batch_wall", "recipe_preview",
                                                      "run_estimate", "run_state", "run_samples", "evaluation_state"},
     "take a form and lead to a page": {

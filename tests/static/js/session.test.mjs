@@ -29,6 +29,7 @@ function start(lease, { items = [], buffer = 4, refillAt = buffer } = {}) {
     showProgress: (progress) => (said.progress = progress),
     showOutbox() {},
     showGone() {},
+    showReopened() {},
     showRoleLost() {},
     showLoading() {},
     showMessage: (tone, title, words, buttons) => said.messages.push({ title, buttons }),
