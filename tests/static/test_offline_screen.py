@@ -1,5 +1,7 @@
 """A rating page that is opened without a connection, in a real browser with its service worker."""
 
+import time
+
 import pytest
 from playwright.sync_api import expect
 
@@ -10,6 +12,7 @@ from curation.models import Judgment
 from tests.accounts.factories import make_person
 from tests.curation.factories import add_example, make_campaign, make_rater
 from tests.static.accessibility import WIDE, look_around
+from tests.static.line import Line
 from tests.static.test_grid_screen import open_grid
 from tests.static.test_rating_screen import (  # noqa: F401 (rater: a fixture)
     SHOWN,
@@ -23,6 +26,14 @@ from tests.static.test_rating_screen import (  # noqa: F401 (rater: a fixture)
 )
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def line(live_server):
+    line = Line(int(live_server.url.rpartition(":")[2]))
+    yield line
+    line.close()
+
 
 KEPT = """async () => {
   const kept = {};
@@ -46,30 +57,40 @@ def read_kept(page):
     return files, {name.split("-", 4)[-1]: paths for name, paths in kept.items() if "-of-" in name}
 
 
-def wait_for_kept(page, campaign, pictures, pages=1):
+def wait_until(page, script, given=None):
+    """The script, which may be asynchronous, says yes."""
+    end = time.monotonic() + 30
+    while not page.evaluate(script, given):
+        assert time.monotonic() < end, {name: len(paths) for name, paths in page.evaluate(KEPT).items()}
+        page.wait_for_timeout(100)
+
+
+def wait_for_kept(page, campaign, pictures):
     """The worker has the page with its files, and so many pictures."""
-    page.wait_for_function(
-        """async ([slug, pictures, pages]) => {
+    wait_until(
+        page,
+        """async ([slug, pictures]) => {
           const registration = await navigator.serviceWorker.getRegistration("/rate/");
           if (registration?.active?.state !== "activated") return false;
           const name = (await caches.keys()).find((each) => each.endsWith(`-${slug}`));
           const paths = name ? (await (await caches.open(name)).keys()).map(({ url }) => new URL(url).pathname) : [];
           const seen = paths.filter((path) => path.startsWith("/images/")).length;
-          return seen >= pictures && paths.length - seen >= pages;
+          return seen >= pictures && paths.length > seen;
         }""",
-        arg=[campaign.slug, pictures, pages],
+        [campaign.slug, pictures],
     )
 
 
 def wait_for_held(page, rater, campaign, items):  # noqa: F811
-    page.wait_for_function(
+    wait_until(
+        page,
         """([id, items]) => new Promise((done) => {
           indexedDB.open("atelier-outbox").onsuccess = ({ target }) => {
             const row = target.result.transaction("rows").objectStore("rows").get(id);
             row.onsuccess = () => { target.result.close(); done(row.result?.items.length === items); };
           };
         })""",
-        arg=[f"held-{rater.pk}-{campaign.slug}", items],
+        [f"held-{rater.pk}-{campaign.slug}", items],
     )
 
 
@@ -83,16 +104,17 @@ def open_offline(context, campaign, search=""):
     return page
 
 
-def test_closed_offline_and_opened_again_offline_it_goes_on_and_sends_all_once_in_order(sign_in, rater):  # noqa: F811
+def test_closed_offline_and_opened_again_offline_it_goes_on_and_sends_all_once_in_order(sign_in, line, rater):  # noqa: F811
     campaign = make_campaign(items=30, raters=[rater])
-    add_example(campaign, campaign.items.last().item_samples.get().sample, why="A clean rim")
-    context = sign_in(rater)
+    shown = make_campaign(items=1).items.get().item_samples.get().sample
+    add_example(campaign, shown, why="A clean rim")
+    context = sign_in(rater, base_url=line.url)
     page = open_screen(context, campaign)
     press(page, "f", "f")
     wait_for_saved(page)
-    wait_for_kept(page, campaign, 29)
+    wait_for_kept(page, campaign, 31)
     wait_for_held(page, rater, campaign, 28)
-    context.set_offline(True)
+    line.cut()
     first = []
     for key in "fjf":
         page.wait_for_selector("#rate[data-state=ready]")
@@ -132,7 +154,7 @@ def test_closed_offline_and_opened_again_offline_it_goes_on_and_sends_all_once_i
     last.wait_for_selector("#rate[data-state=ready]")
     expect(last.locator("#rate-cloud")).to_have_text("9 waiting, offline")
     press(last, "f")
-    context.set_offline(False)
+    line.mend()
     assert wait_for_rows(12) == 12
     wait_for_saved(last)
     expect(last.locator("#rate-reopened")).to_be_hidden()
@@ -150,15 +172,15 @@ def test_closed_offline_and_opened_again_offline_it_goes_on_and_sends_all_once_i
     assert not Judgment.objects.filter(late=True).exists()
 
 
-def test_grid_opens_again_offline(sign_in, rater):  # noqa: F811
+def test_grid_opens_again_offline(sign_in, line, rater):  # noqa: F811
     campaign = make_campaign(items=15, raters=[rater])
-    context = sign_in(rater)
+    context = sign_in(rater, base_url=line.url)
     page = open_grid(context, campaign)
     page.click("[data-size='12']")
     wait_for_kept(page, campaign, 15)
     wait_for_held(page, rater, campaign, 15)
     page.close()
-    context.set_offline(True)
+    line.cut()
     again = open_offline(context, campaign, "?view=grid")
     again.wait_for_selector("#rate[data-state=ready]")
     expect(again.locator("#rate-reopened")).to_be_visible()
@@ -167,7 +189,7 @@ def test_grid_opens_again_offline(sign_in, rater):  # noqa: F811
     expect(again.locator(".tile")).to_have_count(3)
     again.wait_for_selector("#rate[data-state=ready]")
     expect(again.locator("#rate-cloud")).to_have_text("12 waiting, offline")
-    context.set_offline(False)
+    line.mend()
     assert wait_for_rows(12) == 12
     again.keyboard.press("Enter")
     again.wait_for_selector("#rate[data-state=over]")
@@ -176,9 +198,9 @@ def test_grid_opens_again_offline(sign_in, rater):  # noqa: F811
     assert again.faults == []
 
 
-def test_the_server_has_the_word_while_it_answers_and_what_it_takes_away_is_not_kept(sign_in, rater):  # noqa: F811
+def test_the_server_has_the_word_while_it_answers_and_what_it_takes_away_is_not_kept(sign_in, line, rater):  # noqa: F811
     campaign = make_campaign(items=4, raters=[rater])
-    context = sign_in(rater)
+    context = sign_in(rater, base_url=line.url)
     page = open_screen(context, campaign)
     wait_for_kept(page, campaign, 4)
     revise_guidelines(campaign, "Frames pass.", change="Frames pass now", based_on=1, by=make_person(Role.CURATOR))
@@ -187,24 +209,24 @@ def test_the_server_has_the_word_while_it_answers_and_what_it_takes_away_is_not_
     close_campaign(campaign, by=make_person(Role.CURATOR))
     page.goto(f"/rate/{campaign.slug}/")
     page.get_by_role("heading", name="This campaign is closed").wait_for()
-    context.set_offline(True)
+    line.cut()
     page.goto(f"/rate/{campaign.slug}/")
     page.get_by_role("heading", name="No connection").wait_for()
 
 
-def test_where_nothing_is_kept_a_page_of_our_own_says_so(sign_in, rater):  # noqa: F811
+def test_where_nothing_is_kept_a_page_of_our_own_says_so(sign_in, line, rater):  # noqa: F811
     first, second = make_campaign(items=2, raters=[rater]), make_campaign(items=2, raters=[rater])
-    context = sign_in(rater, viewport=WIDE)
+    context = sign_in(rater, base_url=line.url, viewport=WIDE)
     page = open_screen(context, first)
     wait_for_kept(page, first, 2)
-    context.set_offline(True)
+    line.cut()
     page.goto(f"/rate/{second.slug}/")
     page.get_by_role("heading", name="No connection").wait_for()
     assert look_around(page) == []
-    context.set_offline(False)
+    line.mend()
     page.get_by_role("link", name="Try again").click()
     page.wait_for_selector("#rate[data-state=ready]")
-    context.set_offline(True)
+    line.cut()
     # What is at hand has a message of its own, which can be read as well.
     again = open_offline(context, first)
     again.wait_for_selector("#rate[data-state=ready]")
@@ -212,9 +234,9 @@ def test_where_nothing_is_kept_a_page_of_our_own_says_so(sign_in, rater):  # noq
     assert look_around(again) == []
 
 
-def test_signing_out_leaves_nothing_but_what_is_not_sent(sign_in, rater):  # noqa: F811
+def test_signing_out_leaves_nothing_but_what_is_not_sent(sign_in, line, rater):  # noqa: F811
     campaign = make_campaign(items=6, raters=[rater])
-    context = sign_in(rater)
+    context = sign_in(rater, base_url=line.url)
     page = open_screen(context, campaign)
     press(page, "f")
     wait_for_saved(page)
@@ -231,10 +253,10 @@ def test_signing_out_leaves_nothing_but_what_is_not_sent(sign_in, rater):  # noq
     assert page.evaluate("navigator.serviceWorker.getRegistrations().then((all) => all.length)") == 0
 
 
-def test_whoever_signs_in_next_finds_nothing_of_whom_was_here_before(sign_in, rater):  # noqa: F811
+def test_whoever_signs_in_next_finds_nothing_of_whom_was_here_before(sign_in, line, rater):  # noqa: F811
     other = make_rater()
     campaign = make_campaign(items=6, raters=[rater])
-    context = sign_in(rater)
+    context = sign_in(rater, base_url=line.url)
     page = open_screen(context, campaign)
     press(page, "f")
     wait_for_saved(page)
@@ -243,29 +265,29 @@ def test_whoever_signs_in_next_finds_nothing_of_whom_was_here_before(sign_in, ra
     context.clear_cookies()
     context.add_cookies(sign_in(other).cookies())
     page.goto("/my-work/")
-    page.wait_for_function("async () => !(await caches.keys()).some((name) => name.includes('-of-'))")
-    expect(page.locator("h1")).to_be_visible()
+    wait_until(page, "async () => !(await caches.keys()).some((name) => name.includes('-of-'))")
     assert page.evaluate(ROWS) == []
 
 
-def test_a_deploy_replaces_the_worker_and_all_of_its_files_and_pages(sign_in, rater, settings):  # noqa: F811
+def test_a_deploy_replaces_the_worker_and_all_of_its_files_and_pages(sign_in, line, rater, settings):  # noqa: F811
     campaign = make_campaign(items=4, raters=[rater])
-    context = sign_in(rater)
+    context = sign_in(rater, base_url=line.url)
     page = open_screen(context, campaign)
     wait_for_kept(page, campaign, 4)
     before = set(page.evaluate(KEPT))
     settings.CODE_VERSION = "later"
     page.reload()
     page.wait_for_selector("#rate[data-state=ready]")
-    page.wait_for_function(
+    wait_until(
+        page,
         """async (before) => {
           const names = await caches.keys();
           return names.filter((name) => name.includes("-files-")).length === 1 && !names.every((name) => before.includes(name));
         }""",
-        arg=list(before),
+        list(before),
     )
     page.close()
-    context.set_offline(True)
+    line.cut()
     again = open_offline(context, campaign)
     again.wait_for_selector("#rate[data-state=ready]")
     files, _ = read_kept(again)

@@ -23,7 +23,7 @@ const ATTENTION = 30 * 60000;
  * historyLimit: how many judgments can be undone after the page was opened anew.
  * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
  */
-export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, showAhead = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20 }) {
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, showAhead = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20, store = globalThis.indexedDB ? createBrowserStore() : createMemoryStore() }) {
   const user = String(config.user_id);
   const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
   const pace = createPace();
@@ -49,7 +49,6 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let heard = false; // It has, on this visit: what is in hand is from there.
   let activeAt = Date.now(); // When the rater last did anything.
 
-  const store = globalThis.indexedDB ? createBrowserStore() : createMemoryStore();
   const history = createHistory({ user, store, campaign: config.campaign, limit: historyLimit });
   let unkept = []; // Records that the history does not have yet.
   const held = createHeld({ user, store, campaign: config.campaign });
