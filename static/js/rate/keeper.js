@@ -1,6 +1,7 @@
 // Tells the service worker what a rating page has in hand, so that the page opens without a connection. Pure: the browser's part is given.
 
 const PAUSE = 3000; // Pictures come by the dozen, and what they are for comes first.
+const TRIES = 3;
 
 /**
  * config: {user_id, files, worker_url}. pictures() -> addresses of those that are here, the first ones first. workers: the browser's
@@ -10,6 +11,7 @@ export function createKeeper({ config, page, pictures, workers = globalThis.navi
   let timer = null;
   let told = null; // The pictures that the worker knows of.
   let registration = null;
+  let failures = 0;
 
   function tell() {
     const { installing, waiting, active } = registration;
@@ -29,14 +31,15 @@ export function createKeeper({ config, page, pictures, workers = globalThis.navi
       }
       tell();
     } catch {
-      told = null; // As where the browser forbids it, or the connection is gone: the page works without.
+      told = null;
+      failures += 1; // As where the browser forbids it, or the connection is gone: the page works without.
     }
   }
 
   return {
     /** Something may have changed. Never on the key path: it is looked at a while later. */
     note() {
-      if (workers && config.worker_url) timer ??= schedule(look, PAUSE);
+      if (workers && failures < TRIES) timer ??= schedule(look, PAUSE);
     },
   };
 }
