@@ -10,6 +10,7 @@ const OF = `${STORES}of-`; // Then the person and the campaign.
 const MOST_CAMPAIGNS = 3;
 const MOST_PICTURES = 300; // Of one campaign.
 const MOST_BYTES = 96 * 2 ** 20;
+const PAUSE = 250; // Between two pictures, in ms.
 const AS_IS = { ignoreVary: true }; // An address has one answer here, whatever it was asked with.
 
 const places = new Map(FILES.flatMap(([address, plain]) => [[address, address], [plain, address]]));
@@ -110,14 +111,7 @@ async function readPicture(address) {
   return null;
 }
 
-async function openPicture(request, stored) {
-  if (stored) return (await readPicture(request.url)) ?? fetch(request);
-  return fetch(request).catch(async (error) => {
-    const picture = await readPicture(request.url);
-    if (picture) return picture;
-    throw error;
-  });
-}
+const openPicture = async (request) => (await readPicture(request.url)) ?? fetch(request);
 
 /** Those that a page shows by itself, such as the examples of the guidelines. */
 const picturesIn = (html) => [...html.matchAll(/\ssrc="(\/images\/[^"/]+\/)"/g)].map(([, address]) => address);
@@ -151,6 +145,7 @@ async function keepPictures(store, pictures) {
     bytes += Number(answer.headers.get("Content-Length")) || 0;
     if (bytes > MOST_BYTES) return;
     await store.put(path, answer);
+    await new Promise((done) => setTimeout(done, PAUSE)); // There is time for all of them, and somebody may be pressing keys.
   }
 }
 
@@ -198,5 +193,6 @@ self.addEventListener("fetch", (event) => {
   const stored = fromHere.has(event.clientId);
   if (request.mode === "navigate") event.respondWith(openPage(event, url));
   else if (stored && places.has(url.pathname)) event.respondWith(readFile(url.pathname));
-  else if (PICTURE.test(url.pathname)) event.respondWith(openPicture(request, stored));
+  // Also where this worker was ended meanwhile, and knows no longer what it has opened.
+  else if (PICTURE.test(url.pathname) && (stored || self.navigator.onLine === false)) event.respondWith(openPicture(request));
 });

@@ -28,12 +28,12 @@ function page(words, { user = "7", files = "v1", date = "Fri, 27 Nov 2026 10:00:
 }
 
 /** A worker whose server answers by `site`, path -> () -> answer; where there is none there is no connection. */
-function start(site, { caches = createCaches(), version = "v1", files = FILES, usage = 0 } = {}) {
+function start(site, { caches = createCaches(), version = "v1", files = FILES, usage = 0, onLine = true } = {}) {
   const heard = {};
   const asked = [];
   const self = {
     location: new URL(`${SITE}/rate/worker.js`),
-    navigator: { storage: { estimate: async () => ({ usage, quota: 1e9 }) } },
+    navigator: { onLine, storage: { estimate: async () => ({ usage, quota: 1e9 }) } },
     skipWaiting: () => asked.push("skipWaiting"),
     addEventListener: (type, hear) => (heard[type] = hear),
   };
@@ -148,13 +148,15 @@ test("pictures are kept of what is in hand and of the page itself, and go with i
   await worker.say({ pictures: ["/images/huge/", "/images/a/"] });
   assert.deepEqual(worker.paths()["atelier-rating-of-7-one"], ["/images/good/", "/rate/one/"]); // More than there is room for.
   await worker.say({ pictures: ["/images/b/"] });
+  assert.equal(await worker.request("/images/b/"), undefined); // A page from the server has them as without a worker.
   worker.goOffline();
-  assert.equal((await read(worker.request("/images/b/"))).length, 3);
-  await assert.rejects(worker.request("/images/a/"));
   await worker.open("/rate/one/", "offline");
   const before = worker.asked.length;
   assert.equal((await read(worker.request("/images/good/", { client: "offline" }))).length, 3);
   assert.equal(worker.asked.length, before); // Not asked for where the page itself had to come from here.
+  await assert.rejects(worker.request("/images/a/", { client: "offline" }));
+  const later = start({}, { caches: worker.caches, onLine: false }); // The browser has ended it, and started it again.
+  assert.equal((await read(later.request("/images/b/", { client: "offline" }))).length, 3);
 });
 
 test("no pictures are kept where the browser has little room for the judgments", async () => {
