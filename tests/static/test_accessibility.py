@@ -246,6 +246,13 @@ def test_rating_screen_when_something_is_wrong(sign_in, person, fault):
     page.wait_for_selector("#rate[data-state=ready]")
     found = {"in hand": look_around(page)}
     page.reload()
+    if fault == "offline":
+        # What was in hand is taken up again; another browser has nothing of it.
+        page.wait_for_selector("#rate-reopened")
+        found["taken up"] = look_around(page)
+        page = sign_in(person, viewport=WIDE).new_page()
+        page.route(of_leases, refuse_request)
+        page.goto(reverse("rate", args=[campaign.slug]))
     page.wait_for_selector("#rate:is([data-state=over], [data-state=error])")
     found["nothing in hand"] = look_around(page)
     refuse(found)
