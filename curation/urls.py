@@ -20,6 +20,8 @@ from curation.views import (
 
 urlpatterns = [
     path("my-work/", work.my_work, name="my_work"),
+    # Beside the pages, since a worker is for what lies below its own address.
+    path("rate/worker.js", rating.rate_worker, name="rate_worker"),
     path("rate/<slug:slug>/", rating.rate, name="rate"),
     path("rate/<slug:slug>/examples/", rating.rate_examples, name="rate_examples"),
     path("campaigns/", campaigns.campaigns, name="campaigns"),

@@ -10,13 +10,14 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from accounts.models import Role, User
-from accounts.policies import policy
+from accounts.policies import policy, public
 from curation.assignments import done_by, holds_any, left_for
 from curation.example_rounds import RoundRefused, is_asked, round_of, with_asked
 from curation.grids import has_grid, has_several
 from curation.guidelines import newest_revision, reading_of
 from curation.keys import keys_of
 from curation.models import Campaign, CampaignState
+from curation.offline import screen_version, worker_script
 from curation.questions import asked_now, question_news
 from curation.screen_specs import guidelines_shown, news_specs, round_specs
 from curation.standing import why_refused
@@ -47,7 +48,21 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
         config["other_view_url"] = request.path if as_grid else f"{request.path}?view=grid"
         config["has_several"] = as_grid and has_several(campaign)
     context = {"campaign": campaign, "config": config, **guidelines_shown(campaign, user, newest)}
-    return render(request, "rate/grid.html" if as_grid else "rate/rate.html", context)
+    response = render(request, "rate/grid.html" if as_grid else "rate/rate.html", context)
+    # The worker keeps what has these, and knows by them whose it is and which files go with it.
+    response["X-Atelier-Rater"] = user.pk
+    response["X-Atelier-Files"] = config["files"]
+    return response
+
+
+@public
+@require_safe
+def rate_worker(request: HttpRequest) -> HttpResponse:
+    """The service worker that opens rating pages without a connection; it holds nothing of anybody."""
+    response = HttpResponse(worker_script(), content_type="text/javascript")
+    response["Cache-Control"] = "no-cache"
+    response["Service-Worker-Allowed"] = "/rate/"
+    return response
 
 
 @policy(read=[Role.RATER])
@@ -109,4 +124,6 @@ def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, A
         "user_id": user.pk,
         "keys": keys_of(user),
         "keys_url": reverse("api-1:rating-keys"),
+        "worker_url": reverse("rate_worker"),
+        "files": screen_version(),
     }

@@ -3,6 +3,7 @@ import { createHistory } from "./rate/history.js";
 import { createOutbox } from "./rate/outbox.js";
 import { PATIENCE, readAnswer } from "./rate/server.js";
 import { createBrowserStore, createTabLock } from "./rate/storage.js";
+import { forgetAll, forgetOthers } from "./rate/traces.js";
 
 const place = document.getElementById("unsent");
 const token = () => JSON.parse(document.body.getAttribute("hx-headers"))["X-CSRFToken"];
@@ -47,21 +48,32 @@ function show({ waiting, rejected, problem }) {
 }
 
 const user = place?.dataset.user;
+const store = createBrowserStore();
 
 /** What was judged here can be undone by who did it, and is not for the next person at this device. Unsent judgments stay: they are work. */
 async function signOut(event) {
   event.preventDefault();
-  await Promise.race([createHistory({ user, store: createBrowserStore() }).clear(), new Promise((done) => setTimeout(done, 1000))]);
+  await Promise.race([forgetAll({ store }), new Promise((done) => setTimeout(done, 1000))]);
   event.target.submit();
 }
 
 if (place && globalThis.indexedDB) for (const form of document.querySelectorAll('form[action$="/logout/"]')) form.addEventListener("submit", signOut);
 
 const outbox = place && globalThis.indexedDB // The rating screen has no such place: it sends by itself.
-  ? createOutbox({ user, store: createBrowserStore(), send, lock: createTabLock(`atelier-outbox-${user}`), onChange: show })
+  ? createOutbox({
+      user,
+      store,
+      send,
+      lock: createTabLock(`atelier-outbox-${user}`),
+      onChange: show,
+      onSettled(row, result) {
+        if (result.status === "rejected") createHistory({ user, store }).remove(row.judgment); // It cannot be undone.
+      },
+    })
   : null;
 if (outbox) {
   addEventListener("online", () => outbox.retry());
+  forgetOthers({ user, store }).catch(() => {}); // Without storage there is nothing of theirs.
   await outbox.open();
   if (outbox.snapshot().waiting) await outbox.flush();
 }

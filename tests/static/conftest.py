@@ -43,7 +43,7 @@ def sign_in(chromium, live_server, under_way, monkeypatch) -> Iterator[Callable[
     def open_context(user: User, **options) -> BrowserContext:
         client = Client()
         client.force_login(user)
-        context = chromium.new_context(base_url=live_server.url, **options)
+        context = chromium.new_context(**{"base_url": live_server.url} | options)
         cookie = client.cookies[settings.SESSION_COOKIE_NAME]
         context.add_cookies([{"name": cookie.key, "value": cookie.value, "url": live_server.url}])
         return context

@@ -36,7 +36,7 @@ KINDS = ["alignment", "style", "pick", "compare", "sets"]
 NO_PAGES = {
     "for machines": {"healthz", "readyz", "metrics", "image", "thumbnail", "image_for_viewer", "campaign_curve", "run_curves",
                      "runs_compare_curves", "dataset_version_download", "model_download", "model_lora",
-                     "mfa_download_recovery_codes"},
+                     "mfa_download_recovery_codes", "rate_worker"},
     "parts of pages that are looked at with these": {"batch_estimate", "batch_state", "batch_wall", "recipe_preview",
                                                      "run_estimate", "run_state", "run_samples", "evaluation_state"},
     "take a form and lead to a page": {
@@ -246,6 +246,13 @@ def test_rating_screen_when_something_is_wrong(sign_in, person, fault):
     page.wait_for_selector("#rate[data-state=ready]")
     found = {"in hand": look_around(page)}
     page.reload()
+    if fault == "offline":
+        # What was in hand is taken up again; another browser has nothing of it.
+        page.wait_for_selector("#rate-reopened")
+        found["taken up"] = look_around(page)
+        page = sign_in(person, viewport=WIDE).new_page()
+        page.route(of_leases, refuse_request)
+        page.goto(reverse("rate", args=[campaign.slug]))
     page.wait_for_selector("#rate:is([data-state=over], [data-state=error])")
     found["nothing in hand"] = look_around(page)
     refuse(found)

@@ -276,6 +276,33 @@ def test_what_was_judged_offline_is_sent_from_any_page_also_after_the_campaign_h
     assert standing(rater) == [("answer", value) for value in ("pass", "pass", "fail")]
 
 
+def test_what_was_refused_on_another_page_cannot_be_undone_on_the_screen(sign_in, rater):
+    campaign = make_campaign(items=6, raters=[rater])
+    context = sign_in(rater)
+    page = open_screen(context, campaign)
+    page.route("**/api/**/judgments", lambda route: route.abort())
+    press(page, "f", "f", "j")
+    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
+    # The other page would send by itself once the line is there, so what it hears is made up before.
+    context.route(
+        "**/api/**/judgments",
+        lambda route: route.fulfill(
+            json={
+                "results": [
+                    {"id": row["id"], "status": "rejected" if place == 1 else "stored", "reason": "No."}
+                    for place, row in enumerate(route.request.post_data_json["judgments"])
+                ]
+            }
+        ),
+    )
+    page.unroute("**/api/**/judgments")
+    page.goto("/")
+    page.get_by_text("judgment was not accepted. No.").wait_for()
+    page.goto(f"/rate/{campaign.slug}/")
+    page.wait_for_selector("#rate[data-state=ready]")
+    expect(page.locator("#rate-strip li")).to_have_count(2)
+
+
 def test_a_pause_is_told_at_once_and_the_screen_goes_on_when_it_is_lifted(sign_in, rater):
     other = make_rater()
     campaign = make_campaign(items=12, raters=[rater, other])

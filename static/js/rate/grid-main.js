@@ -4,9 +4,10 @@ import { createBriefing } from "./briefing.js";
 import { SIZES, buildGridKeymap, createGrid, readMarkers, repeats } from "./grid.js";
 import { createGridView } from "./grid-view.js";
 import { buildKeymap, readKey } from "./keymap.js";
+import { createKeeper } from "./keeper.js";
 import { createKeyStore } from "./keys.js";
 import { createPrefetch } from "./prefetch.js";
-import { createQueue } from "./queue.js";
+import { createQueue, picturesOf } from "./queue.js";
 import { createServer } from "./server.js";
 import { createSession, isBusy } from "./session.js";
 import { createView, loadPicture, readConfig } from "./view.js";
@@ -20,7 +21,8 @@ const markers = readMarkers(config, usual);
 const keymap = buildGridKeymap(markers, usual);
 const HISTORY = 200; // Pages of judgments.
 const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision(), history: HISTORY, most: 100 });
-const prefetch = createPrefetch({ load: loadPicture });
+const prefetch = createPrefetch({ load: loadPicture, onChange: () => keeper.note() });
+const keeper = createKeeper({ config, page: location.href, pictures: () => picturesOf(queue, prefetch.isHere) });
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const briefing = createBriefing({ config, server, after: showPage, reload: () => session.reload() });
 const view = createView({ config, keymap, act, rows: nameKeys() });
@@ -48,6 +50,7 @@ const session = createSession({
     return dropped;
   },
   historyLimit: HISTORY,
+  showAhead: () => keeper.note(),
   takeLease: briefing.takeLease,
   leaseOptions: () => ({ together: grid.isTogether(), guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });

@@ -38,10 +38,5 @@ export function createHistory({ user, store, campaign = "", limit = 20, now = ()
       if (place >= 0) kept.splice(place, 1);
       await drop([idOf(record)]);
     },
-    /** Of all campaigns of this person. */
-    async clear() {
-      kept.length = 0;
-      await drop((await store.all(owner).catch(() => [])).map((row) => row.id));
-    },
   };
 }

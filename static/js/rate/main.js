@@ -1,9 +1,10 @@
 // Wires the rater together. The key path: key -> record in memory -> outbox -> decoded picture swapped in -> paint. The rest waits for the paint.
 import { createBriefing } from "./briefing.js";
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
+import { createKeeper } from "./keeper.js";
 import { createKeyStore, withKey, withoutKeys } from "./keys.js";
 import { createPrefetch } from "./prefetch.js";
-import { createQueue, howFarAhead } from "./queue.js";
+import { createQueue, howFarAhead, picturesOf } from "./queue.js";
 import { createServer } from "./server.js";
 import { createSession, isBusy } from "./session.js";
 import { createView, decodePicture, fetchPicture, loadPicture, readConfig } from "./view.js";
@@ -15,6 +16,7 @@ const prefetch = createPrefetch({ load: loadPicture, fetch: fetchPicture, decode
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const briefing = createBriefing({ config, server, after: showCurrent, reload: () => session.reload() });
 const keyStore = createKeyStore({ user: config.user_id, stored: config.keys, storage: () => localStorage, send: (keys) => server.saveKeys(keys) });
+const keeper = createKeeper({ config, page: location.href, pictures: () => picturesOf(queue, prefetch.isHere) });
 const keymap = buildKeymap({ ...config, keys: keyStore.get() });
 const view = createView({ config, keymap, act });
 
@@ -45,6 +47,7 @@ const session = createSession({
     const held = queue.first(Infinity);
     const count = prefetch.countHere(held);
     view.showAhead({ count, isOffline, isReady: isFull && count === held.length });
+    keeper.note();
   },
   leaseOptions: () => ({ guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });

@@ -182,6 +182,8 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
     },
     /** Assignments of which anything has not arrived: the server does not know yet how they stand. */
     unsentAssignments: () => new Set(waiting().map((row) => row.judgment.assignment)),
+    /** Where the chain of each assignment of which something has not arrived will end: assignment -> id. */
+    chainEnds: () => new Map(waiting().map(({ judgment }) => [judgment.assignment, judgment.id])),
     /** A person has read why this one was refused. */
     async dismiss(id) {
       if (rows.get(id)?.state !== "rejected") return;
@@ -216,6 +218,7 @@ export function createMemoryStore() {
   const kept = new Map();
   return {
     all: async (user) => [...kept.values()].filter((row) => row.user === user).map((row) => structuredClone(row)),
+    others: async (beginning, user) => [...kept.values()].filter((row) => row.user.startsWith(beginning) && row.user !== user).map((row) => row.id),
     put: async (row) => void kept.set(row.id, structuredClone(row)),
     remove: async (ids) => ids.forEach((id) => kept.delete(id)),
   };

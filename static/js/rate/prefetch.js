@@ -114,6 +114,8 @@ export function createPrefetch({ load, fetch = load, decode = async (picture) =>
       const found = urlsOf(item).map((url) => entries.get(url));
       return found.every((entry) => entry?.state === "ready") ? found.map((entry) => entry.picture) : null;
     },
+    /** Whether it can be shown without a connection. */
+    isHere: (url) => isHere(entries.get(url)),
     /** How many of these items, from the first on, can be shown without a connection. */
     countHere(items) {
       const missing = items.findIndex((item) => !urlsOf(item).every((url) => isHere(entries.get(url))));

@@ -92,6 +92,8 @@ export function createQueue({ questions, questionRevision = null, revision = () 
     upcoming: (count) => items.slice(1, 1 + count),
     first: (count) => items.slice(0, count),
     history: () => judged.slice(),
+    /** All items with what their next row supersedes: enough to go on with them on another visit. */
+    held: () => items.map((item) => ({ ...item, supersedes: latest.get(item.assignment) ?? item.supersedes ?? null })),
     needsMore: () => items.length < mark,
     /** How many to ask for: those that are held count too, since a lease answers with them first, and renews no others. */
     wanted: (unsent = 0) => Math.min(most, Math.max(buffer, items.length) + unsent),
@@ -287,4 +289,11 @@ export function createQueue({ questions, questionRevision = null, revision = () 
 /** What was shown, from left to right: slots where the server names them, else ids, else addresses. */
 export function orderOf(item) {
   return item.images.map((image) => image.slot ?? image.id ?? image.url);
+}
+
+/** The addresses of the pictures of what is in hand, as far as they are here, and of what was judged last, which may be undone. */
+export function picturesOf(queue, isHere) {
+  const urls = (items) => items.flatMap((item) => item.images.map((image) => image.url));
+  const held = urls(queue.first(Infinity)).filter(isHere);
+  return [...new Set([...held, ...urls(queue.history().slice(0, 20).map(({ item }) => item))])];
 }

@@ -1,14 +1,20 @@
 // One visit to a campaign, whatever the screen shows of it: the outbox, the leases, the figures, and the life of the page.
 import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
+import { createHeld } from "./held.js";
 import { createHistory } from "./history.js";
+import { createPace } from "./pace.js";
 import { PATIENCE } from "./server.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
+import { forgetOthers } from "./traces.js";
 
 // How long a campaign that is closed to this person is left alone before it is asked for items again, in ms.
 const ASK_AGAIN = 60000;
 // After so many judgments the server is asked whether anything changed, however much is still in hand.
 const LISTEN = 5;
 const SOONEST_RENEWAL = 5000;
+const isAway = (status) => status === 0 || status >= 500;
+// For so long after a rater last did something their leases are renewed without them doing more, in ms.
+const ATTENTION = 30 * 60000;
 
 /**
  * show(): brings what the queue has onto the screen; called whenever that may have changed. isShown(): whether it is there, pictures and all.
@@ -17,10 +23,10 @@ const SOONEST_RENEWAL = 5000;
  * historyLimit: how many judgments can be undone after the page was opened anew.
  * dropExpired(): lets go of leases that have run out, save those on the screen; leaseOptions() -> what a request for items says beside the count.
  */
-export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, showAhead = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20 }) {
+export function createSession({ config, queue, prefetch, server, view, show, isShown, wanted, showHistory, takeLease: hear = () => {}, showAhead = () => {}, dropExpired = queue.dropExpired, leaseOptions = () => ({}), historyLimit = 20, store = globalThis.indexedDB ? createBrowserStore() : createMemoryStore() }) {
   const user = String(config.user_id);
   const progress = { done: config.progress?.done ?? 0, total: config.progress?.total ?? 0, left: config.progress?.left_for_me ?? 0 };
-  const decisions = []; // Moments of the last answers, in ms, for the pace.
+  const pace = createPace();
 
   let leasing = false;
   let askAgain = false;
@@ -39,10 +45,13 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let toldRoleLost = false;
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
   let afterPaint = null;
+  let away = false; // The server did not answer when it was last asked.
+  let heard = false; // It has, on this visit: what is in hand is from there.
+  let activeAt = Date.now(); // When the rater last did anything.
 
-  const store = globalThis.indexedDB ? createBrowserStore() : createMemoryStore();
   const history = createHistory({ user, store, campaign: config.campaign, limit: historyLimit });
   let unkept = []; // Records that the history does not have yet.
+  const held = createHeld({ user, store, campaign: config.campaign });
 
   const outbox = createOutbox({
     user,
@@ -79,8 +88,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     siblings?.postMessage(record.assignment);
     count(1);
     unheard += 1;
-    decisions.push(Date.now());
-    if (decisions.length > 60) decisions.shift();
+    pace.note();
   }
 
   function count(step) {
@@ -108,12 +116,15 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!afterPaint) return;
     const { words } = afterPaint;
     afterPaint = null;
+    const hasUndo = unkept.some((record) => record.action === "undo");
     keepHistory();
+    // Before the first answer it is what earlier visits have left that counts. An undo starts a chain that only the rows here know of.
+    if (heard || queue.current()) held.note(() => ({ items: queue.held(), progress: { ...progress } }), hasUndo);
     if (words !== undefined) {
       showHistory();
       view.announce(words);
     }
-    view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: readPace() });
+    view.showProgress({ ...progress, total: Math.max(progress.total, progress.done), pace: pace.read() });
     view.showOutbox(outbox.snapshot());
     tellRole();
     if (onlyPending && !outbox.snapshot().waiting) {
@@ -136,20 +147,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   }
 
   function tellAhead() {
-    showAhead({ isOffline: !navigator.onLine || outbox.snapshot().problem === "offline", isFull: !leasing && !queue.needsMore() });
-  }
-
-  /** Answers a minute over the last minutes; breaks of more than a minute do not count. */
-  function readPace() {
-    let spent = 0;
-    let steps = 0;
-    for (let index = 1; index < decisions.length; index += 1) {
-      const step = decisions[index] - decisions[index - 1];
-      if (step > 60000) continue;
-      spent += step;
-      steps += 1;
-    }
-    return steps < 4 ? 0 : Math.max(1, Math.round(steps / (spent / 60000)));
+    showAhead({ isOffline: away || !navigator.onLine || outbox.snapshot().problem === "offline", isFull: !leasing && !queue.needsMore() });
   }
 
   function prefetchAhead() {
@@ -174,10 +172,13 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       const unsent = outbox.pendingAssignments();
       const count = asksForItems ? queue.wanted(outbox.snapshot().waiting) : 1;
       const answer = await server.lease(count, { ...leaseOptions(), holding: listHeld() });
-      if (!answer.ok) refuseLease(answer.status, answer.reason, answer);
-      else if (asksForItems) takeLease(answer, unsent, count);
+      if (!answer.ok) {
+        if (isAway(answer.status)) await takeUpHeld();
+        refuseLease(answer.status, answer.reason, answer);
+      } else if (asksForItems) takeLease(answer, unsent, count);
       else takeNews(answer);
     } catch {
+      await takeUpHeld();
       refuseLease(0);
     } finally {
       leasing = false;
@@ -188,6 +189,21 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       askAgain = false;
       refill(true);
     }
+  }
+
+  /** The server does not answer, and has not on this visit: the rater goes on with what an earlier one left in hand. */
+  async function takeUpHeld() {
+    if (heard || queue.length()) return;
+    const kept = await held.read();
+    if (!kept) return;
+    const ends = outbox.chainEnds();
+    const judged = [...outbox.pendingAssignments(), ...queue.history().map(({ item }) => item.assignment)];
+    queue.offer(kept.items.map((item) => ({ ...item, supersedes: ends.get(item.assignment) ?? item.supersedes })), new Set(judged));
+    if (!queue.length()) return;
+    Object.assign(progress, kept.progress);
+    renewAt = 0; // As soon as there is somebody to ask.
+    view.showReopened(true);
+    show();
   }
 
   /** What the server should have as held too; not where something is still to be sent, an undo for instance. */
@@ -210,6 +226,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   function takeNews(answer) {
     leaseFailures = 0;
+    away = false;
+    heard = true;
+    view.showReopened(false);
     gone = false;
     if (roleLost) outbox.retry(); // It was given back.
     roleLost = false;
@@ -251,6 +270,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {
     examplesUrl = url;
     leaseFailures += 1;
+    away = isAway(status);
     roleLost = lost;
     gone = lost || [404, 409, 410].includes(status);
     goneReason = gone && !lost ? reason : null;
@@ -317,7 +337,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     });
     addEventListener("offline", tellAhead);
     document.addEventListener("visibilitychange", () => {
+      activeAt = Date.now();
       if (document.visibilityState === "hidden") {
+        held.flush();
         outbox.flush();
         return;
       }
@@ -330,7 +352,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       if (waiting && kept === "tab") event.preventDefault();
     });
     for (const button of document.querySelectorAll("[data-retry]")) button.addEventListener("click", lookAgainKeeping);
-    setInterval(() => !queue.current() && document.visibilityState === "visible" && refill(), 15000);
+    for (const type of ["keydown", "pointerdown", "pointermove", "wheel"]) addEventListener(type, () => (activeAt = Date.now()), { capture: true, passive: true });
+    setInterval(() => {
+      if (document.visibilityState !== "visible") return;
+      // Whoever looks at one item for long has not left it.
+      if (!queue.current() || (Date.now() >= renewAt && Date.now() - activeAt < ATTENTION)) refill();
+    }, 15000);
   }
 
   return {
@@ -357,6 +384,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     async start() {
       wire();
       await outbox.open();
+      forgetOthers({ user, store }).catch(() => {}); // Without storage there is nothing of theirs.
       const before = await history.read();
       queue.restore(before);
       if (before.length) showHistory();

@@ -31,6 +31,12 @@ export function createBrowserStore(name = "atelier-outbox") {
   }
 
   return {
+    /** Ids of the rows whose owners are named with this beginning, without those of one of them. */
+    async others(beginning, user) {
+      const index = (await connect()).transaction("rows").objectStore("rows").index("user");
+      const ranges = [user > beginning && IDBKeyRange.bound(beginning, user, false, true), IDBKeyRange.bound(user > beginning ? user : beginning, `${beginning}\uffff`, user > beginning)];
+      return (await Promise.all(ranges.filter(Boolean).map((range) => asPromise(index.getAllKeys(range))))).flat();
+    },
     all: async (user) => asPromise((await connect()).transaction("rows").objectStore("rows").index("user").getAll(user)),
     put: (row) => change((rows) => rows.put(row)),
     remove: (ids) => change((rows) => ids.forEach((id) => rows.delete(id))),

@@ -459,6 +459,11 @@ export function createView({ config, keymap, act, rows = null }) {
     toggle("rate-gone", Boolean(reason));
   }
 
+  /** That the page was opened without a connection, and shows what was still in hand. */
+  function showReopened(on) {
+    toggle("rate-reopened", on);
+  }
+
   /** That this account may not rate any more, with what can be done about it. */
   function showRoleLost(lost) {
     toggle("rate-role-lost", lost);
@@ -560,5 +565,5 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const picture of stage.querySelectorAll("img")) fit(picture);
   }).observe(stage);
 
-  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showAhead, showGone, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, pan, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
+  return { show, showLoading, showMessage, showHistory, showProgress, showOutbox, showAhead, showGone, showReopened, showRoleLost, setPressed, nextSize: stickerView.nextSize, toggleEdges: stickerView.toggleEdges, showSoFar, showKeys, sayKeys: keysView.say, announce, remember, nextGround, setZoom, pan, lookCloser: () => setsView?.open(), toggleGuidelines, openDialog, describe: (record) => describeAnswers(record, config.questions) };
 }

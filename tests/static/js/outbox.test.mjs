@@ -245,8 +245,10 @@ test("a browser without storage keeps the rows in the tab, says so, and still de
 
 test("assignments on their way are known, those undone are not among them", () => {
   const { outbox } = start();
-  for (const row of [judgment(1), judgment(2), judgment(2, "undo"), judgment(3), judgment(3, "undo"), judgment(3)]) outbox.add(row);
+  const rows = [judgment(1), judgment(2), judgment(2, "undo"), judgment(3), judgment(3, "undo"), judgment(3)];
+  for (const row of rows) outbox.add(row);
   assert.deepEqual([...outbox.pendingAssignments()].sort(), [1, 3]);
+  assert.deepEqual([...outbox.chainEnds()], [[1, rows[0].id], [2, rows[2].id], [3, rows[5].id]]);
 });
 
 test("a judgment made while a batch is on its way follows in the next", async () => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { createMemoryStore } from "../../../static/js/rate/outbox.js";
 import { createQueue } from "../../../static/js/rate/queue.js";
 import { createSession } from "../../../static/js/rate/session.js";
 
@@ -20,22 +21,23 @@ const item = (assignment) => ({ assignment, item: assignment, prompt: `p${assign
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** A session whose server takes in all judgments; lease(count, options) answers its requests for items. */
-function start(lease, { items = [], buffer = 4, refillAt = buffer } = {}) {
+function start(lease, { items = [], buffer = 4, refillAt = buffer, store = createMemoryStore() } = {}) {
   const queue = createQueue({ questions, buffer, refillAt });
   queue.offer(items.map(item));
-  const said = { progress: null, messages: [], refusal: null };
+  const said = { progress: null, messages: [], refusal: null, reopened: false };
   const view = {
     announce() {},
     showProgress: (progress) => (said.progress = progress),
     showOutbox() {},
     showGone() {},
+    showReopened: (on) => (said.reopened = on),
     showRoleLost() {},
     showLoading() {},
     showMessage: (tone, title, words, buttons) => said.messages.push({ title, buttons }),
   };
   const server = {
     lease: async (count, options) => ({ ok: true, status: 200, gone: [], ...(await lease(count, options)) }),
-    sendJudgments: async (judgments) => said.refusal ?? ({ ok: true, status: 200, results: judgments.map(({ id }) => ({ id, status: "stored" })) }),
+    sendJudgments: async (judgments) => (said.refusal instanceof Error ? Promise.reject(said.refusal) : null) ?? said.refusal ?? ({ ok: true, status: 200, results: judgments.map(({ id }) => ({ id, status: "stored" })) }),
   };
   const session = createSession({
     config: { user_id: 1, campaign: "c", progress: { done: 0, total: 9, left_for_me: 9 } },
@@ -47,6 +49,7 @@ function start(lease, { items = [], buffer = 4, refillAt = buffer } = {}) {
     isShown: () => true,
     wanted: () => [],
     showHistory() {},
+    store,
   });
   return { queue, session, said };
 }
@@ -126,4 +129,106 @@ test("what is new is heard also where no more items are asked for just now", asy
   session.settleAfterPaint();
   await pause(50);
   assert.deepEqual(counts, [9, 1]);
+});
+
+/** The browser around a session that is started; `tick` is its clock of every 15 seconds. */
+function createPage(t) {
+  const page = { listeners: {}, tick: null };
+  const hear = (type, work) => (page.listeners[type] = work);
+  globalThis.document = { visibilityState: "visible", querySelectorAll: () => [], addEventListener: hear };
+  globalThis.addEventListener = hear;
+  t.mock.method(globalThis, "setInterval", (work) => (page.tick = work));
+  return page;
+}
+
+test("without a connection a new visit goes on with what the last one left in hand, where its chains end", async (t) => {
+  createPage(t);
+  const store = createMemoryStore();
+  const first = start(() => ({ items: [1, 2, 3, 4].map(item) }), { store });
+  await first.session.start();
+  await pause(50);
+  first.said.refusal = new TypeError("no connection");
+  const keep = (record) => (first.session.keep(record), first.session.settleAfterPaint("said"));
+  keep(first.queue.answer("alignment", "pass"));
+  keep(first.queue.answer("alignment", "fail"));
+  const undo = first.queue.undo();
+  keep(undo);
+  await pause(50);
+  keep(first.queue.skip()); // In the second before what is in hand is written again.
+  await pause(50);
+
+  let answer = null;
+  const again = start(() => answer ?? Promise.reject(new TypeError("no connection")), { store });
+  again.said.refusal = new TypeError("no connection");
+  await again.session.start();
+  await pause(100);
+  assert.deepEqual(again.queue.first(9).map((one) => one.assignment), [3, 4]);
+  assert.equal(again.said.reopened, true);
+  assert.deepEqual([again.said.progress.done, again.said.progress.left], [1, 8]);
+  again.queue.undo();
+  assert.equal(again.queue.current().assignment, 2);
+  assert.notEqual(again.queue.answer("alignment", "pass").supersedes, undo.id);
+
+  // The server is back: what it says is right.
+  answer = { items: [item(4), item(5)], gone: [3] };
+  again.said.refusal = null;
+  for (let tries = 0; tries < 5 && again.said.reopened; tries += 1) {
+    t.mock.method(Date, "now", ((time) => () => time)(Date.now() + 120000));
+    await again.session.refill(true);
+  }
+  assert.equal(again.said.reopened, false);
+  assert.deepEqual(again.queue.first(9).map((one) => one.assignment), [4, 5]);
+});
+
+test("what an undo leased anew goes on where its chain ended, sent or not", async (t) => {
+  createPage(t);
+  const store = createMemoryStore();
+  const first = start(() => ({ items: [1, 2, 3, 4].map(item) }), { store });
+  await first.session.start();
+  await pause(50);
+  first.session.keep(first.queue.answer("alignment", "pass"));
+  const undo = first.queue.undo();
+  first.session.keep(undo);
+  first.session.settleAfterPaint("said");
+  await pause(300);
+  assert.deepEqual(await store.all("1"), []); // Both have arrived.
+  const again = start(() => Promise.reject(new TypeError("no connection")), { store });
+  await again.session.start();
+  await pause(100);
+  assert.equal(again.queue.answer("alignment", "fail").supersedes, undo.id);
+});
+
+test("where the server answers, what an earlier visit left is not shown", async (t) => {
+  createPage(t);
+  for (const answer of [{ items: [item(9)] }, { ok: false, status: 409, reason: "Paused." }, { ok: false, status: 401, reason: null }]) {
+    const store = createMemoryStore();
+    await store.put({ id: "held-1-c", user: "held-1", seq: Date.now(), items: [item(1)], progress: {} });
+    const again = start(() => answer, { store });
+    await again.session.start();
+    await pause(50);
+    assert.deepEqual(again.queue.first(9).map((one) => one.assignment), answer.items ? [9] : []);
+    assert.equal(again.said.reopened, false);
+  }
+});
+
+test("leases are renewed while their rater is there, and not for ever", async (t) => {
+  const page = createPage(t);
+  let asked = 0;
+  const clock = Date.now;
+  let offset = 0;
+  t.mock.method(Date, "now", () => clock() + offset);
+  const { session } = start(() => (asked += 1, { items: [1, 2, 3, 4].map(item) })); // For ten minutes each.
+  await session.start();
+  await pause(50);
+  const later = async (minutes) => {
+    offset += minutes * 60000;
+    page.tick();
+    await pause(20);
+    return asked;
+  };
+  assert.deepEqual([await later(4), await later(2), await later(1)], [1, 2, 2]);
+  page.listeners.pointermove();
+  assert.deepEqual([await later(20), await later(15)], [3, 3]);
+  page.listeners.keydown();
+  assert.equal(await later(0.1), 4);
 });
