@@ -16,17 +16,22 @@ PR_SET_PDEATHSIG = 1
 
 def hold(parent: int, argv: list[str]) -> None:
     """Replaces this process by the program. Ends at once when the parent is gone already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)
-    # Ignored signals stay ignored in a new program, and Celery's pool processes ignore those that should end this one.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    be_held(parent)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - There is no shell to keep out; the arguments are a list.
     except OSError as error:
         sys.exit(f"{argv[0]} cannot be started: {error.strerror}")
+
+
+def be_held(parent: int) -> None:
+    """Has this process die with its parent, and ends it at once when that is gone already. Signals do what they do by default."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    # Ignored signals stay ignored in a new program, and Celery's pool processes ignore those that should end this one.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def guard(group: int) -> None:

@@ -3,8 +3,8 @@
     python -S -E leash.py hold PARENT_PID python -m jobs.warm FD MODULE
 
 MODULE is imported once; then each line of JSON on the socket FD starts one program, a fork that does what `python -m PROGRAM
-ARGUMENTS` would: it calls `main(ARGUMENTS)` of PROGRAM, or of its `__main__`, and exits with what that returns. On the socket come the lines "started PID" and "ended PID
-STATUS". What was forked is killed by the kernel when this process dies, and this one dies with the one that started it, so
+ARGUMENTS` would: it calls `main(ARGUMENTS)` of PROGRAM, or of its `__main__`, and exits with what that returns. On the socket
+come the lines "started PID" and "ended PID STATUS". What was forked is killed by the kernel when this process dies, and this one dies with the one that started it, so
 nobody is left behind. This side imports nothing but the standard library by itself. Linux only.
 
 A fork has all that its parent has, so what MODULE imports must leave no threads and open no device. Where MODULE has a function
@@ -12,7 +12,6 @@ A fork has all that its parent has, so what MODULE imports must leave no threads
 """
 
 import atexit
-import ctypes
 import faulthandler
 import gc
 import importlib
@@ -29,8 +28,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jobs.leash import be_held
+
 LEASH = Path(__file__).with_name("leash.py")
-PR_SET_PDEATHSIG = 1
 PARENT_VARIABLE = "ATELIER_PARENT_PID"
 LOOK_SECONDS = 0.25
 CAN_FORK = sys.platform == "linux"
@@ -194,11 +194,8 @@ def _ended(running: set[int]) -> list[tuple[int, int]]:
 
 def _become(asked: Mapping[str, Any], parent: int, imported: object) -> NoReturn:
     """In the fork: everything that a program which is started gets, then the program."""
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    be_held(parent)
     log = os.open(asked["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for standard in (1, 2):
         os.dup2(log, standard)
