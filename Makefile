@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 PORT ?= 8000
 DATA_DIR ?= .data
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 VENV ?= .venv
 export PORT DATA_DIR VENV
 ifdef PYTHON

@@ -136,8 +136,9 @@ class AccessPolicyMiddleware:
         # What a page says depends on who asks. A view that knows better has said so.
         if "Cache-Control" not in response:
             patch_cache_control(response, private=True, no_cache=True)
-        if request.htmx:  # type: ignore[attr-defined]
-            # A part often has the address of its page: kept, it is what the browser shows on the way back.
+        # Kept, it is what the browser shows on the way back: a part, which often has the address of its page, or a refusal, which need not
+        # hold any more.
+        if request.htmx or response.status_code >= 400:  # type: ignore[attr-defined]
             patch_cache_control(response, no_store=True)
         return response
 

@@ -11,6 +11,7 @@ their standard errors: the two draw noise of their own.
 
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -20,8 +21,10 @@ from typing import Any
 from benchmarks.trainer_processes import Watched, describe_script, start_ours, start_script, write_image_folder
 
 TURNS, STEPS, CHECKPOINT, WARM_UP = 3, 40, 24, 12
+RATE_TURNS = 2
 
 MakeRun = Callable[..., Path]
+NO_SCRIPT = {"what": "diffusers' own script was not run: DIFFUSERS_TRAIN_SCRIPT names none", "value": None}
 
 
 @dataclass
@@ -48,6 +51,15 @@ class Seen:
         self.first_losses.append(watched.losses[1])
         self.losses += watched.losses.values()
 
+    def take_rate(self, watched: Watched) -> None:
+        """Of a trainer that would go on: its steps up to STEPS, then it is killed."""
+        self.first_step.append(watched.wait_for(1))
+        watched.wait_for(STEPS)
+        watched.kill()
+        plain = [watched.times[step] - watched.times[step - 1] for step in range(WARM_UP + 1, STEPS + 1)]
+        self.steps += plain
+        self.turns.append(statistics.median(plain))
+
     @property
     def step(self) -> float:
         return statistics.median(self.steps)
@@ -66,10 +78,10 @@ def measure_beside_script(
 ) -> Iterator[dict[str, Any]]:
     """One measurement of each kind; a line that says so where no script is named. `make_run(name, cache, **settings)`
     writes a run's folder; `cache_seconds` is what its cache took to build."""
-    if not (name := os.environ.get("DIFFUSERS_TRAIN_SCRIPT")):
-        yield {"what": "diffusers' own script was not run: DIFFUSERS_TRAIN_SCRIPT names none", "value": None}
+    script = named_script()
+    if script is None:
+        yield NO_SCRIPT
         return
-    script = Path(name).resolve()
     images = write_image_folder(manifest, folder / "imagefolder")
     cache = folder / "script-cache"
     ours, theirs = Seen(), Seen()
@@ -89,6 +101,44 @@ def measure_beside_script(
     yield _after_a_kill(folder, make_run, cache, script, images)
 
 
+def measure_rate_beside_script(
+    folder: Path, manifest: Path, make_run: MakeRun, batch: int, *arguments: str
+) -> Iterator[dict[str, Any]]:
+    """Images a second alone, of runs that would go on for as long as `make_run` says, for models whose checkpoints take
+    longer than what is measured; the script gets `arguments` too."""
+    script = named_script()
+    if script is None:
+        yield NO_SCRIPT
+        return
+    images = write_image_folder(manifest, folder / "imagefolder")
+    ours, theirs = Seen(), Seen()
+    for turn in range(1, RATE_TURNS + 1):
+        run, output = make_run(f"rate-{turn}", folder / "rate-cache", seed=turn), folder / f"script-{turn}"
+        ours.take_rate(start_ours(run))
+        theirs.take_rate(start_script(script, [*script_arguments(run, images, turn), *arguments], output))
+        for each in (run, output):
+            shutil.rmtree(each, ignore_errors=True)
+    yield {
+        "unit": "images a second",
+        "what": "processes of their own",
+        "value": round(batch / ours.step, 2),
+        "peer": describe_script(script),
+        "peer_value": round(batch / theirs.step, 2),
+        "ratio": round(theirs.step / ours.step, 3),
+        "turns": ours.rates(batch),
+        "peer_turns": theirs.rates(batch),
+        "first_step_seconds": [round(each, 2) for each in ours.first_step],
+        "peer_first_step_seconds": [round(each, 2) for each in theirs.first_step],
+        "peer_arguments": list(arguments),
+    }
+
+
+def named_script() -> Path | None:
+    """The file that DIFFUSERS_TRAIN_SCRIPT names."""
+    name = os.environ.get("DIFFUSERS_TRAIN_SCRIPT")
+    return Path(name).resolve() if name else None
+
+
 def script_arguments(run: Path, images: Path, seed: int) -> list[str]:
     """The script's arguments for what the run's settings say."""
     settings = json.loads((run / "run.json").read_text())
@@ -103,6 +153,7 @@ def script_arguments(run: Path, images: Path, seed: int) -> list[str]:
         "lr_warmup_steps": 0,
         "checkpointing_steps": settings["checkpoint_every"],
         "seed": seed,
+        **({"mixed_precision": "bf16"} if settings.get("precision") == "bf16" else {}),
     }
     return [*(part for key, value in given.items() for part in (f"--{key}", str(value))), "--center_crop", "--use_ema"]
 

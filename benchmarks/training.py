@@ -12,9 +12,6 @@ with the same noise.
 
 import csv
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.beside_diffusers import measure_beside_script
+from benchmarks.starts import measure_starts
 from benchmarks.training_steps import (
     bare_step,
     checkpoint_stall,
@@ -34,7 +32,6 @@ from benchmarks.training_steps import (
     take_turns,
     write_run,
 )
-from jobs.warm import Nursery, WarmProgram
 
 ROOT = Path(__file__).resolve().parents[1]
 PARENT = ROOT / "demo" / "model"
@@ -52,7 +49,7 @@ def measure() -> Iterator[dict[str, Any]]:
         manifest = draw_images(folder / "data", captions(IMAGES), 256)
         run, cache_seconds = _prepare(folder, manifest)
         yield from _throughput(run, cache_seconds, manifest)
-        yield from _starts(folder, manifest)
+        yield from measure_starts(_write_run(folder / "process", manifest, folder / "cold", checkpoint_every=2))
 
         def make_run(name: str, cache: Path, **changes: Any) -> Path:
             return _write_run(folder / name, manifest, cache, **changes)
@@ -143,46 +140,3 @@ def _compare_first_loss(run: Any) -> dict[str, Any]:
         ours = run.learner.network(batch.noisy, batch.timesteps, batch.text).sample
         our_loss = (ours - batch.target).square().mean().item()
     return {"value": our_loss, "peer_value": their_loss, "difference": abs(our_loss - their_loss)}
-
-
-def _starts(folder: Path, manifest: Path) -> Iterator[dict[str, Any]]:
-    """The process itself: from its start to its first step, with an empty cache, a full one after a SIGKILL, and forked from a
-    process that has imported torch, as a worker does that has trained before."""
-    where = _write_run(folder / "process", manifest, folder / "cold", checkpoint_every=2)
-    argv = [sys.executable, "-m", "training.engine", str(where)]
-    nursery = Nursery("training.engine.warm", ROOT)
-
-    def start_cold() -> "subprocess.Popen[bytes] | WarmProgram":
-        return subprocess.Popen(argv, cwd=ROOT)
-
-    def start_warm() -> "subprocess.Popen[bytes] | WarmProgram":
-        return _fork(nursery, argv, folder)
-
-    # The first has no run, and pays for the imports.
-    _fork(nursery, [*argv[:-1], str(folder / "nothing")], folder).wait()
-    for what, start in (
-        ("process start to first step, empty cache", start_cold),
-        ("SIGKILL to first new step, from a checkpoint", start_cold),
-        ("SIGKILL to first new step, from a checkpoint, begun warm", start_warm),
-    ):
-        before = _steps_in(where)
-        started = time.perf_counter()
-        process = start()
-        # After a kill the run goes back to its last checkpoint: a step is new where its line is new.
-        while _steps_in(where) <= before and process.poll() is None:
-            time.sleep(0.02)
-        yield {"unit": "seconds", "what": what, "value": round(time.perf_counter() - started, 2)}
-        while _steps_in(where) < before + 5 and process.poll() is None:
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    nursery.stop()
-
-
-def _fork(nursery: Nursery, argv: list[str], folder: Path) -> WarmProgram:
-    return nursery.start(argv, log_path=folder / "warm.log", cwd=ROOT, env=os.environ, while_waiting=lambda: None)
-
-
-def _steps_in(folder: Path) -> int:
-    path = folder / "metrics.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0

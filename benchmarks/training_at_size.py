@@ -2,19 +2,23 @@
 
 Images a second beside a re-stated `train_text_to_image.py` step and a bare step on tensors (see `training_steps`), plain and
 in the way that the trainer chooses by trying; what repeatable arithmetic costs; the most memory held, also with AdamW in 8
-bits and with gradient checkpointing; a checkpoint's time. Figures are medians of rounds that take turns. Without a GPU a
-line says that nothing was measured.
+bits and with gradient checkpointing; a checkpoint's time. Figures are medians of rounds that take turns. Then the trainer and
+diffusers' own script as processes, where DIFFUSERS_TRAIN_SCRIPT names it (see `beside_diffusers`), and how soon a trainer
+of the demo model begins. Without a GPU a line says that nothing was measured.
 """
 
 import gc
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.beside_diffusers import measure_rate_beside_script
+from benchmarks.starts import measure_starts
+from benchmarks.training import PARENT as DEMO_MODEL
 from benchmarks.training_steps import (
-    as_libraries_set_torch,
+    Step,
     bare_step,
     checkpoint_stall,
     draw_images,
@@ -23,10 +27,13 @@ from benchmarks.training_steps import (
     prepare_run,
     restated_step,
     take_turns,
+    unrepeatable,
     write_run,
 )
 
 BATCH, SIZE, IMAGES = 8, 512, 64
+# The script reads and transforms its images in the trainer's own process unless it is told otherwise.
+SCRIPT_WORKERS = "8"
 ROUNDS, STEPS_A_ROUND = 3, 4
 
 
@@ -41,8 +48,8 @@ def measure() -> Iterator[dict[str, Any]]:
         folder = Path(name)
         parent = make_parent(folder / "parent")
         manifest = draw_images(folder / "data", [f"a sticker of a cat {number}" for number in range(IMAGES)], SIZE)
-        yield from _throughput(folder, parent, manifest)
-        yield from _memory(folder, parent, manifest)
+        for part in (_throughput, _memory, _beside_script, _starts):
+            yield from part(folder, parent, manifest)
 
 
 def make_parent(folder: Path, seed: int = 1) -> Path:
@@ -103,33 +110,41 @@ def _throughput(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str
     chosen = prepare(folder / "chosen", parent, manifest, kernels="auto")
     yield {"what": "ways tried, seconds of a step's passes", "value": chosen.files.events("kernels")[-1]}
 
-    plain_step = our_step(plain)
-
-    def unrepeatable() -> None:
-        with as_libraries_set_torch():
-            plain_step()
-
-    steps = {
-        "ours, plain": plain_step,
-        "ours, chosen": our_step(chosen),
-        "ours, plain, not repeatable": unrepeatable,
-        "script": restated_step(parent, manifest, BATCH, device, bf16=True),
-        "bare": bare_step(parent, plain, BATCH, bf16=True),
-        "bare, not repeatable": bare_step(parent, plain, BATCH, bf16=True, repeatable=False),
-    }
-    seconds = take_turns(steps, rounds=ROUNDS, steps_a_round=STEPS_A_ROUND, device=device)
-    times = medians(seconds)
-    for name, each in times.items():
-        yield {
-            "unit": "images a second",
-            "what": name,
-            "value": round(BATCH / each, 2),
-            "ours_chosen_over_it": round(each / times["ours, chosen"], 3),
-            "ours_plain_over_it": round(each / times["ours, plain"], 3),
-            "rounds": [round(took, 4) for took in seconds[name]],
-            "device": _name(device),
-        }
+    ours = {"ours, plain": our_step(plain), "ours, chosen": our_step(chosen)}
+    peers: list[Callable[[], dict[str, Step]]] = [
+        lambda: beside_bare(ours["ours, plain"], bare_step(parent, plain, BATCH, bf16=True)),
+        lambda: {"script": restated_step(parent, manifest, BATCH, device, bf16=True)},
+    ]
+    # One peer at a time: five networks with their moments leave a GPU of 80 GB too little for a step.
+    for make_peers in peers:
+        steps = {**ours, **make_peers()}
+        seconds = take_turns(steps, rounds=ROUNDS, steps_a_round=STEPS_A_ROUND, device=device)
+        times = medians(seconds)
+        for name, each in times.items():
+            yield {
+                "unit": "images a second",
+                "what": name,
+                "value": round(BATCH / each, 2),
+                "ours_chosen_over_it": round(each / times["ours, chosen"], 3),
+                "ours_plain_over_it": round(each / times["ours, plain"], 3),
+                "rounds": [round(took, 4) for took in seconds[name]],
+                "device": _name(device),
+            }
+        del steps
+        _forget()
     yield checkpoint_stall(chosen, 2, times["ours, chosen"])
+
+
+def beside_bare(ours: Step, bare: Step) -> dict[str, Step]:
+    """The bare step, and both as they go without repeating themselves."""
+    return {"ours, plain, not repeatable": unrepeatable(ours), "bare": bare, "bare, not repeatable": unrepeatable(bare)}
+
+
+def _forget() -> None:
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
@@ -143,8 +158,7 @@ def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, An
         "LoRA": {"method": "lora", "learning_rate": 1e-4},
     }
     for number, (name, changes) in enumerate(kinds.items()):
-        gc.collect()
-        torch.cuda.empty_cache()
+        _forget()
         torch.cuda.reset_peak_memory_stats()
         run = prepare(folder / f"memory-{number}", parent, manifest, kernels="plain", **changes)
         step = our_step(run)
@@ -163,6 +177,23 @@ def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, An
             "loss": run.learner.final_loss,
         }
         del run, step
+
+
+def _beside_script(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
+    # Too few steps for compiling to pay, and no checkpoint among those that are timed.
+    settings = {"device": "cuda", "precision": "bf16", "batch_size": BATCH, "steps": 1000}
+
+    def make_run(name: str, cache: Path, **changes: Any) -> Path:
+        return write_run(folder / name, parent, manifest, cache, **settings, **changes)
+
+    workers = ("--dataloader_num_workers", SCRIPT_WORKERS)
+    yield from measure_rate_beside_script(folder, manifest, make_run, BATCH, *workers)
+
+
+def _starts(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
+    del parent
+    settings = {"device": "cuda", "batch_size": BATCH, "checkpoint_every": 2}
+    yield from measure_starts(write_run(folder / "started", DEMO_MODEL, manifest, folder / "cold", **settings))
 
 
 def _name(device: Any) -> str:

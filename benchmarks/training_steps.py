@@ -57,6 +57,16 @@ def as_libraries_set_torch() -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+def unrepeatable(step: Step) -> Step:
+    """The step with torch as a script finds it."""
+
+    def with_other_settings() -> None:
+        with as_libraries_set_torch():
+            step()
+
+    return with_other_settings
+
+
 def restated_step(parent: Path, manifest: Path, batch: int, device: Any, *, bf16: bool = False) -> Step:
     """The example script's step on the images of the manifest."""
     import torch
@@ -107,11 +117,7 @@ def restated_step(parent: Path, manifest: Path, batch: int, device: Any, *, bf16
         ema.step(unet.parameters())
         loss.item()
 
-    def with_its_settings() -> None:
-        with as_libraries_set_torch():
-            step()
-
-    return with_its_settings
+    return unrepeatable(step)
 
 
 def draw_images(folder: Path, captions: Sequence[str], size: int) -> Path:
@@ -253,13 +259,14 @@ def pinned_batch(run: Any, schedule: Any, step: int) -> tuple[Any, Any, Any, Any
     return schedule.add_noise(clean, eps, times), times, text, target_of(schedule, clean, eps, times)
 
 
-def bare_step(parent: Path, run: Any, batch_size: int, *, bf16: bool = False, repeatable: bool = True) -> Step:
-    """Forward, backward and the same update, on one batch that lies in memory: what no trainer can be faster than, computed
-    plainly. `repeatable` keeps torch as the trainer sets it."""
+def bare_step(parent: Path, run: Any, batch_size: int, *, bf16: bool = False) -> Step:
+    """Forward, backward and the same update, on one batch that lies in memory, with torch as the trainer sets it: what no
+    trainer can be faster than, computed plainly."""
     import torch
     from diffusers import UNet2DConditionModel
 
     from training.engine.batches import make_batch
+    from training.engine.repeatable import repeating
 
     device = run.pipeline.device
     unet = UNet2DConditionModel.from_pretrained(parent / "unet", dtype=torch.float32).to(device).train()
@@ -279,8 +286,8 @@ def bare_step(parent: Path, run: Any, batch_size: int, *, bf16: bool = False, re
         optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(averages, [each.detach() for each in parameters], 0.001)
 
-    def with_its_settings() -> None:
-        with as_libraries_set_torch():
+    def repeatable() -> None:
+        with repeating(strictly=True):
             step()
 
-    return step if repeatable else with_its_settings
+    return repeatable

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from django.db.models import F, QuerySet
+from django.db.models import Count, F, QuerySet
 
 from accounts.models import User
 from accounts.rows import is_there
-from curation.models import COMPARISONS, Campaign, Judgment
+from curation.models import COMPARISONS, Campaign, CampaignState, Judgment, JudgmentAction
 from curation.statistics import Share
 from curation.verdicts import preferred
 
@@ -43,10 +43,13 @@ def gold_record(campaign: Campaign, rater: User, since: datetime | None = None) 
     ]
 
 
-def gold_records(campaigns: Sequence[Campaign], rater: User) -> dict[int, list[tuple[datetime, bool]]]:
-    """Campaign id -> as `gold_record`, each with its time, for all these campaigns at once."""
+def gold_records(
+    campaigns: Sequence[Campaign], rater: User, *, first: bool = False
+) -> dict[int, list[tuple[datetime, bool]]]:
+    """Campaign id -> as `gold_record`, each with its time, for all these campaigns at once; of what the rater said `first` of each
+    item, whatever became of that."""
     kinds = {campaign.pk: campaign.kind for campaign in campaigns}
-    rows = _that_count().filter(item__campaign__in=kinds, rater=rater).order_by("received_at", "pk")
+    rows = _that_count(first=first).filter(item__campaign__in=kinds, rater=rater).order_by("received_at", "pk")
     found: defaultdict[int, list[tuple[datetime, bool]]] = defaultdict(list)
     columns = ("item__campaign", "received_at", "item__gold__answers", "answers", "order")
     for pk, at, known, answers, order in rows.values_list(*columns):
@@ -55,12 +58,14 @@ def gold_records(campaigns: Sequence[Campaign], rater: User) -> dict[int, list[t
 
 
 def accuracy_told(campaign: Campaign, rater: User) -> Share | None:
-    """What the rater may know: the accuracy over the first tens of gold items, full ones only."""
-    return told_of(gold_record(campaign, rater))
+    """What the rater may know: the accuracy over the first tens of gold items, full ones only. Until the campaign is closed it goes
+    by what they said first: who takes an answer back and looks at the figure would find out which item was gold."""
+    is_closed = campaign.state == CampaignState.CLOSED
+    return told_of([right for _, right in gold_records([campaign], rater, first=not is_closed).get(campaign.pk, [])])
 
 
 def told_of(record: Sequence[bool]) -> Share | None:
-    """As `accuracy_told`, of a record that is at hand."""
+    """As `accuracy_told`, of a record that is at hand, by what may be told."""
     full = len(record) // STEP * STEP
     return Share(sum(record[:full]), full) if full else None
 
@@ -68,11 +73,13 @@ def told_of(record: Sequence[bool]) -> Share | None:
 def _accuracy_by(campaign: Campaign, key: str) -> dict[int, Share]:
     if not is_there("SELECT 1 FROM curation_item WHERE campaign_id = %s AND is_gold", [campaign.pk]):
         return {}  # As in many campaigns; what follows takes long to put together.
+    # Many gold items and raters give few different answers: what is the same is counted by the database.
+    order = ("order",) if campaign.kind in COMPARISONS else ()
+    groups = _on_gold(campaign).order_by().values_list(key, "item__gold__answers", "answers", *order)
     counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
-    rows = _on_gold(campaign).order_by().values_list(key, "item__gold__answers", "answers", "order")
-    for pk, known, answers, order in rows:
-        counts[pk][0] += is_right(campaign.kind, known, answers, order)
-        counts[pk][1] += 1
+    for pk, known, answers, *shown, count in groups.annotate(count=Count("pk")):
+        counts[pk][0] += count * is_right(campaign.kind, known, answers, *shown or [()])
+        counts[pk][1] += count
     return {pk: Share(k, n) for pk, (k, n) in counts.items()}
 
 
@@ -80,9 +87,10 @@ def _on_gold(campaign: Campaign) -> QuerySet[Judgment]:
     return _that_count().filter(item__campaign=campaign)
 
 
-def _that_count() -> QuerySet[Judgment]:
+def _that_count(*, first: bool = False) -> QuerySet[Judgment]:
+    begun = Judgment.objects.filter(supersedes=None, action=JudgmentAction.ANSWER)
     # It measures the rater, and goes on doing so while what they say does not count.
-    return Judgment.objects.final().filter(
+    return (begun if first else Judgment.objects.final()).filter(
         item__is_gold=True,
         item__gold__retired_at=None,
         received_at__gte=F("item__gold__created_at"),

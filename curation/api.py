@@ -66,7 +66,7 @@ def list_campaigns(request: HttpRequest) -> dict[str, Any]:
 
 
 @router.post(
-    "/campaigns/{slug}/lease",
+    "/campaigns/{slug:slug}/lease",
     response={200: LeaseOut, 403: RoleRefusal, 404: Refusal, 409: LeaseRefusal},
     auth=callers(Scope.RATE),
     url_name="lease",
@@ -95,7 +95,7 @@ def lease(request: HttpRequest, slug: str, wanted: LeaseIn) -> HttpResponse | St
 
 
 @router.post(
-    "/campaigns/{slug}/guidelines-read",
+    "/campaigns/{slug:slug}/guidelines-read",
     response={204: None, 404: Refusal, 422: Refusal},
     auth=callers(Scope.RATE),
     url_name="guidelines-read",
@@ -119,7 +119,7 @@ def note_read(request: HttpRequest, slug: str, read: ReadIn) -> Status[None]:
 
 
 @router.get(
-    "/campaigns/{slug}/examples",
+    "/campaigns/{slug:slug}/examples",
     response={200: RoundOut, 404: Refusal, 409: Refusal},
     auth=callers(Scope.RATE),
     url_name="examples",
@@ -138,7 +138,7 @@ def list_examples(request: HttpRequest, slug: str) -> dict[str, Any]:
 
 
 @router.post(
-    "/campaigns/{slug}/examples",
+    "/campaigns/{slug:slug}/examples",
     response={200: ToldOut, 404: Refusal, 409: Refusal, 422: Refusal},
     auth=callers(Scope.RATE),
     url_name="answer-example",

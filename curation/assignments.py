@@ -3,16 +3,17 @@
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, F, OuterRef, Q
 from django.db.models.functions import Greatest, Now
 from django.utils.crypto import salted_hmac
 
 from accounts.models import User
+from accounts.rows import execute_prepared
 from curation import tallies
 from curation.claims import claim, fair_share
 from curation.example_rounds import ASKED, is_asked, with_asked
@@ -44,7 +45,7 @@ MAX_COUNT = 100
 WANTED = Q(item__is_open=True) | Q(item__is_gold=True)
 # One picture, which has one order.
 SINGLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE)
-# In the order in which the items are handed out, which is by number.
+# In the order in which the items are handed out, which is by number. What was judged meanwhile is not: nobody locks gold items.
 ASSIGN = """
 INSERT INTO curation_assignment (item_id, rater_id, state, "order", leased_at, expires_at, excluded, guideline_revision_id,
                                  question_revision_id)
@@ -53,7 +54,14 @@ FROM unnest(%(items)s::bigint[], %(orders)s::text[]) WITH ORDINALITY handed_out 
 ON CONFLICT (item_id, rater_id) DO UPDATE SET
     state = excluded.state, leased_at = excluded.leased_at, expires_at = excluded.expires_at,
     guideline_revision_id = excluded.guideline_revision_id, question_revision_id = excluded.question_revision_id
+WHERE curation_assignment.state = 'leased'
 RETURNING id
+"""
+# Locked by number, as where judgments come in: a rater's own submission would otherwise wait for this and this for it.
+RENEW = """
+WITH held AS MATERIALIZED (SELECT id FROM curation_assignment WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE)
+UPDATE curation_assignment a SET expires_at = statement_timestamp() + make_interval(secs => %s)
+FROM held WHERE a.id = held.id AND a.state = 'leased' AND a.expires_at > statement_timestamp()
 """
 
 
@@ -142,7 +150,7 @@ def _lease(
         )
     # Items are locked before assignments, here as where judgments come in, so that neither waits for the other.
     if held:
-        Assignment.objects.live().filter(pk__in=held).update(expires_at=_expiry(campaign))
+        execute_prepared(RENEW, [held, campaign.lease_seconds])
     return [*held, *new]
 
 
@@ -204,23 +212,48 @@ def _gold_ahead(campaign: Campaign, place: CampaignRater, rater: User, free: int
     if not active_gold(campaign).exists() and not campaign.probe_percent:
         return 0
     lapsed = _lapsed(campaign, rater)
-    gold = active_gold(campaign).filter(pk__in=lapsed).count() + _probes_among(lapsed).count()
-    again = campaign.items.free_for(rater, campaign.overlap).filter(pk__in=lapsed).count() if lapsed else 0
-    return gold + count_gold(place, campaign.gold_percent, free - again, unseen_gold(campaign, rater).count())
+    measures = _measures_among(campaign, lapsed)
+    again = set(campaign.items.free_for(rater, campaign.overlap).filter(pk__in=lapsed).values_list("pk", flat=True))
+    gold = len(_in_company(lapsed, measures, again)) - len(again)
+    return gold + count_gold(place, campaign.gold_percent, free - len(again), unseen_gold(campaign, rater).count())
 
 
 def _lapsed(campaign: Campaign, rater: User) -> list[int]:
-    """Items whose lease ran out before this rater judged them."""
+    """Items whose lease ran out before this rater judged them, in the order in which they were handed out."""
     leased = Assignment.objects.filter(rater=rater, state=AssignmentState.LEASED, expires_at__lte=Now())
     return list(leased.filter(item__campaign=campaign).order_by("pk").values_list("item_id", flat=True))
+
+
+def _measures_among(campaign: Campaign, lapsed: list[int]) -> set[int]:
+    """Those of these items that are gold and count, or ask again what raters have not been told the answer of since."""
+    if not lapsed:
+        return set()
+    probes = Item.objects.filter(pk__in=lapsed, probe__of__is_gold=False)
+    gold = active_gold(campaign).filter(pk__in=lapsed)
+    return {*gold.values_list("pk", flat=True), *probes.values_list("pk", flat=True)}
+
+
+def _in_company(lapsed: list[int], measures: Collection[int], again: Collection[int]) -> list[int]:
+    """What comes back of the lapsed items: the ordinary ones that are to be had `again`, and a gold item or probe only with one
+    of the ordinary two that were handed out next to it. That it came back where others got those would tell what it is."""
+    ordinary = [item for item in lapsed if item not in measures]
+    coming, before = [], 0
+    for item in lapsed:
+        if item not in measures:
+            before += 1
+        beside = ordinary[max(before - 1, 0) : before + 1]
+        if item in again or (item in measures and (not beside or any(each in again for each in beside))):
+            coming.append(item)
+    return coming
 
 
 def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, together: bool) -> list[int]:
     """Ids of new assignments, at most `wanted`, with gold items and probes at their places among them."""
     if not campaign.has_gold and not campaign.probe_percent:
         return _assign(campaign, place, claim(campaign, rater, wanted, together=together))
-    # What the rater had before comes first, gold and others alike: one that stayed away would be known by that.
-    again = _take_again(campaign, rater, wanted)
+    # What the rater had before comes first, gold and others alike: one that stayed away would be known by that. It is theirs
+    # before new items are looked for, which would find it once more.
+    again = _assign(campaign, place, _take_again(campaign, rater, wanted))
     wanted -= len(again)
     at = gold_among(place, campaign.gold_percent, wanted)
     unseen = list(unseen_gold(campaign, rater)) if at else []
@@ -242,7 +275,7 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     probes = make_probes(campaign, rater, [item for item in mixed if item in known])
     mixed = [probes.get(item.pk, item) for item in mixed]
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))
-    return _assign(campaign, place, [*again, *mixed])
+    return [*again, *_assign(campaign, place, mixed)]
 
 
 def _with_company(unseen: Sequence[Item], beside: list[Item], most: int, wanted: int) -> list[Item]:
@@ -271,16 +304,16 @@ def _gold_to_come(campaign: Campaign, rater: User) -> list[Item]:
 
 
 def _take_again(campaign: Campaign, rater: User, wanted: int) -> list[Item]:
-    lapsed = _lapsed(campaign, rater)[:wanted]
+    lapsed = _lapsed(campaign, rater)
     if not lapsed:
         return []
-    measures = [*active_gold(campaign).filter(pk__in=lapsed), *_probes_among(lapsed)]
-    return [*claim(campaign, rater, len(lapsed), among=lapsed), *measures]
-
-
-def _probes_among(lapsed: list[int]) -> QuerySet[Item]:
-    # Not of what raters have been told the answer of since.
-    return Item.objects.filter(pk__in=lapsed, probe__of__is_gold=False)
+    measures = _measures_among(campaign, lapsed)
+    claimed = {item.pk: item for item in claim(campaign, rater, wanted, among=lapsed)}
+    coming = _in_company(lapsed, measures, claimed)[:wanted]
+    # What the rater's own submission is about to end is not waited for, by whoever holds other items.
+    locks = Item.objects.select_for_update(no_key=True, skip_locked=True)
+    found = claimed | {item.pk: item for item in locks.filter(pk__in=measures.intersection(coming)).order_by("pk")}
+    return [found[pk] for pk in coming if pk in found]
 
 
 def _assign(campaign: Any, place: CampaignRater, items: list[Item]) -> list[int]:
@@ -356,7 +389,3 @@ def _sides(campaign: Campaign, rater: User, number: int, *, is_gold: bool = Fals
     sequence = f"{campaign.pk}:{rater.pk}:{'gold:' if is_gold else ''}{number // 2}"
     seed = salted_hmac("curation.sides", sequence).digest()[0]
     return [1, 0] if (seed + number) % 2 else [0, 1]
-
-
-def _expiry(campaign: Campaign) -> Any:
-    return Now() + timedelta(seconds=campaign.lease_seconds)

@@ -19,8 +19,10 @@ from curation.campaigns import free_slug
 from curation.manifests import Entry, canonical_manifest, source_of, store_manifest
 from curation.models import (
     Adjudication,
+    Assignment,
     Campaign,
     CampaignKind,
+    CampaignRater,
     Dataset,
     DatasetEntry,
     DatasetKind,
@@ -31,7 +33,8 @@ from curation.models import (
     Verdict,
 )
 from curation.pairs import decided_by_bucket, decided_items, pair_entries, waiting_comparisons
-from curation.rules import join_names
+from curation.rules import join_names, read_rule
+from jobs.models import FINAL_STATES, JobState
 
 # The campaigns that give images: each of their samples is accepted or not.
 SELECTABLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE, CampaignKind.PICK)
@@ -173,7 +176,9 @@ def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
 
     From the same facts the same version comes back: `newly_frozen` says whether this call made it.
     """
-    decided = _decided(dataset)
+    with transaction.atomic():
+        _check_counted(dataset)
+        decided = _decided(dataset)
     entries = _entries_of(dataset, decided)
     _check_entries(dataset, entries)
     if any(row.rule != row.asked_rule for row in decided):
@@ -257,6 +262,36 @@ def _check_closed(campaigns: list[Campaign]) -> None:
         raise DatasetRefused(
             f"“{waiting}” is not closed. A comparison can be chosen once it is, because who judges in it "
             "must not see how it stands."
+        )
+
+
+def _check_counted(dataset: Dataset) -> None:
+    """That all verdicts of the dataset's campaigns rest on the same raters and the same estimate, and go on doing so until the
+    end of the transaction: a version that was frozen amid a count would keep what it is about to take out."""
+    rows = dataset.campaigns.select_for_update(no_key=True, of=("self",)).select_related("recount_job").order_by("pk")
+    for campaign in rows:
+        job = campaign.recount_job
+        if job is not None and job.state not in FINAL_STATES:
+            raise DatasetRefused(
+                f"The verdicts of “{campaign}” are being counted anew. Freeze the dataset when that is done."
+            )
+        if job is not None and job.state != JobState.SUCCEEDED and read_rule(campaign.rule).is_estimated:
+            raise DatasetRefused(
+                f"The raters of “{campaign}” were not estimated to the end the last time. Estimate them anew, and freeze "
+                "the dataset then."
+            )
+    # One of the two has few rows, and an index of its own.
+    mine = Assignment.objects.filter(item__campaign=OuterRef("campaign"), rater=OuterRef("rater"))
+    half_done = Case(
+        When(excluded=True, then=Exists(mine.filter(excluded=False))), default=Exists(mine.filter(excluded=True))
+    )
+    places = CampaignRater.objects.filter(campaign__in=[row.pk for row in rows]).select_related("campaign", "rater")
+    place = places.filter(half_done).order_by("pk").first()
+    if place is not None:
+        how = "excluded" if place.excluded else "taken in again"
+        raise DatasetRefused(
+            f"What {place.rater} said in “{place.campaign}” is {how} for a part of the items only, since that did not come to "
+            "its end. Change whether it counts once more, and freeze the dataset then."
         )
 
 

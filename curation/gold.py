@@ -122,7 +122,8 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
     """Take up to `count` items of a closed campaign as gold, at random, as many of each answer as can be; returns how many.
 
     Only items are taken that at least two raters answered, and all alike; that answer is the known one. Left out is what shows
-    a sample that this campaign has already, or that its guidelines show. Raises GoldRefused.
+    a sample that this campaign has already, or that its guidelines show, and what is of a size that no own item of the campaign
+    has, by which it would be known. Raises GoldRefused.
     """
     if source.state != CampaignState.CLOSED or source.kind != campaign.kind or _rubric(source) != _rubric(campaign):
         raise GoldRefused("Gold can be taken from closed campaigns of the same kind that ask the same questions.")
@@ -131,7 +132,11 @@ def copy_gold(campaign: Campaign, source: Campaign, count: int, *, by: User) -> 
     if not 1 <= count <= MOST_AT_ONCE:
         raise GoldRefused(f"Between 1 and {MOST_AT_ONCE} items can be taken at once.")
     Campaign.objects.select_for_update(no_key=True).get(pk=campaign.pk)
-    found = _unanimous(campaign, source, count)
+    sizes = _sizes(campaign.items.filter(gold__source=None))
+    if not sizes & _sizes(source.items.all()):
+        known = ", ".join(f"{width} × {height}" for width, height in sorted(sizes))
+        raise GoldRefused(f"Gold can be taken from campaigns with images of the same size, which is {known} px here.")
+    found = _unanimous(campaign, source, count, sizes)
     originals = Item.objects.in_bulk([pk for pk, _ in found])
     start = next_position(campaign)
     items = Item.objects.bulk_create(
@@ -212,8 +217,17 @@ def _looks(campaign: Campaign) -> tuple[bool, int]:
     return campaign.many_prompts, first.item_samples.count() if first else 0
 
 
-def _unanimous(campaign: Campaign, source: Campaign, count: int) -> list[tuple[int, dict[str, str]]]:
-    """(item, answers) of what all raters of the source answered alike, the answers in turn."""
+def _sizes(items: QuerySet[Item]) -> set[tuple[int, int]]:
+    """(width, height) of the images that these items show."""
+    samples = ItemSample.objects.filter(item__in=items.order_by()).order_by()
+    return set(samples.values_list("sample__width", "sample__height").distinct())
+
+
+def _unanimous(
+    campaign: Campaign, source: Campaign, count: int, sizes: Collection[tuple[int, int]]
+) -> list[tuple[int, dict[str, str]]]:
+    """(item, answers) of what all raters of the source answered alike, of images of these sizes, the answers in turn."""
+    widths, heights = zip(*sizes, strict=True)
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -232,10 +246,13 @@ def _unanimous(campaign: Campaign, source: Campaign, count: int) -> list[tuple[i
                   AND NOT EXISTS (SELECT 1 FROM curation_itemsample theirs
                                   JOIN curation_guidelineexample shown ON theirs.sample_id IN (shown.sample_id, shown.beside_id)
                                   JOIN curation_guidelinerevision r ON r.id = shown.revision_id AND r.campaign_id = %s
-                                  WHERE theirs.item_id = v.item_id)) found
+                                  WHERE theirs.item_id = v.item_id)
+                  AND NOT EXISTS (SELECT 1 FROM curation_itemsample theirs JOIN generation_sample s ON s.id = theirs.sample_id
+                                  WHERE theirs.item_id = v.item_id
+                                    AND (s.width, s.height) NOT IN (SELECT * FROM unnest(%s::int[], %s::int[])))) found
             ORDER BY turn, random() LIMIT %s
             """,
-            [source.pk, campaign.pk, campaign.pk, count],
+            [source.pk, campaign.pk, campaign.pk, list(widths), list(heights), count],
         )
         return [(pk, json.loads(answers)) for pk, answers in cursor.fetchall()]
 

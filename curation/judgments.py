@@ -4,7 +4,7 @@
 
 import json
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from curation.models import (
     Assignment,
     AssignmentState,
     Campaign,
+    CampaignState,
     GuidelineRevision,
     Item,
     Judgment,
@@ -51,7 +52,10 @@ LOCK_ITEMS = f"""
 SELECT {ITEM.sql} FROM curation_item WHERE id IN (SELECT item_id FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s)
 ORDER BY id FOR NO KEY UPDATE
 """
-CAMPAIGNS = f"SELECT {CAMPAIGN.sql} FROM curation_campaign WHERE id = ANY(%s::bigint[])"
+CAMPAIGNS = f"""
+SELECT {CAMPAIGN.sql}, (SELECT removed_at FROM curation_campaignrater r WHERE r.campaign_id = curation_campaign.id AND r.rater_id = %s)
+FROM curation_campaign WHERE id = ANY(%s::bigint[])
+"""
 MINE = f"""
 SELECT {ASSIGNMENT.sql}, expires_at > statement_timestamp(), statement_timestamp()
 FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s ORDER BY id
@@ -66,7 +70,12 @@ STORE = f"""
 INSERT INTO curation_judgment ({COLUMNS})
 SELECT {COLUMNS} FROM json_populate_recordset(NULL::curation_judgment, %s::json)
 """
-END = "UPDATE curation_assignment SET state = %s WHERE id = ANY(%s::bigint[])"
+# By number, as the rater's own lease renews what they hold: in another order each could wait for the other.
+LOCK_ASSIGNMENTS = "SELECT id FROM curation_assignment WHERE id = ANY(%s::bigint[]) ORDER BY id FOR NO KEY UPDATE"
+END = f"""
+WITH ended AS MATERIALIZED ({LOCK_ASSIGNMENTS})
+UPDATE curation_assignment a SET state = %s FROM ended WHERE a.id = ended.id
+"""
 
 
 class TooManyJudgments(ValueError):
@@ -90,6 +99,9 @@ def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
     A row whose id is known with the same content is a duplicate. A judgment that comes after its lease ran out, or after
     its campaign was paused or closed, is stored all the same: it is somebody's work. It is marked late when the lease had
     run out or the item had enough. A second answer to an assignment supersedes the latest row of its chain.
+
+    What was here before the campaign was closed, or before the rater was taken out of it, is changed no more by what comes after
+    that, whenever it says that it was decided: a client may say anything. What was in hand then is taken in, and may be changed.
     """
     if len(rows) > MAX_ROWS:
         raise TooManyJudgments(f"At most {MAX_ROWS:,} judgments are taken at once; this was {len(rows):,}.")
@@ -173,6 +185,7 @@ class _Desk:
     assignments: dict[int, Assignment]
     known: dict[uuid.UUID, Judgment]
     latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
+    ended: dict[int, str]  # Assignment id -> why what was said of it is changed no more.
     questions: _Questions
     revisions: dict[tuple[int, int], int]  # (campaign, number) -> id, of those that are named.
     touched: dict[int, Assignment] = field(default_factory=dict)
@@ -184,8 +197,9 @@ def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
     # The items are the lock, always taken in the same order; everything else is read under it.
     items = {item.pk: item for item in map(ITEM.read, fetch_prepared(LOCK_ITEMS, wanted))}
     # One for the items of a campaign, and not one for each.
-    rows = fetch_prepared(CAMPAIGNS, [list({item.campaign_id for item in items.values()})])
+    rows = fetch_prepared(CAMPAIGNS, [rater.pk, list({item.campaign_id for item in items.values()})])
     campaigns = {campaign.pk: campaign for campaign in map(CAMPAIGN.read, rows)}
+    removed = {campaign: row[-1] for campaign, row in zip(campaigns, rows, strict=True)}
     for item in items.values():
         item.campaign = campaigns[item.campaign_id]
         item.wanted = item.places(item.campaign)
@@ -205,6 +219,7 @@ def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
         assignments=assignments,
         known=known,
         latest=latest,
+        ended=_ended(assignments.values(), latest, removed),
         questions=_read_questions(set(campaigns), assignments.values(), submissions),
         revisions=_named_revisions(set(campaigns), submissions),
     )
@@ -220,6 +235,27 @@ def _read_chains(
     superseded = {row.supersedes_id for row in known.values()}
     ends = (row for row in known.values() if row.assignment_id in assignments and row.pk not in superseded)
     return known, {row.assignment_id: row for row in ends}
+
+
+def _ended(
+    assignments: Iterable[Assignment], latest: Mapping[int, Judgment], removed: Mapping[int, datetime | None]
+) -> dict[int, str]:
+    """Assignment id -> why it is too late to change what was said of it, of those of which it is; `removed`: campaign id -> when the
+    rater was taken out of it."""
+    found = {}
+    for row in assignments:
+        campaign, end = row.item.campaign, latest.get(row.pk)
+        if end is None or row.state == AssignmentState.LEASED:
+            continue
+        closed = campaign.closed_at if campaign.state == CampaignState.CLOSED else None
+        left = removed[campaign.pk]
+        if closed is not None and end.received_at < closed:
+            found[row.pk] = "The campaign was closed after you judged this item, so that stands and is changed no more."
+        elif left is not None and end.received_at < left:
+            found[row.pk] = (
+                "You are not one of the raters of this campaign any more, so what you said of this item before stands."
+            )
+    return found
 
 
 def _read_questions(
@@ -279,6 +315,8 @@ def _draft(desk: _Desk, submission: Submission) -> Judgment:
     assignment = desk.assignments.get(submission.assignment)
     if assignment is None:
         raise Malformed("There is no such assignment of yours.")
+    if assignment.pk in desk.ended:
+        raise Malformed(desk.ended[assignment.pk])
     latest = desk.latest.get(assignment.pk)
     order = slots_shown(submission.order, assignment)
     if assignment.item.campaign.compares and not are_whole(order):
@@ -412,10 +450,13 @@ def _note(desk: _Desk, judgment: Judgment) -> None:
 def _settle(desk: _Desk) -> None:
     """Bring assignments, items and verdicts into line with the chains."""
     touched = list(desk.touched.values())
+    if len(touched) > 1 and {row.state for row in touched} != {AssignmentState.JUDGED}:
+        # They end in several statements.
+        fetch_prepared(LOCK_ASSIGNMENTS, [list(desk.touched)])
     for state in (AssignmentState.JUDGED, AssignmentState.RELEASED):
         pks = [row.pk for row in touched if row.state == state]
         if pks:
-            execute_prepared(END, [str(state), pks])
+            execute_prepared(END, [pks, str(state)])
     by_campaign: dict[int, dict[int, Item]] = {}
     for row in touched:
         if row.item.is_gold:

@@ -24,6 +24,7 @@ DAYS = 14
 LEAST_COMPARED = 50
 STEP_PERCENT = 5
 STEP_LEFT = 10
+_Record = list[tuple[datetime, bool]]
 KINDS = ("ENDED", "SECONDS", "HOUR", "AGREED", "COMPARED", "SQUARES", "WAITING")
 
 
@@ -118,8 +119,11 @@ def desk_of(rater: User, now: datetime | None = None) -> Desk:
     open_items: Counter[int] = Counter()
     for name, (n, _) in tallies.read(by_id, TallyKind.OPEN).items():
         open_items[name.campaign_id] += n
-    records = gold_records([place.campaign for place in by_id.values()], rater)
-    campaigns = [_work(place, counts[pk], open_items[pk], records.get(pk, [])) for pk, place in by_id.items()]
+    all_campaigns = [place.campaign for place in by_id.values()]
+    records, first = gold_records(all_campaigns, rater), gold_records(all_campaigns, rater, first=True)
+    campaigns = [
+        _work(place, counts[pk], open_items[pk], records.get(pk, []), first.get(pk, [])) for pk, place in by_id.items()
+    ]
     seconds = sum((each.seconds for each in counts.values()), Counter[float]())
     return Desk(campaigns, _days(hours, now or timezone.now()), median_of(seconds))
 
@@ -140,10 +144,11 @@ def _counts_of(campaigns: dict[int, CampaignRater], rater: User) -> tuple[dict[i
     return found, hours
 
 
-def _work(place: CampaignRater, counts: _Counts, open_items: int, record: list[tuple[datetime, bool]]) -> Work:
+def _work(place: CampaignRater, counts: _Counts, open_items: int, record: _Record, first: _Record) -> Work:
     campaign = place.campaign
     work = Work(campaign, place, counts.ended[JudgmentAction.ANSWER], median_of(counts.seconds))
-    work.accuracy = told_of([right for _, right in record])
+    # As in accuracy_told.
+    work.accuracy = told_of([right for _, right in (record if campaign.state == CampaignState.CLOSED else first)])
     if campaign.state == CampaignState.OPEN and not place.removed_at:
         given = sum(1 for at, _ in record if place.measured_since is None or at > place.measured_since)
         work.standing = home_words(campaign, place, given)

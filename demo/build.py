@@ -21,6 +21,8 @@ import argparse
 import time
 from pathlib import Path
 
+from generation.engine.importing import uncollected
+
 STAGES = ("renders", "text", "vae", "routing", "unet", "decoder", "clip", "export", "card")
 # So few that a batch of the CLIP model can still be filled with different subjects and pairs.
 LEAST_SCENES = 400
@@ -30,7 +32,8 @@ NIGHT, GPU_MINUTES = 480.0, 15.0
 def main() -> None:
     arguments = parse_arguments()
     # Not before the arguments are right: this imports torch, which takes seconds.
-    from demo.build_stages import STAGE_FUNCTIONS, Build
+    with uncollected():
+        from demo.build_stages import STAGE_FUNCTIONS, Build
 
     build = Build(arguments.work, arguments.out, arguments.device, arguments.budget, arguments.note, arguments.scenes)
     build.work.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,9 @@ from demo.autoencoder import train_autoencoder, train_decoder
 from demo.card import write_card
 from demo.contrastive import load_checkpoint, save_clip, train_clip
 from demo.denoiser import seconds_a_step, train_denoiser, write_parent, write_recipe
-from demo.renders import RenderSet, load_renders, posed_scenes, training_scenes, write_renders
+from demo.renders import RenderSet, load_renders, write_renders
 from demo.routing import train_routing
+from demo.scenes import posed_scenes, training_scenes
 from demo.text_encoder import HIDDEN, CaptionReader, make_encoder, train_text_encoder
 from demo.tiny import save_pipeline
 from demo.training_loop import Budget

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from demo.looks import LOOKS
-from demo.renders import RenderSet, Scene, on_background, to_rgba
+from demo.renders import RenderSet, on_background, to_rgba
+from demo.scenes import Scene
 from demo.training_loop import Budget, Loop, train
 from demo.world import load_subjects
 

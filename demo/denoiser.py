@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -114,7 +115,8 @@ def train_denoiser(folder: Path) -> Path:
     process = subprocess.Popen([sys.executable, "-m", "training.engine", str(folder)])
     said = ""
     while process.poll() is None:
-        time.sleep(5)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5)
         said = _say(folder, said)
     if process.returncode:
         error = folder / "error.json"

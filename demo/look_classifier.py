@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from demo.looks import LOOKS
-from demo.renders import Scene, on_background, render_set, to_rgba
+from demo.renders import on_background, render_set, to_rgba
+from demo.scenes import Scene
 from demo.world import load_subjects
 
 SEED = 4242

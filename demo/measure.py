@@ -24,7 +24,8 @@ from torch.nn import functional
 from demo.autoencoder import encode_all
 from demo.look_classifier import LookClassifier, train_look_classifier
 from demo.looks import LOOKS
-from demo.renders import RenderSet, Scene, on_background, render_set, to_rgba
+from demo.renders import RenderSet, on_background, render_set, to_rgba
+from demo.scenes import Scene
 from demo.world import FORMS, POSES, all_pairs, fill, is_held_out, load_subjects, pair_pool
 
 # Training renders come from another seed.

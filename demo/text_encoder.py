@@ -11,7 +11,7 @@ from torch.nn import functional
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from demo.looks import LOOKS
-from demo.renders import Scene
+from demo.scenes import Scene
 from demo.tiny import make_text_encoder
 from demo.tokenizer import build_tokenizer
 from demo.training_loop import Budget, Loop, train

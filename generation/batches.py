@@ -78,6 +78,8 @@ def find_problems(
         problems["seed"] = "The seed is a whole number from 0 to 2⁶³ − 1."
     if not 1 <= steps <= MAX_STEPS:
         problems["steps"] = f"Take 1 to {MAX_STEPS} steps."
+    elif (most := model_version.most_steps) and steps > most:
+        problems["steps"] = f"{model_version} has a noise schedule of {most} timesteps: take at most {most} steps."
     if not (math.isfinite(guidance) and 0 <= guidance <= MAX_GUIDANCE):
         problems["guidance"] = f"Guidance lies between 0 and {MAX_GUIDANCE:.0f}."
     if scheduler not in SCHEDULERS:

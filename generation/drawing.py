@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from generation.engine.folders import FolderRefused
 from generation.engine.images import png_bytes, thumbnail_bytes
+from generation.engine.importing import uncollected
 from generation.engine.requests import MAX_SEED, DrawRequest
 from generation.images import StoredImage, store_image, store_thumbnail
 from jobs.context import JobFailed
@@ -27,7 +28,8 @@ PROBE_PROMPT = "a happy cat, sticker"
 @cache
 def warm_pipelines() -> "WarmPipelines":
     """The models that this process keeps ready to draw."""
-    from generation.engine.pipeline import WarmPipelines
+    with uncollected():
+        from generation.engine.pipeline import WarmPipelines
 
     return WarmPipelines(capacity=2)
 
@@ -64,7 +66,8 @@ def draw_probe(folder: Path, content_hash: str, watch: Watch) -> str:
 
 
 def _draw(folder: Path, content_hash: str, requests: Sequence[DrawRequest], watch: Watch) -> "list[Image.Image]":
-    from generation.engine.draw import draw
+    with uncollected():
+        from generation.engine.draw import draw
 
     try:
         return draw(warm_pipelines().get(folder, content_hash), requests, watch)

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -114,8 +114,10 @@ def register_folder(
     note: str = "",
     licence: str = "",
     decoder_of: ModelVersion | None = None,
+    link: Callable[[ModelVersion], None] = lambda version: None,
 ) -> ModelVersion:
-    """Make a model version of a folder: inspect, hash, copy into MODELS_DIR/<hash>, draw a probe, and add the row.
+    """Make a model version of a folder: inspect, hash, copy into MODELS_DIR/<hash>, draw a probe, and add the row. `link` is
+    called with the version in the transaction that adds it, so that no version is there without what it belongs to.
 
     The folder itself stays where it is. If the same contents are a version already, that version is returned and nothing
     changes: weights are known by their hash, and a job that runs again ends in the same version.
@@ -129,12 +131,12 @@ def register_folder(
         raise JobFailed(refused.sentence) from refused
     known = ModelVersion.objects.filter(content_hash=content_hash).first()
     if known and known.folder.is_dir():
-        return known
+        return _linked(context, known, link)
     context.check()
     context.progress(1, 3, "Copying")
     stored = place_folder(folder, content_hash, manifest)
     if known:
-        return known
+        return _linked(context, known, link)
     context.progress(2, 3, "Drawing a probe")
 
     def watch(step: int, steps: int) -> bool:
@@ -143,7 +145,7 @@ def register_folder(
 
     probe = draw_probe(stored, content_hash, watch)
     with context.fenced():
-        return _add_version(
+        version = _add_version(
             content_hash=content_hash,
             name=name,
             origin=origin,
@@ -159,6 +161,14 @@ def register_folder(
             licence=licence,
             created_by=created_by,
         )
+        link(version)
+    return version
+
+
+def _linked(context: JobContext, version: ModelVersion, link: Callable[[ModelVersion], None]) -> ModelVersion:
+    with context.fenced():
+        link(version)
+    return version
 
 
 def describe(report: FolderReport) -> dict[str, Any]:

@@ -173,6 +173,14 @@ class ModelVersion(models.Model):
         return self.family.is_flow
 
     @property
+    def most_steps(self) -> int | None:
+        """With how many steps an image can be drawn at most: none more than the schedule of its noise has timesteps. None for
+        a flow, whose steps are points of a line."""
+        if self.is_flow:
+            return None
+        return int((self.config.get("scheduler_config") or {}).get("num_train_timesteps", 1000))
+
+    @property
     def family(self) -> Family:
         """The kind of pipeline that its folder holds; older rows do not say, when there was but one."""
         return FAMILIES[self.config.get("pipeline") or STABLE_DIFFUSION.pipeline]

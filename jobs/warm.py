@@ -146,10 +146,12 @@ class Nursery:
 
 def serve(descriptor: int, module: str) -> None:
     """Fork programs until the other end of the socket is closed. A fork ends here, with the status of its program."""
+    # What is imported is never collected: looking at it for garbage while it comes is a third of the time, and a fork that looked
+    # at it would copy the pages it lies on.
+    gc.disable()
     imported = importlib.import_module(module)
-    # What is there now is never collected: a fork that looked at it for garbage would copy the pages it lies on.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     running: set[int] = set()
     waking, wake = os.pipe()
     for end in (waking, wake):

@@ -1,8 +1,13 @@
 """What every test with pages needs."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
+
+# What is imported and collected stays: looking at it for garbage, while it comes and again with every test, is a good part of
+# a run. See `generation.engine.importing`.
+gc.disable()
 
 # What such tests share, for all tests of a module, takes long to start: a browser, an installation, a server with torch.
 LONG = ("browser", "processes", "model")
@@ -14,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     yield
     long = {item.path for item in items if any(map(item.get_closest_marker, LONG))}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    # As in manage.py: every worker migrates a database.
+    gc.set_threshold(100_000, 20, 100)
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

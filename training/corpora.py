@@ -30,6 +30,7 @@ from training.engine.corpus_index import (
     read_problems,
     read_summary,
 )
+from training.engine.orientation import orientation_of, upright
 from training.engine.shards import FORMATS, CorpusRefused
 from training.models import Captions, Corpus
 
@@ -273,7 +274,8 @@ def _samples(index: Path, folder: Path, images: int) -> list[dict[str, Any]]:
         if hashlib.sha256(content).hexdigest() != item.sha256:
             raise CorpusRefused(f"The image {item.name} changed while the corpus was read.")
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            size, small = image.size, thumbnail_bytes(image.convert("RGBA"))
+            shown = upright(image.convert("RGBA"), orientation_of(image))
+            size, small = shown.size, thumbnail_bytes(shown)
         named = {"name": item.name, "caption": item.caption, "width": size[0], "height": size[1]}
         found.append({**named, "thumbnail": store_thumbnail(small)})
     return found

@@ -4,7 +4,7 @@ A training loss is one batch of random noise levels and jumps from step to step,
 validation loss is measured on a frozen grid and shown as it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,12 +59,16 @@ DECODER_CHARTS = (
         if "band" not in each.name
     ),
 )
-# What several runs are compared by: one line a run.
-SHARED_CHARTS = (
-    Chart("validation", "Validation loss of all sources", "mean squared error"),
-    Chart("loss", f"Training loss, mean of {WINDOW} steps", "mean squared error"),
-    *(each for each in CHARTS if each.name in {"gradients", "rate", "speed", "memory"}),
-)
+# What several runs are compared by, beside their losses: one line a run.
+SHARED_CHARTS = tuple(each for each in CHARTS if each.name in {"gradients", "rate", "speed", "memory"})
+# What a loss is of, by the objective of a run (all others are the square of an error), and its unit. One axis has one kind.
+LOSSES = {
+    "": ("denoising", "mean squared error"),
+    "dpo": ("pairs", "loss of a pair"),
+    "alpha": ("transparency", "weighted mean absolute error"),
+}
+# Parts a chart's name from the kind of loss, where there is more than one.
+OF_KIND = "~"
 # The chart of one band that several runs share is named by it.
 BAND_CHART = "band-"
 
@@ -80,20 +84,36 @@ def charts_of(run: TrainingRun) -> tuple[Chart, ...]:
 
 
 def shared_charts(runs: Sequence[TrainingRun]) -> tuple[Chart, ...]:
-    """The charts that runs are compared by: those of all, and after the losses one for each band that they share.
+    """The charts that runs are compared by: for each kind of loss that they have those of losses, by band too where runs share
+    one, then those of all."""
+    kinds = list(dict.fromkeys(map(_kind_of_loss, runs))) or [""]
+    losses = (chart for kind in kinds for chart in _loss_charts(kind, runs, is_alone=len(kinds) == 1))
+    return (*losses, *SHARED_CHARTS)
 
-    A run without bands, as a decoder's or one that has not begun, takes no band from the others.
-    """
-    banded = [labels for labels in labels_of(runs, "loss_by_band") if labels]
-    bands = (
-        Chart(
-            f"{BAND_CHART}{label}",
-            f"Training loss at {name_of_band(label)}, mean of {WINDOW} steps",
-            "mean squared error",
+
+def _kind_of_loss(run: TrainingRun) -> str:
+    objective = str(run.spec.get("objective"))
+    return objective if objective in LOSSES else ""
+
+
+def _loss_charts(kind: str, runs: Sequence[TrainingRun], *, is_alone: bool) -> Iterator[Chart]:
+    """A run without bands, as a decoder's or one that has not begun, takes no band from the others."""
+    banded = [labels for labels in labels_of(_of_kind(runs, kind), "loss_by_band") if labels]
+    bands = _by_noise(set.intersection(*banded) if banded else ())
+    words, unit = LOSSES[kind]
+    name, title = ("", "") if is_alone else (OF_KIND + kind, f" ({words})")
+    yield Chart(f"validation{name}", f"Validation loss of all sources{title}", unit)
+    yield Chart(f"loss{name}", f"Training loss, mean of {WINDOW} steps{title}", unit)
+    for label in bands:
+        yield Chart(
+            f"{BAND_CHART}{label}{name}",
+            f"Training loss at {name_of_band(label)}, mean of {WINDOW} steps{title}",
+            unit,
         )
-        for label in _by_noise(set.intersection(*banded) if banded else ())
-    )
-    return (*SHARED_CHARTS[:2], *bands, *SHARED_CHARTS[2:])
+
+
+def _of_kind(runs: Sequence[TrainingRun], kind: str) -> list[TrainingRun]:
+    return [run for run in runs if _kind_of_loss(run) == kind]
 
 
 def curve(run: TrainingRun, name: str, seen: str = "") -> dict[str, Any]:
@@ -114,8 +134,10 @@ def curve(run: TrainingRun, name: str, seen: str = "") -> dict[str, Any]:
 
 
 def shared_curve(runs: Sequence[TrainingRun], name: str, seen: str = "") -> dict[str, Any]:
-    """The same as `curve` with one line for each run, by its number. Raises KeyError."""
+    """The same as `curve` with one line for each run that has the chart, by its number. Raises KeyError."""
     chart = {each.name: each for each in shared_charts(runs)}[name]
+    name, several, kind = name.partition(OF_KIND)
+    runs = _of_kind(runs, kind) if several else runs
     if name == "validation":
         return _answer(chart, runs, {f"run {run.pk}": (thin(_whole_validation(run)), 0) for run in runs})
     marks = [mark_of(run) for run in runs]

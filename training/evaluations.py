@@ -12,6 +12,7 @@ from curation.scores import keep_scores
 from curation.sets import USUAL_SIZE
 from generation import batches, images
 from generation.engine.folders import hash_file
+from generation.engine.importing import uncollected
 from generation.models import GenerationBatch, ModelVersion, PromptSet, Sample
 from jobs import queue
 from jobs.models import Job
@@ -176,7 +177,8 @@ def measure(evaluation: Evaluation, context: "JobContext") -> dict[str, Any]:
     weights = folder / "open_clip_model.safetensors"
     if not weights.is_file():
         return {"clip_missing": "There is no CLIP model on the machine that draws, so nothing was measured."}
-    from generation.engine.clip_score import ClipScorer
+    with uncollected():
+        from generation.engine.clip_score import ClipScorer
 
     scorer = ClipScorer(folder)
     pairs = paired_samples(evaluation)

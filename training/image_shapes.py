@@ -12,7 +12,7 @@ from generation.engine.folders import FolderRefused, inspect_folder
 from generation.models import ModelVersion
 from training.engine.shapes import Shape, ShapeRule, Size, cropped_share, enlargement
 from training.models import Corpus
-from training.recipes import Data, RowArithmetic
+from training.recipe_rows import Data, RowArithmetic
 
 # Above so many images a step the passes are not counted: too many chances to sum while somebody types.
 MOST_COUNTED = 2048

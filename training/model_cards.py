@@ -12,8 +12,9 @@ from generation.engine.families import FLUX, STABLE_DIFFUSION_3
 from generation.engine.folders import LOW_RANK_FILE, hash_file
 from generation.models import ModelVersion
 from training.models import Evaluation, RecipeSource, RunEvent, TrainingRun
+from training.recipe_rows import RecipeRefused
 from training.recipe_words import describe
-from training.recipes import RecipeRefused, schedule_of
+from training.recipes import schedule_of
 from training.verdicts import EvaluationVerdict
 
 DECODER_FIGURES = {

@@ -11,7 +11,8 @@ from generation.models import ModelVersion
 from training.cadence_forms import CadenceFields
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Corpus, Preset, Recipe
-from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, T_PRIME, warm_up_problem
+from training.presets import T_PRIME
+from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, warm_up_problem
 from training.row_forms import TableFields
 from training.shape_forms import ShapeFields
 from training.source_fields import SourceField, SourcesField, dataset_versions, ready_corpora

@@ -6,7 +6,8 @@ from typing import Any
 from training.engine.bands import Schedule
 from training.engine.recipe import SHAPE_DEFAULTS
 from training.models import Recipe
-from training.recipes import Row, hyperparameters_of, rows_of
+from training.recipe_rows import Row
+from training.recipes import hyperparameters_of, rows_of
 
 
 def describe(recipe: Recipe, schedule: Schedule | None = None, changed: Mapping[str, Any] | None = None) -> str:

@@ -1,45 +1,35 @@
 """Recipes: tables of sources that say what a run trains on, at which noise levels, and how hard.
 
-The presets are tables. Style Tailoring (arXiv 2311.10794, section 3.3) is two rows split at T'; joint finetuning two
-rows with the full band; domain, prompt and style alignment one row; sequential finetuning two recipes, the second after the first;
-preference (Diffusion-DPO, arXiv 2311.12908) one row of pairs; the transparency decoder a row of images for each of its
-datasets; and any other table is one of one's own. The trainer knows only the table and the objective.
+What the presets are is in `presets`, what a row comes to in `recipe_rows`. The trainer knows only the table and the objective.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
 from django.utils.text import slugify
 
-from curation.models import DatasetKind, DatasetVersion
+from curation.models import DatasetVersion
 from generation.models import ModelVersion
 from training.engine import recipe as run_json
 from training.engine.bands import (
-    FULL_BAND,
     Band,
     Schedule,
     TableRefused,
-    describe_band,
-    draw_shares,
-    inference_steps_in_band,
-    split_at,
     table_problems,
 )
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.models import Corpus, Preset, Recipe, RecipeSource
+from training.presets import T_PRIME, preset_tables
+from training.recipe_rows import Data, RecipeRefused, Row
 from training.transparency import count_alpha
 
 if TYPE_CHECKING:
     from accounts.models import User
 
-T_PRIME = 900
 # A comparison shows so many runs.
 MOST_SPLITS = 6
-SCARCE_SHARE = 0.05
-SHOWN_STEP_COUNTS = (10, 20, 50)
 # Suited to the demo model on two CPU cores: some minutes.
 DEFAULT_HYPERPARAMETERS: dict[str, Any] = {
     "method": "full",
@@ -62,87 +52,6 @@ NOT_OF_A_DECODER = (
 NOT_OF_A_RECIPE = {
     "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "device", "num_threads",
 }  # fmt: skip
-
-
-# What a row learns from.
-Data = DatasetVersion | Corpus
-
-
-class RecipeRefused(Exception):
-    """A recipe or run that cannot be trained; `sentence` is for a person and `field` names what to change."""
-
-    def __init__(self, sentence: str, *, field: str = "") -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.field = field
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table that may not be stored yet."""
-
-    name: str
-    data: Data
-    band: Band = FULL_BAND
-    weight: float = 1.0
-    # Train with the empty caption, whatever captions the images have.
-    prompt_free: bool = False
-
-    @property
-    def uncaptioned(self) -> int:
-        """How many of its images train with the empty caption."""
-        if self.prompt_free:
-            return self.data.entry_count
-        return self.data.uncaptioned_count if isinstance(self.data, Corpus) else 0
-
-    @property
-    def is_without_words(self) -> bool:
-        """Whether no image of it trains with a caption."""
-        return 0 < self.uncaptioned == self.data.entry_count
-
-
-@dataclass(frozen=True)
-class RowArithmetic:
-    """What a row of the table comes to.
-
-    `share` is the share of training draws in [0, 1]; `steps` maps a number of drawing steps to how many of them fall
-    into the row's band, None where that is not known; `draws` is how many images of it the whole run is expected to draw and
-    `passes` how often each is seen, both None where that is not asked.
-    `start` and `width` are the band in timesteps; `held_out` counts the images that only validation sees. A row is scarce
-    where a flow's density leaves its band so few draws that more steps alone hardly teach it.
-    """
-
-    row: Row
-    share: float
-    band: str
-    start: float
-    width: float
-    steps: dict[int, int | None]
-    passes: float | None
-    draws: float | None = None
-    held_out: int = 0
-    is_scarce: bool = False
-
-    @property
-    def scarcity(self) -> str:
-        """A sentence where few draws fall into the band, or an empty text."""
-        if not self.is_scarce:
-            return ""
-        return (
-            f"Only {100 * self.share:.1f}% of training images teach “{self.row.name}”, since this model's noise levels are "
-            "drawn most often in the middle. Fixed shares of the sources give it more: each band then has draws of its own."
-        )
-
-    @property
-    def warning(self) -> str:
-        """A sentence where a common number of drawing steps never visits the band, or an empty text."""
-        blind = [str(count) for count, inside in self.steps.items() if inside == 0]
-        if not blind:
-            return ""
-        return (
-            f"Drawing in {' or '.join(filter(None, (', '.join(blind[:-1]), blind[-1])))} steps never visits the band of “{self.row.name}”: "
-            "what is trained there is not seen."
-        )
 
 
 def create_recipe(
@@ -192,7 +101,7 @@ def create_recipe(
     if preset == Preset.TRANSPARENCY:
         _check_alpha(stickers)
     for table in tables:
-        if problems := table_problems(schedule, table):
+        if problems := table_problems(schedule.sampled(chosen), table):
             raise RecipeRefused(problems[0])
     with transaction.atomic():
         following = then
@@ -253,101 +162,6 @@ def sweep_split(recipe: Recipe, t_primes: Sequence[int], *, schedule: Schedule, 
             )
             for t_prime in chosen
         ]
-
-
-def preset_tables(
-    preset: str,
-    *,
-    schedule: Schedule,
-    style: Data | None = None,
-    content: Data | None = None,
-    pairs: DatasetVersion | None = None,
-    stickers: Sequence[DatasetVersion] = (),
-    t_prime: int = T_PRIME,
-    content_weight: float = 1.0,
-    style_weight: float = 1.0,
-    content_prompt_free: bool = False,
-    style_prompt_free: bool = False,
-    rows: Sequence[Row] = (),
-) -> list[list[Row]]:
-    """The tables of a preset in the order of their runs: one, or two for the sequential one."""
-    if preset not in Preset.values:
-        raise RecipeRefused(f"The kind must be one of {', '.join(Preset.values)}.", field="preset")
-    if preset == Preset.CUSTOM:
-        return [_own_table(rows)]
-    if preset == Preset.DOMAIN:
-        if not isinstance(content, Corpus):
-            raise RecipeRefused("Choose the corpus that teaches the domain.", field="corpus")
-        return [[Row("domain", _of_kind(content, DatasetKind.IMAGES, "corpus"), prompt_free=content_prompt_free)]]
-    if preset == Preset.PREFERENCE:
-        return [[Row("preference", _of_kind(pairs, DatasetKind.PAIRS, "pairs"))]]
-    if preset == Preset.TRANSPARENCY:
-        return [_decoder_table(stickers)]
-    if preset == Preset.PROMPT:
-        return [[Row("content", _of_kind(content, DatasetKind.IMAGES, "content"), prompt_free=content_prompt_free)]]
-    style_row = Row("style", _of_kind(style, DatasetKind.IMAGES, "style"), prompt_free=style_prompt_free)
-    if preset == Preset.SINGLE:
-        return [[style_row]]
-    content_row = Row("content", _of_kind(content, DatasetKind.IMAGES, "content"), prompt_free=content_prompt_free)
-    if preset == Preset.STYLE_TAILORING:
-        try:
-            split = split_at(schedule, t_prime)
-        except TableRefused as refused:
-            raise RecipeRefused(refused.sentence, field="t_prime") from None
-        # Bands that do not overlap: weights count for fixed shares alone.
-        return [
-            [
-                replace(content_row, band=split.content, weight=content_weight),
-                replace(style_row, band=split.style, weight=style_weight),
-            ]
-        ]
-    if preset == Preset.JOINT:
-        return [[replace(content_row, weight=content_weight), replace(style_row, weight=style_weight)]]
-    return [[content_row], [style_row]]
-
-
-def _own_table(rows: Sequence[Row]) -> list[Row]:
-    if not rows:
-        raise RecipeRefused("Choose what the first row learns from.", field="row1_data")
-    for row in rows:
-        _of_kind(row.data, DatasetKind.IMAGES, row.name)
-    return list(rows)
-
-
-def _decoder_table(versions: Sequence[DatasetVersion]) -> list[Row]:
-    """A row for each version, weighed by its images, so that each of them is drawn as often as any other."""
-    if not versions:
-        raise RecipeRefused("Choose the dataset versions that teach transparency.", field="stickers")
-    return [
-        Row(
-            "stickers" if number == 0 else f"stickers-{number + 1}",
-            _of_kind(version, DatasetKind.IMAGES, "stickers"),
-            weight=float(version.entry_count) if len(versions) > 1 else 1.0,
-        )
-        for number, version in enumerate(versions)
-    ]
-
-
-def _of_kind(version: Data | None, kind: str, field: str) -> Data:
-    """The version or corpus, which must be there and hold what the row learns from."""
-    if version is None:
-        what = "of pairs that teaches preferences" if kind == DatasetKind.PAIRS else f"that teaches {field}"
-        raise RecipeRefused(f"Choose the dataset version {what}.", field=field)
-    if isinstance(version, Corpus):
-        if problem := corpus_problem(version):
-            raise RecipeRefused(problem, field="corpus")
-        return version
-    if version.dataset.kind != kind:
-        held = "single images, not pairs" if kind == DatasetKind.PAIRS else "pairs, not single images"
-        raise RecipeRefused(f"{version} holds {held}.", field=field)
-    return version
-
-
-def corpus_problem(corpus: Corpus) -> str:
-    """Why nothing can be trained on the corpus now, as a sentence, or an empty text."""
-    if not corpus.content_hash:
-        return f"The corpus {corpus} has not been read to its end."
-    return f"The corpus {corpus} is not what was registered. {corpus.trouble}" if corpus.trouble else ""
 
 
 def check_hyperparameters(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -430,52 +244,12 @@ def parts_of(recipe: Recipe) -> list[Recipe]:
     return [recipe, then]
 
 
-def shown_step_counts(schedule: Schedule) -> tuple[int, ...]:
-    """How many steps the drawings have whose steps are counted: none more than the schedule has timesteps."""
-    counts = tuple(count for count in SHOWN_STEP_COUNTS if count <= schedule.num_timesteps)
-    return counts or (schedule.num_timesteps,)
-
-
-def work_out(
-    rows: Sequence[Row],
-    schedule: Schedule,
-    *,
-    mixture: str = "natural",
-    images: int | None = None,
-    holdout: float = 0.0,
-    step_counts: Sequence[int] | None = None,
-) -> list[RowArithmetic]:
-    """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch), `holdout` the share of
-    each source's images that it does not train on."""
-    step_counts = step_counts or shown_step_counts(schedule)
-    shares = draw_shares(schedule, rows, mixture)
-    worked = []
-    for row, share in zip(rows, shares, strict=True):
-        inside = schedule.timesteps_in(row.band)
-        held_out = int(holdout * row.data.entry_count)
-        count = row.data.entry_count - held_out
-        worked.append(
-            RowArithmetic(
-                row=row,
-                share=share,
-                band=describe_band(schedule, row.band),
-                start=inside.start if inside else 0,
-                width=inside.stop - inside.start if inside else 0,
-                steps={n: inference_steps_in_band(schedule, n, row.band) for n in step_counts},
-                passes=images * share / count if images is not None and count else None,
-                draws=images * share if images is not None else None,
-                held_out=held_out,
-                is_scarce=schedule.is_flow and mixture == "natural" and share < SCARCE_SHARE,
-            )
-        )
-    return worked
-
-
 def _store(
     name: str, preset: str, table: Sequence[Row], hyperparameters: dict[str, Any], then: Recipe | None, by: "User"
 ) -> Recipe:
+    name = _free_name(name)
     recipe = Recipe(
-        name=name[:120], preset=preset, hyperparameters=hyperparameters, then=then, created_by=by, slug=_slug(name)
+        name=name, preset=preset, hyperparameters=hyperparameters, then=then, created_by=by, slug=_slug(name)
     )
     try:
         with transaction.atomic():
@@ -497,6 +271,18 @@ def _store(
         for position, row in enumerate(table)
     )
     return recipe
+
+
+def _free_name(name: str) -> str:
+    """The name, with a number where another recipe has it: people choose recipes by their names."""
+    taken = {
+        each.casefold() for each in Recipe.objects.filter(name__istartswith=name[:100]).values_list("name", flat=True)
+    }
+    number, free = 1, name[:120]
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name[:110]} ({number})"
+    return free
 
 
 def _slug(name: str) -> str:

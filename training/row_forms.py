@@ -11,7 +11,7 @@ from django.utils.text import slugify
 from curation.models import DatasetVersion
 from training.engine.bands import Band, Schedule, TableRefused
 from training.models import Corpus, RecipeSource
-from training.recipes import Data, RecipeRefused, Row
+from training.recipe_rows import Data, RecipeRefused, Row
 from training.source_fields import dataset_versions, label_of, ready_corpora
 
 # As many as there are colours on the axis.

@@ -17,13 +17,13 @@ from training.corpora import folder_of as folder_of_corpus
 from training.engine.bands import table_problems
 from training.engine.shards import CorpusRefused
 from training.models import Corpus, Recipe, TrainingRun
+from training.presets import corpus_problem
+from training.recipe_rows import RecipeRefused
 from training.recipes import (
     DEFAULT_HYPERPARAMETERS,
-    RecipeRefused,
     chain_of,
     check_hyperparameters,
     check_kind,
-    corpus_problem,
     hyperparameters_of,
     rows_of,
     schedule_of,
@@ -224,9 +224,10 @@ def check_table(recipe: Recipe, parent: ModelVersion, changed: Mapping[str, Any]
     schedule = schedule_of(parent)
     following: Recipe | None = recipe
     while following is not None:
-        check_kind({**hyperparameters_of(following), **changed}, schedule)
+        values = {**hyperparameters_of(following), **changed}
+        check_kind(values, schedule)
         rows = rows_of(following)
-        if problems := table_problems(schedule, rows):
+        if problems := table_problems(schedule.sampled(values), rows):
             raise RecipeRefused(f"{following} does not fit {parent}: {problems[0]}", field="parent")
         for corpus in (row.data for row in rows if isinstance(row.data, Corpus)):
             _check_corpus(corpus)

@@ -5,7 +5,7 @@ from django.db.models import QuerySet
 
 from curation.models import DatasetKind, DatasetVersion
 from training.models import Corpus
-from training.recipes import Data
+from training.recipe_rows import Data
 
 
 class SourceField(forms.ModelChoiceField):  # type: ignore[type-arg]

@@ -12,7 +12,7 @@ from training.engine.noise import NoiseSchedule
 from training.image_shapes import ShapeTable, table_of_shapes
 from training.min_snr import say_weights
 from training.models import Corpus
-from training.recipes import Data, Row, RowArithmetic, shown_step_counts, work_out
+from training.recipe_rows import Data, Row, RowArithmetic, shown_step_counts, work_out
 
 THUMBNAILS = 5
 LANE_HEIGHT = 28
@@ -199,13 +199,21 @@ def view_tables(
     return views
 
 
+# How the noise of drawing steps is spaced, where the timesteps are not.
+NOISE_SPACED = {
+    "karras": "with noise that falls by Karras' rule",
+    "exponential": "with noise that falls evenly in its logarithm",
+}
+
+
 def steps_in_words(schedule: Schedule) -> str:
     """Whose steps are counted, or why none are, as a sentence; an empty text for a flow, which has one scheduler."""
     if schedule.unknown_steps or not isinstance(schedule, NoiseSchedule):
         return schedule.unknown_steps
     spacing = schedule.spacing
     name = spacing.scheduler.removesuffix("Scheduler")
-    return f"Drawing steps are counted as {name} takes them here, spaced as “{spacing.spacing}”."
+    how = NOISE_SPACED[spacing.levels] if spacing.levels else f"spaced as “{spacing.spacing}”"
+    return f"Drawing steps are counted as {name} takes them here, {how}."
 
 
 def unvisited_noise(schedule: Schedule) -> str:
@@ -215,7 +223,8 @@ def unvisited_noise(schedule: Schedule) -> str:
         return ""
     last = schedule.num_timesteps - 1
     first = round(max(schedule.drawing_timesteps(min(DRAWING_STEPS, last))))
-    if first >= last:
+    # What is cut to a whole timestep may be a bit too small for the last one.
+    if first >= last - (schedule.spacing.whole == "floor"):
         return ""
     return (
         f"The last timestep of this model, {last}, is pure noise, but its scheduler spaces steps as “{schedule.spacing.spacing}” and "

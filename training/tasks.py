@@ -1,10 +1,12 @@
 """Jobs of this room: a training run as a child process, and an evaluation's measurements."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 
 from generation import model_versions
 from generation.models import ModelOrigin, ModelVersion
@@ -17,6 +19,7 @@ from training.beginnings import find_beginning
 from training.caches import trim_quietly
 from training.models import Evaluation, TrainingRun
 from training.processes import WARM_MODULE, trainer_command
+from training.recipe_rows import RecipeRefused
 from training.run_folders import prepare_folder
 from training.run_records import RunRecorder
 
@@ -25,6 +28,7 @@ DONE, RESUMABLE, CANCELLED, BAD_DATA, DIVERGED = 0, 75, 76, 77, 78
 CANCEL_FILE = "cancel"
 TRAINER_LOG = "trainer.log"
 GRACE_SECONDS = 30.0
+logger = logging.getLogger(__name__)
 
 
 @handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8, once=[runs.START_OVER])
@@ -133,14 +137,17 @@ def _publish_result(run: TrainingRun, folder: Path, context: JobContext) -> None
     result = folder / "result"
     if not (folder / "result.json").is_file() or not result.is_dir():
         raise JobFailed("The trainer ended without a result.", retry=True)
-    version = _register(run, result, context)
-    with context.fenced():
+
+    def link(version: ModelVersion) -> None:
         TrainingRun.objects.filter(pk=run.pk, result=None).update(result=version, step=run.total_steps)
-        runs.start_next(run, version)
+        try:
+            with transaction.atomic():
+                runs.start_next(run, version)
+        except RecipeRefused as refused:
+            # What was trained stays, whatever became of the recipe after it meanwhile.
+            logger.warning("run %s is followed by no other: %s", run.pk, refused.sentence)
 
-
-def _register(run: TrainingRun, result: Path, context: JobContext) -> ModelVersion:
-    return model_versions.register_folder(
+    model_versions.register_folder(
         context,
         result,
         name=run.name,
@@ -148,6 +155,7 @@ def _register(run: TrainingRun, result: Path, context: JobContext) -> ModelVersi
         parent=run.parent,
         created_by=run.created_by,
         note=f"Run {run.pk} of the recipe {run.recipe}"[:300],
+        link=link,
     )
 
 

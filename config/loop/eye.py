@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
+from generation.engine.importing import uncollected
+
 BORDER_PIXELS = 5  # The window of the erosion: a ring two pixels wide inside the silhouette.
 WHITE = 200  # Of 255, in each of red, green and blue.
 
@@ -78,7 +80,8 @@ class Eye:
 
     def _similarities(self, image: Image.Image) -> np.ndarray:
         if self._scorer is None:
-            from generation.engine.clip_score import ClipScorer
+            with uncollected():
+                from generation.engine.clip_score import ClipScorer
 
             assert self.clip_folder is not None
             self._scorer = ClipScorer(self.clip_folder, device="cpu")

@@ -48,11 +48,7 @@ def rate(request: HttpRequest, slug: str) -> HttpResponse:
         config["other_view_url"] = request.path if as_grid else f"{request.path}?view=grid"
         config["has_several"] = as_grid and has_several(campaign)
     context = {"campaign": campaign, "config": config, **guidelines_shown(campaign, user, newest)}
-    response = render(request, "rate/grid.html" if as_grid else "rate/rate.html", context)
-    # The worker keeps what has these, and knows by them whose it is and which files go with it.
-    response["X-Atelier-Rater"] = user.pk
-    response["X-Atelier-Files"] = config["files"]
-    return response
+    return _to_keep(render(request, "rate/grid.html" if as_grid else "rate/rate.html", context), config)
 
 
 @public
@@ -86,6 +82,7 @@ def rate_examples(request: HttpRequest, slug: str) -> HttpResponse:
         "questions": asked_now(campaign).questions,
         "keys": keys_of(user),
         "csrf": get_token(request),
+        **_of_worker(user),
         "url": reverse("api-1:answer-example", args=[slug]),
         "rate_url": reverse("rate", args=[slug]),
         **round_specs(campaign, user, asked),
@@ -96,7 +93,19 @@ def rate_examples(request: HttpRequest, slug: str) -> HttpResponse:
         to_answer = {row.position for row in asked.examples}
         shown["examples"] = [row for place, row in enumerate(shown["examples"]) if place not in to_answer]
     context = {"campaign": campaign, "config": config, "round": asked, **shown}
-    return render(request, "rate/examples.html", context)
+    return _to_keep(render(request, "rate/examples.html", context), config)
+
+
+def _of_worker(user: User) -> dict[str, Any]:
+    """What a page tells the worker that is to keep it."""
+    return {"user_id": user.pk, "worker_url": reverse("rate_worker"), "files": screen_version()}
+
+
+def _to_keep(response: HttpResponse, config: dict[str, Any]) -> HttpResponse:
+    """The worker keeps what has these, and knows by them whose it is and which files go with it."""
+    response["X-Atelier-Rater"] = config["user_id"]
+    response["X-Atelier-Files"] = config["files"]
+    return response
 
 
 def _asks_first(campaign: Campaign, user: User) -> bool:
@@ -121,9 +130,7 @@ def _config(request: HttpRequest, campaign: Campaign, user: User) -> dict[str, A
         "questions": asked.questions,
         "question_revision": asked.number,
         "progress": {"done": done, "total": done + left, "left_for_me": left},
-        "user_id": user.pk,
         "keys": keys_of(user),
         "keys_url": reverse("api-1:rating-keys"),
-        "worker_url": reverse("rate_worker"),
-        "files": screen_version(),
+        **_of_worker(user),
     }

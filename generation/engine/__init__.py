@@ -1,6 +1,7 @@
 """The engine that draws. Importing it imports no torch: only the modules that draw or score do."""
 
 import os
+import sys
 
 # The libraries read these when they are imported, which any module of an engine does after this one.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -17,3 +18,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# Where bitsandbytes is installed, diffusers and peft import it, and with it torch's compiler: two seconds of every process, for
+# models in 4 bits, which nothing here loads. It also asks the GPU what it can do, which opens the driver, so that no fork of the
+# process could use the GPU. To them it is not installed; `training.engine.optimizers` imports it for itself.
+sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]

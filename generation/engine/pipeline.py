@@ -1,5 +1,6 @@
 """Models ready to draw: loading a checked folder, and keeping the last few warm."""
 
+import gc
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,8 @@ class WarmPipelines:
         # Make room first: two large models may not fit beside each other.
         while len(self._warm) >= self.capacity:
             self._warm.popitem(last=False)
+            # Parts of a pipeline may know each other, and collections are rare.
+            gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         self._warm[content_hash] = load_pipeline(folder, self.device, self.dtype)

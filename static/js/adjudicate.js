@@ -13,8 +13,18 @@ function findTarget(key) {
   return open ?? found[0];
 }
 
+// While a decision is on its way the page still offers to undo the one before it.
+let isLeaving = false;
+document.addEventListener("submit", (event) => {
+  if (event.defaultPrevented) return;
+  if (isLeaving) event.preventDefault();
+  isLeaving = true;
+  setTimeout(() => (isLeaving = false), 5000);
+});
+addEventListener("pageshow", () => (isLeaving = false));
+
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing || isTyping(event.target)) return;
+  if (isLeaving || event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing || isTyping(event.target)) return;
   const target = findTarget(normaliseKey(event.key));
   if (!target) return;
   event.preventDefault();

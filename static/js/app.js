@@ -55,9 +55,9 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-// A click on the backdrop closes a dialog, as everywhere else.
+// A click on the backdrop closes a dialog, as everywhere else; but not one with data-stays, which comes up by itself under somebody's finger.
 document.addEventListener("click", (event) => {
-  if (event.target instanceof HTMLDialogElement && event.target.open) {
+  if (event.target instanceof HTMLDialogElement && event.target.open && !("stays" in event.target.dataset)) {
     const box = event.target.getBoundingClientRect();
     const inside = event.clientX >= box.left && event.clientX <= box.right && event.clientY >= box.top && event.clientY <= box.bottom;
     if (!inside) event.target.close();

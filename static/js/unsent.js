@@ -65,7 +65,7 @@ const outbox = place && globalThis.indexedDB // The rating screen has no such pl
       store,
       send,
       lock: createTabLock(`atelier-outbox-${user}`),
-      onChange: show,
+      onChange: () => show(outbox.snapshot()),
       onSettled(row, result) {
         if (result.status === "rejected") createHistory({ user, store }).remove(row.judgment); // It cannot be undone.
       },

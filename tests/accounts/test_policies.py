@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from django.http import HttpRequest
-from django.urls import URLPattern, URLResolver, get_resolver
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from accounts.models import Role
 from accounts.policies import Policy, declared_policy
 from tests.accounts.factories import make_person
+from tests.curation.factories import make_campaign
 
 pytestmark = pytest.mark.django_db
 
@@ -85,10 +86,20 @@ def test_pages_carry_a_content_security_policy_without_inline_code(client):
 
 def test_no_cache_keeps_a_page_for_somebody_else(client):
     client.force_login(make_person(*Role.values))
-    pages = ["/", "/jobs/", "/api/campaigns", "/nowhere/"]
+    pages = ["/", "/jobs/", "/api/campaigns"]
     assert {client.get(page)["Cache-Control"] for page in pages} == {"private, no-cache"}
     for page in ("/people/", "/account/"):
         assert "no-store" in client.get(page)["Cache-Control"]
+
+
+def test_no_refusal_is_shown_again_on_the_way_back(client):
+    assert "no-store" in client.get("/nowhere/")["Cache-Control"]
+    rater = make_person(Role.RATER)
+    campaign = make_campaign(raters=[rater])
+    client.force_login(make_person(Role.AUDITOR))
+    refused = client.get(reverse("rate", args=[campaign.slug]))
+    assert refused.status_code in (403, 404)
+    assert "no-store" in refused["Cache-Control"]
 
 
 def test_head_is_answered_wherever_get_is(client):

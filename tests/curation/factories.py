@@ -61,7 +61,7 @@ def make_batch(
     number = next(_numbers)
     prompt_set = PromptSet.objects.create(
         slug=f"set-{number}",
-        name=f"Set {number}",
+        name=f"Prompts {number}",
         content_hash=f"{number:064x}",
         prompt_count=len(prompts),
         created_by=by,

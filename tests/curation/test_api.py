@@ -317,3 +317,13 @@ def test_rating_page_of_a_paused_campaign_says_so(rater, campaign):
     pause_campaign(campaign, by=make_curator())
     page = signed_in(rater).get(reverse("rate", args=[campaign.slug]))
     assert "This campaign is paused" in page.content.decode()
+
+
+@pytest.mark.parametrize("slug", ["a%00b", "a b", "ä"])
+@pytest.mark.parametrize("of", ["lease", "guidelines-read", "examples"])
+def test_what_is_no_slug_names_no_campaign(of, slug):
+    client = signed_in(make_rater())
+    body = {"count": 1} if of == "lease" else {"guideline_revision": 1}
+    assert post(client, f"/api/campaigns/{slug}/{of}", body).status_code == 404
+    if of == "examples":
+        assert client.get(f"/api/campaigns/{slug}/{of}").status_code == 404

@@ -8,6 +8,7 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.models import Count
 
+from curation import judgments
 from curation.assignments import lease_items
 from curation.judgments import record_judgments
 from curation.models import Assignment, ItemOrder, Judgment, Verdict
@@ -94,6 +95,32 @@ def test_tabs_of_one_rater_get_the_same_items():
     leased = together(lambda person: [row.pk for row in lease_items(campaign, person, 5)], [rater] * 8)
     assert len({tuple(rows) for rows in leased}) == 1
     assert Assignment.objects.count() == 5
+
+
+def test_a_submission_and_a_lease_of_one_rater_never_wait_for_each_other(monkeypatch):
+    rater = make_rater()
+    campaign = make_campaign(items=2, raters=[rater])
+    first, second = lease_items(campaign, rater, 2)
+    rows = [make_row(second), make_row(first, {}, action="skip")]
+    begun, end = Event(), judgments.execute_prepared
+
+    def end_slowly(statement, values):
+        if statement == judgments.END and values[1] == "released":
+            # The other was ended before this one; meanwhile the lease renews both.
+            begun.set()
+            time.sleep(0.7)
+        return end(statement, values)
+
+    monkeypatch.setattr(judgments, "execute_prepared", end_slowly)
+
+    def act(what):
+        if what == "submit":
+            return [result.status for result in record_judgments(rater, rows)]
+        assert begun.wait(30)
+        return lease_items(campaign, rater, 2)
+
+    assert together(act, ["submit", "lease"]) == [["stored", "stored"], []]
+    assert set(Assignment.objects.values_list("pk", "state")) == {(first.pk, "released"), (second.pk, "judged")}
 
 
 def test_one_id_posted_by_twenty_at_once_is_stored_once():

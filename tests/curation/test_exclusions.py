@@ -1,15 +1,16 @@
 import pytest
 from django.db import DatabaseError, transaction
+from django.db.models.functions import Now
 from django.urls import reverse
 
 from accounts.models import Role
-from curation import exclusions, tallies
+from curation import exclusions, recounts, tallies
 from curation.accuracy import accuracy_by_rater
 from curation.adjudications import adjudicate
 from curation.agreement import agreement_by_bucket
 from curation.assignments import done_by, lease_items, left_for
 from curation.campaigns import close_campaign
-from curation.datasets import freeze, select_entries
+from curation.datasets import DatasetRefused, freeze, select_entries
 from curation.exclusions import ExclusionRefused, set_excluded
 from curation.gold import mark_gold
 from curation.integrity import problems
@@ -220,6 +221,47 @@ def test_many_items_take_a_job_during_which_every_count_is_right(monkeypatch):
     assert set(outcomes(campaign).values()) == {"pending"}
     assert judge_all(campaign, third, PASS) == 5
     assert list(problems()) == []
+
+
+def test_nothing_is_frozen_while_an_exclusion_is_on_its_way_or_half_done(monkeypatch):
+    monkeypatch.setattr(exclusions, "MOST_AT_ONCE", 4)
+    campaign, (_good, bad, third) = judged_by_two(items=5)
+    dataset = make_dataset(campaign)
+    done = exclude(campaign, bad)
+    with pytest.raises(DatasetRefused, match="are being counted anew"):
+        freeze(dataset, by=make_curator())
+    exclusions._change(place_of(campaign, bad), sorted(campaign.items.values_list("pk", flat=True))[:2])
+    Job.objects.filter(pk=done.job.pk).update(state="cancelled", finished_at=Now())
+    with pytest.raises(DatasetRefused, match=f"What {bad} said in .* is excluded for a part of the items only"):
+        freeze(dataset, by=make_curator())
+    take_in(campaign, bad)
+    exclude(campaign, bad)
+    run_due_jobs()
+    assert judge_all(campaign, third, PASS) == 5
+    version = freeze(dataset, by=make_curator())
+    assert version.entry_count == 5
+    counted = {str(pk) for pk in Judgment.objects.exclude(rater=bad).values_list("pk", flat=True)}
+    assert {pk for row in version.entries.all() for pk in row.judgment_ids} <= counted
+
+
+def test_nothing_is_frozen_while_an_estimate_is_on_its_way_or_half_done():
+    raters = [make_rater(), make_rater()]
+    campaign = make_campaign(items=4, raters=raters, overlap=2, rule=Rule(RuleKind.DAWID_SKENE, 0.9))
+    for rater in raters:
+        judge_all(campaign, rater, PASS)
+    recount(campaign, by=campaign.created_by)
+    dataset = make_dataset(campaign)
+    job = recounts._begin_recount(campaign, campaign.created_by)
+    for state, words in [
+        ("queued", "counted anew"),
+        ("paused", "counted anew"),
+        ("cancelled", "not estimated to the end"),
+    ]:
+        Job.objects.filter(pk=job.pk).update(state=state, finished_at=Now() if state == "cancelled" else None)
+        with pytest.raises(DatasetRefused, match=words):
+            freeze(dataset, by=make_curator())
+    recount(campaign, by=campaign.created_by)
+    assert freeze(dataset, by=make_curator()).entry_count == 4
 
 
 @pytest.mark.parametrize("reason", ["", "  \n ", "x" * 301])

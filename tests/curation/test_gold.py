@@ -1,6 +1,7 @@
 import itertools
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from django.db import IntegrityError, connection, transaction
@@ -8,7 +9,8 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from curation.accuracy import accuracy_by_rater, accuracy_told, gold_record
+from curation import accuracy, assignments, tallies
+from curation.accuracy import accuracy_by_item, accuracy_by_rater, accuracy_told, gold_record, is_right
 from curation.adjudications import AdjudicationRefused, adjudicate, flagged_items, waiting_in
 from curation.assignments import done_by, lease_items, left_for
 from curation.campaigns import close_campaign, create_compare_campaign
@@ -18,7 +20,9 @@ from curation.judgments import record_judgments
 from curation.mixing import count_gold, gold_among, mix
 from curation.models import Assignment, CampaignRater, Item, Outcome, Verdict
 from curation.statistics import Share, outcomes_of, progress_of
+from tests.curation import factories
 from tests.curation.factories import judge_all, make_batch, make_campaign, make_curator, make_rater, make_row
+from tests.curation.test_leases import make_pairs
 
 pytestmark = pytest.mark.django_db
 
@@ -158,6 +162,75 @@ def test_gold_lease_that_ran_out_comes_back_with_the_others():
     assert [row.pk for row in lease_items(campaign, rater, 8)] == held
 
 
+def test_leases_that_ran_out_come_back_with_new_items_where_more_are_asked_for():
+    rater = make_rater()
+    campaign = make_gold_campaign(items=30, gold=4, raters=[rater], percent=10)
+    held = [row.pk for row in lease_items(campaign, rater, 3)]
+    Assignment.objects.update(expires_at="2020-01-01T00:00:00Z")
+    again = [row.pk for row in lease_items(campaign, rater, 10)]
+    assert again[:3] == held
+    assert len(set(again)) == 10
+
+
+def judge_by_others(rows):
+    pks = [row.item_id for row in rows if not row.item.is_gold]
+    with tallies.kept(pks):
+        Item.objects.filter(pk__in=pks).update(is_open=False, judged=1)
+
+
+def test_gold_that_ran_out_comes_back_behind_what_nobody_wants_any_more_beside_what_it_came_with():
+    rater = make_rater()
+    campaign = make_gold_campaign(items=60, gold=16, raters=[rater], percent=25)
+    held = lease_items(campaign, rater, 26)
+    Assignment.objects.update(expires_at="2020-01-01T00:00:00Z")
+    judge_by_others(held[:14])
+    ordinary = [row for row in held if not row.item.is_gold]
+    expected = set()
+    for row in held:
+        beside = [max((each.pk for each in ordinary if each.pk < row.pk), default=0)]
+        beside.append(min((each.pk for each in ordinary if each.pk > row.pk), default=0))
+        if row.item.is_gold and max(beside) >= held[14].pk:
+            expected.add(row.pk)
+    assert 0 < len(expected) < sum(row.item.is_gold for row in held)
+    left, seen = left_for(campaign, rater), set()
+    while leased := lease_items(campaign, rater, 14):
+        assert {result.status for result in record_judgments(rater, [make_row(row) for row in leased])} == {"stored"}
+        seen |= {row.pk for row in leased if row.item.is_gold}
+        left -= len(leased)
+        assert left_for(campaign, rater) == left
+    assert left == 0
+    assert seen & {row.pk for row in held} == expected
+
+
+def test_gold_that_ran_out_does_not_come_back_alone():
+    rater = make_rater()
+    campaign = make_gold_campaign(items=12, gold=4, raters=[rater], percent=25)
+    held = lease_items(campaign, rater, 16)
+    assert any(row.item.is_gold for row in held)
+    Assignment.objects.update(expires_at="2020-01-01T00:00:00Z")
+    judge_by_others(held)
+    assert (left_for(campaign, rater), lease_items(campaign, rater, 5)) == (0, [])
+
+
+def test_gold_that_is_judged_while_it_is_taken_again_stays_judged(monkeypatch):
+    rater = make_rater()
+    campaign = make_gold_campaign(items=20, gold=4, raters=[rater], percent=30)
+    held = lease_items(campaign, rater, 8)
+    gold = next(row for row in held if row.item.is_gold)
+    Assignment.objects.update(expires_at="2020-01-01T00:00:00Z")
+
+    def judge_meanwhile(*args):
+        found = looked(*args)
+        assert [result.status for result in record_judgments(rater, [make_row(gold)])] == ["stored"]
+        return found
+
+    looked = assignments._take_again
+    monkeypatch.setattr(assignments, "_take_again", judge_meanwhile)
+    assert gold.pk not in [row.pk for row in lease_items(campaign, rater, 8)]
+    assert Assignment.objects.get(pk=gold.pk).state == "judged"
+    assert list(problems()) == []
+
+
 def test_gold_never_enters_verdicts_progress_or_outcomes():
     raters = [make_rater(), make_rater()]
     campaign = make_gold_campaign(items=4, gold=2, raters=raters, percent=50, overlap=2)
@@ -259,6 +332,39 @@ def test_comparison_gold_knows_the_slot_whichever_side_it_stood_on():
             mark_gold(campaign.items.first(), {"preference": value}, by=campaign.created_by)
 
 
+@pytest.mark.parametrize("kind", ["alignment", "compare"])
+def test_accuracy_of_many_is_counted_by_what_is_the_same(kind, monkeypatch):
+    raters = [make_rater() for _ in range(3)]
+    if kind == "compare":
+        campaign = create_compare_campaign("Which", make_pairs(24), by=make_curator(), raters=raters, overlap=3)
+        known, said = [{"preference": side} for side in ("candidate", "tie")], [{"preference": "left"}] * 3
+    else:
+        campaign = make_campaign(items=24, raters=raters, overlap=3)
+        known, said = [PASS, FAIL], [PASS, FAIL, PASS]
+    for number, item in enumerate(campaign.items.order_by("-position")[:12]):
+        mark_gold(item, known[number % 3 == 0], by=campaign.created_by)
+    set_gold_percent(campaign, 50, by=campaign.created_by)
+    for rater, answers in zip(raters, said, strict=True):
+        held = lease_items(campaign, rater, 50)
+        gold = [row for row in held if row.item.is_gold]
+        record_judgments(rater, [make_row(row, answers) for row in gold])
+        first = make_row(gold[0], answers)
+        record_judgments(rater, [first, make_row(gold[0], {}, action="undo", supersedes=first["id"])])
+        Assignment.objects.filter(rater=rater, state="leased").update(expires_at="2020-01-01T00:00:00Z")
+    by_hand, by_item = {}, Counter()
+    for rater in raters:
+        record = gold_record(campaign, rater)
+        by_hand[rater.pk] = Share(sum(record), len(record))
+        assert len(record) > 1
+    looked = []
+    monkeypatch.setattr(accuracy, "is_right", lambda *args: looked.append(args) or is_right(*args))
+    assert accuracy_by_rater(campaign) == by_hand
+    assert len(looked) <= len(raters) * len(known) * 2 < sum(share.n for share in by_hand.values())
+    for share in accuracy_by_item(campaign).values():
+        by_item.update(k=share.k, n=share.n)
+    assert by_item == {"k": sum(each.k for each in by_hand.values()), "n": sum(each.n for each in by_hand.values())}
+
+
 def test_copied_gold_is_what_all_raters_said_alike_and_no_rater_sees_it_twice():
     judges = [make_rater(), make_rater()]
     source = make_campaign(items=7, raters=judges, overlap=2)
@@ -279,6 +385,24 @@ def test_copied_gold_is_what_all_raters_said_alike_and_no_rater_sees_it_twice():
     assert not any(row.item.is_gold for row in lease_items(campaign, judges[0], 6)), "this rater had them there"
     other = campaign.memberships.exclude(rater=judges[0]).get().rater
     assert any(row.item.is_gold for row in lease_items(campaign, other, 6))
+
+
+def test_copied_gold_has_a_size_that_the_campaigns_own_items_have(monkeypatch):
+    judges, curator, small = [make_rater(), make_rater()], make_curator(), make_batch(["small"])
+    store = factories.store_with_thumbnail
+    monkeypatch.setattr(factories, "store_with_thumbnail", lambda png: replace(store(png), width=64, height=64))
+    mixed = make_campaign(batches=[make_batch(["large", "larger"]), small], raters=judges, overlap=2)
+    large = make_campaign(items=2, raters=judges, overlap=2)
+    monkeypatch.undo()
+    for source in (mixed, large):
+        for judge in judges:
+            judge_all(source, judge)
+        close_campaign(source, by=curator)
+    campaign = make_campaign(items=3)
+    assert copy_gold(campaign, mixed, 6, by=curator) == 1
+    assert campaign.items.get(is_gold=True).item_samples.get().sample == small.samples.get()
+    with pytest.raises(GoldRefused, match="32 × 32 px here"):
+        copy_gold(campaign, large, 6, by=curator)
 
 
 def test_gold_rate_is_at_most_half():

@@ -6,7 +6,8 @@ import pytest
 from django.db.models.functions import Now
 
 from curation.assignments import lease_items
-from curation.campaigns import close_campaign
+from curation.campaigns import close_campaign, open_campaign, set_raters
+from curation.integrity import problems
 from curation.judgments import TooManyJudgments, record_judgments
 from curation.models import Assignment, Judgment, Verdict
 from tests.curation.factories import make_campaign, make_curator, make_rater, make_row
@@ -177,6 +178,46 @@ def test_judgment_after_its_lease_or_its_campaign_is_kept(rater, held):
     Assignment.objects.update(expires_at="2020-01-01T00:00:00Z")
     assert statuses(record_judgments(rater, [make_row(held)])) == ["stored"]
     assert Judgment.objects.get().late
+
+
+@pytest.mark.parametrize("end", ["closed", "not one of the raters"])
+def test_what_was_judged_before_the_end_is_changed_no_more_and_what_was_in_hand_is_taken_in(rater, end):
+    campaign, curator = make_campaign(items=3, raters=[rater]), make_curator()
+    judged, skipped, in_hand = lease_items(campaign, rater, 3)
+    rows = [make_row(judged), make_row(skipped, {}, action="skip")]
+    record_judgments(rater, rows)
+    before = dict(Verdict.objects.values_list("item", "outcome"))
+
+    def change_both():
+        return record_judgments(
+            rater,
+            [
+                make_row(judged, {"alignment": "fail"}, supersedes=rows[0]["id"]),
+                make_row(judged, {}, action="undo", supersedes=rows[0]["id"]),
+                make_row(skipped),
+                rows[0],
+            ],
+        )
+
+    if end == "closed":
+        close_campaign(campaign, by=curator)
+    else:
+        set_raters(campaign, [], by=curator)
+    results = change_both()
+    assert statuses(results) == ["rejected", "rejected", "rejected", "duplicate"]
+    assert all(end in result.reason for result in results[:3])
+    assert dict(Verdict.objects.values_list("item", "outcome")) == before
+    # What the outbox kept of an item in hand, with its undo, in one request and in two.
+    first = make_row(in_hand)
+    undo = make_row(in_hand, {}, action="undo", supersedes=first["id"])
+    assert statuses(record_judgments(rater, [first, undo])) == ["stored", "stored"]
+    assert statuses(record_judgments(rater, [make_row(in_hand, supersedes=undo["id"])])) == ["stored"]
+    assert list(problems()) == []
+    if end == "closed":
+        open_campaign(campaign, by=curator)
+    else:
+        set_raters(campaign, [rater], by=curator)
+    assert statuses(change_both()) == ["stored", "rejected", "stored", "duplicate"]
 
 
 def test_judgment_over_the_overlap_is_kept_and_marked_late():

@@ -236,7 +236,10 @@ def test_turned_preference_takes_one_pair_out_and_puts_another_in(pairs, dataset
     _, before, after = pairs[0]
     held = before.item_samples.get().item.assignments.get()
     candidate = "left" if held.order[0] else "right"
+    campaign, by = held.item.campaign, make_curator()
+    open_campaign(campaign, by=by)
     record_judgments(held.rater, [make_row(held, {"preference": candidate})])
+    close_campaign(campaign, by=by)
     found = preview(dataset)
     assert [(entry.sample_id, entry.rejected_sample_id) for entry in found.added] == [(after.pk, before.pk)]
     assert [(row.sample_id, row.rejected_id) for row in found.removed] == [(before.pk, after.pk)]

@@ -150,9 +150,22 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
 
         def becomes(self, assignment, action):
             """Of a row that names none before it: it takes back no answer unless it is one."""
+            if self.is_ended(assignment):
+                return "rejected"
             chain = self.chains[assignment]
             answered = bool(chain) and self.stored[chain[-1]][1]["action"] == "answer"
             return "rejected" if answered and action in ("skip", "flag") else "stored"
+
+        def is_ended(self, assignment):
+            """Whether it was done with when the campaign was closed, or its rater taken out of it."""
+            row = Assignment.objects.select_related("item__campaign").get(pk=assignment)
+            if row.state == "leased":
+                return False
+            now = row.item.campaign
+            ends = [CampaignRater.objects.get(campaign=campaign, rater=row.rater_id).removed_at]
+            ends.append(now.closed_at if now.state == CampaignState.CLOSED else None)
+            came = Judgment.objects.get(pk=self.chains[assignment][-1]).received_at
+            return any(end is not None and came < end for end in ends)
 
         @rule(tab=TAB, action=ACTIONS, value=VALUES)
         def submit_all_at_once_and_one_twice(self, tab, action, value):
@@ -170,7 +183,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             if place >= len(tab.held) or len(self.chains[tab.held[place]]) <= back:
                 return
             chain = self.chains[tab.held[place]]
-            self.send(tab.rater, [self.row(tab.held[place], value=value, supersedes=chain[-1 - back])], "stored")
+            becomes = "rejected" if self.is_ended(tab.held[place]) else "stored"
+            self.send(tab.rater, [self.row(tab.held[place], value=value, supersedes=chain[-1 - back])], becomes)
 
         @rule(tab=TAB, place=PLACE)
         def undo(self, tab, place):
@@ -179,7 +193,7 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
                 return
             assignment = tab.held[place]
             chain = self.chains[assignment]
-            again = self.stored[chain[-1]][1]["action"] == "undo"
+            again = self.stored[chain[-1]][1]["action"] == "undo" or self.is_ended(assignment)
             row = self.row(assignment, "undo", supersedes=chain[-1])
             self.send(tab.rater, [row], "rejected" if again else "stored")
             if len(chain) > 2:
@@ -193,7 +207,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             first = self.row(tab.held[place], value=value)
             undo = self.row(tab.held[place], "undo", supersedes=first["id"])
             last = self.row(tab.held[place], supersedes=undo["id"])
-            self.send(tab.rater, [first, undo, last], "stored", "stored", "stored")
+            becomes = "rejected" if self.is_ended(tab.held[place]) else "stored"
+            self.send(tab.rater, [first, undo, last], becomes, becomes, becomes)
 
         @precondition(lambda self: self.stored)
         @rule(data=st.data())

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from django.db.models.functions import Now
 from django.urls import reverse
 
 from curation import recounts
@@ -170,7 +171,7 @@ def test_large_campaign_is_counted_by_a_job(campaign, monkeypatch):
     by, dataset = make_curator(), make_dataset(campaign)
     job = set_rule(campaign, LIKELY, by=by)
     assert outcomes(campaign) == ["accepted", "rejected"] * 4
-    with pytest.raises(DatasetRefused, match="being counted by another rule"):
+    with pytest.raises(DatasetRefused, match="are being counted anew"):
         freeze(dataset, by=by)
     with pytest.raises(RuleRefused, match="being counted anew"):
         set_rule(campaign, MAJORITY, by=by)
@@ -184,6 +185,10 @@ def test_large_campaign_is_counted_by_a_job(campaign, monkeypatch):
     assert (ran.progress_done, ran.progress_total) == (8, 8)
     assert set(Verdict.objects.values_list("rule", flat=True)) == {LIKELY.name}
     assert freeze(dataset, by=by).rule == LIKELY.name
+    again = set_rule(campaign, UNANIMOUS, by=by)
+    Job.objects.filter(pk=again.pk).update(state="cancelled", finished_at=Now())
+    with pytest.raises(DatasetRefused, match="being counted by another rule"):
+        freeze(dataset, by=by)
 
 
 @pytest.mark.django_db

@@ -8,11 +8,15 @@ from django.utils import timezone
 
 from accounts.models import Role
 from curation import tallies
+from curation.accuracy import accuracy_by_rater, accuracy_told
+from curation.assignments import lease_items
 from curation.campaigns import close_campaign, create_compare_campaign
+from curation.judgments import record_judgments
 from curation.models import Judgment
 from curation.work import DAYS, _left_in_words, desk_of
 from tests.accounts.factories import make_person
-from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater
+from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
+from tests.curation.test_gold import make_gold_campaign
 from tests.curation.test_habits import answer
 from tests.curation.test_leases import make_pairs
 from tests.curation.test_standing import answer_gold, make_barred
@@ -114,6 +118,34 @@ def test_gold_is_told_by_tens_and_a_standing_with_its_way_on(client):
     content = page(client, rater)
     assert "You did not pass the qualification round" in content
     assert "Read the guidelines" in content
+
+
+def test_taking_answers_back_does_not_tell_which_items_are_gold():
+    rater = make_rater()
+    campaign = make_gold_campaign(items=40, gold=12, raters=[rater], percent=33)
+    said = {}
+    while held := lease_items(campaign, rater, 8):
+        rows = [make_row(row) for row in held]
+        record_judgments(rater, rows)
+        said |= dict(zip(held, rows, strict=True))
+
+    def told():
+        (work,) = desk_of(rater).campaigns
+        assert accuracy_told(campaign, rater) == work.accuracy
+        return work.accuracy.k, work.accuracy.n
+
+    assert told() == (10, 10)
+    for assignment, row in said.items():
+        undo = make_row(assignment, {}, action="undo", supersedes=row["id"])
+        record_judgments(rater, [undo])
+        assert told() == (10, 10)
+        record_judgments(rater, [make_row(assignment, {"alignment": "fail"}, supersedes=undo["id"])])
+        assert told() == (10, 10)
+    # Curators see what stands.
+    assert accuracy_by_rater(campaign)[rater.pk].k == 0
+    close_campaign(campaign, by=campaign.created_by)
+    campaign.refresh_from_db()
+    assert told() == (0, 10)
 
 
 @pytest.mark.parametrize(

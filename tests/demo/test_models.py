@@ -16,7 +16,7 @@ from demo import measure
 from demo.look_classifier import train_look_classifier
 from demo.looks import LOOKS
 from demo.measure import Ranker, load_pipeline, render_set, single_requests
-from demo.renders import Scene
+from demo.scenes import Scene
 from demo.world import load_subjects
 
 DEMO = Path(measure.__file__).parent

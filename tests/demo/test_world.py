@@ -6,10 +6,11 @@ from random import Random
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from demo import world
-from demo.looks import LOOKS
-from demo.renders import Scene, posed_scenes, training_scenes
+from demo.looks import LOOKS, _outside
+from demo.scenes import Scene, posed_scenes, training_scenes
 from demo.world import FORMS, NO_LOOK, Subject, all_pairs, bare, is_held_out, load_subjects, render, render_pair
 
 PROMPTS = Path(world.__file__).with_name("prompts")
@@ -135,6 +136,14 @@ def test_die_cut_puts_white_between_the_subject_and_the_outside():
     assert (opaque[-3:-1, :3] > 240).all()
     assert opaque[len(opaque) // 2, 0] > 150
     assert opaque[len(opaque) // 2, 2] < 120
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+def test_outside_is_what_pillow_floods_from_the_corner(share):
+    walls = np.pad(np.random.default_rng(7).random((40, 33)) < share, 1)
+    flooded = Image.fromarray(np.uint8(255) * walls).copy()
+    ImageDraw.floodfill(flooded, (0, 0), 128)
+    assert (_outside(walls) == (np.asarray(flooded) == 128)).all()
 
 
 def test_outline_is_pale_inside_and_dark_at_the_edge_and_pastel_is_paler_than_plain():

@@ -38,6 +38,26 @@ def test_request_that_cannot_be_drawn_leaves_nothing_behind(changes, field):
     assert (GenerationBatch.objects.count(), Job.objects.count()) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"scheduler_config": {"num_train_timesteps": 16}}, "a noise schedule of 16 timesteps: take at most 16 steps"),
+        # Steps of a flow are points of a line.
+        ({"scheduler_config": {"num_train_timesteps": 16}, "pipeline": "FluxPipeline"}, None),
+        # What diffusers takes where a folder does not say.
+        ({"scheduler_config": {}}, None),
+    ],
+)
+def test_steps_are_no_more_than_the_noise_schedule_has_timesteps(config, sentence):
+    model = make_model(config=config)
+    assert make_batch(model_version=model, steps=16).steps == 16
+    if sentence:
+        with pytest.raises(BatchRefused, match=sentence):
+            make_batch(model_version=model, steps=17)
+    else:
+        assert make_batch(model_version=model, steps=17).steps == 17
+
+
 def test_plan_is_in_the_order_of_prompts_and_indices():
     batch = make_batch(images_per_prompt=2)
     assert [(prompt.position, index) for prompt, index in plan_batch(batch)] == [

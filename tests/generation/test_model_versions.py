@@ -1,10 +1,12 @@
 """Model versions: where folders may come from, how they are kept, how they are numbered and promoted."""
 
 import threading
+from contextlib import contextmanager
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 
+from generation import model_versions
 from generation.engine.folders import hash_folder
 from generation.model_versions import (
     ImportRefused,
@@ -12,10 +14,11 @@ from generation.model_versions import (
     find_importable,
     place_folder,
     promote,
+    register_folder,
     resolve_import,
 )
-from generation.models import ModelPromotion, ModelVersion
-from jobs.context import JobFailed
+from generation.models import ModelOrigin, ModelPromotion, ModelVersion
+from jobs.context import JobFailed, LeaseLost
 from tests.generation.factories import make_model, make_person
 
 
@@ -104,3 +107,35 @@ def test_promoted_is_the_newest_until_somebody_decides():
 def test_database_refuses_a_trained_version_without_a_parent():
     with pytest.raises(IntegrityError, match="model_trained_has_parent"), transaction.atomic():
         make_model(origin="trained")
+
+
+class QuietContext:
+    """As much of a JobContext as making a version uses."""
+
+    def check(self) -> None: ...
+
+    def progress(self, *said: object) -> None: ...
+
+    @contextmanager
+    def fenced(self):
+        with transaction.atomic():
+            yield
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_version_is_there_only_with_what_it_belongs_to(settings, tmp_path, tiny_folder, monkeypatch):
+    settings.MODELS_DIR = tmp_path / "models"
+    monkeypatch.setattr(model_versions, "draw_probe", lambda *given: "")
+    asked = {"name": "one", "origin": ModelOrigin.IMPORTED, "parent": None, "created_by": make_person("operator")}
+
+    def fail(version: ModelVersion) -> None:
+        raise LeaseLost("This attempt is ours no more.")
+
+    with pytest.raises(LeaseLost):
+        register_folder(QuietContext(), tiny_folder, **asked, link=fail)
+    assert not ModelVersion.objects.exists()
+    linked: list[ModelVersion] = []
+    # The second time the version is there already.
+    for _ in range(2):
+        register_folder(QuietContext(), tiny_folder, **asked, link=linked.append)
+    assert linked == [ModelVersion.objects.get()] * 2

@@ -118,6 +118,28 @@ def test_pages_go_on_offline_and_between_both_screens(sign_in, rater):  # noqa: 
     assert [place for place, (_, value) in enumerate(standing(rater)) if value == "fail"] == [12, 24]
 
 
+@pytest.mark.parametrize("size", [12, 24])
+def test_fifty_stickers_and_the_page_that_is_begun_are_in_hand_offline(sign_in, rater, size):  # noqa: F811
+    campaign = make_campaign(items=100, raters=[rater])
+    context = sign_in(rater)
+    page = open_grid(context, campaign)
+    if size != 24:
+        page.click(f"[data-size='{size}']")
+    page.wait_for_selector("#rate[data-ahead=ready]")
+    held = int(page.get_attribute("#rate", "data-ahead-count"))
+    assert held >= size + 50
+    context.set_offline(True)
+    expect(page.locator("#rate-ahead")).to_have_text(f"{held} more can be judged offline")
+    for left in range(held - size, 0, -size):
+        page.keyboard.press("Enter")
+        expect(page.locator("#rate-ahead")).to_have_text(f"{left} more can be judged offline")
+        page.wait_for_selector("#rate[data-state=ready]")
+    assert page.locator(".tile img").evaluate_all("all => all.every(({ naturalWidth }) => naturalWidth > 0)")
+    context.set_offline(False)
+    assert wait_for_rows(held - size) == held - size
+    assert [value for _, value in standing(rater)] == ["pass"] * (held - size)
+
+
 def test_one_prompts_samples_stand_together_and_fit_a_small_screen_by_touch(sign_in, rater):  # noqa: F811
     batch = make_batch([f"a long prompt about a cat that is number {number}" for number in range(5)], each=2)
     for sample in batch.samples.filter(index=0):
@@ -158,3 +180,19 @@ def test_report_is_of_the_sticker_for_which_it_was_asked_though_that_left_meanwh
     wait_for_saved(page)
     assert wait_for_rows(3) == 3
     assert standing(rater) == [("answer", "pass")] * 3
+
+
+def test_enter_in_the_words_of_a_report_submits_no_page(sign_in, rater):  # noqa: F811
+    campaign = make_campaign(items=12, raters=[rater])
+    page = open_grid(sign_in(rater), campaign)
+    page.wait_for_selector("#rate[data-state=ready]")
+    page.keyboard.press("x")
+    words = page.locator("#rate-flag input")
+    words.fill("Half of it is missing")
+    words.press("Enter")
+    page.wait_for_selector("#rate-flag", state="hidden")
+    expect(page.locator(".tile")).to_have_count(12)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#rate[data-state=over]")
+    assert wait_for_rows(12) == 12
+    assert list(Judgment.objects.filter(action="flag").values_list("reason", flat=True)) == ["Half of it is missing"]

@@ -6,11 +6,13 @@ import pytest
 from playwright.sync_api import expect
 
 from accounts.models import Role
+from curation.assignments import lease_items
 from curation.campaigns import close_campaign
 from curation.guidelines import revise_guidelines
-from curation.models import Judgment
+from curation.models import Assignment, ExampleAnswer, Judgment
 from tests.accounts.factories import make_person
 from tests.curation.factories import add_example, make_campaign, make_rater
+from tests.curation.test_leases import expire
 from tests.static.accessibility import WIDE, look_around
 from tests.static.line import Line
 from tests.static.test_grid_screen import open_grid
@@ -172,6 +174,37 @@ def test_closed_offline_and_opened_again_offline_it_goes_on_and_sends_all_once_i
     assert not Judgment.objects.filter(late=True).exists()
 
 
+def test_what_ran_out_offline_is_still_judged_and_comes_late(sign_in, line, rater):  # noqa: F811
+    other = make_rater()
+    campaign = make_campaign(items=4, raters=[rater, other])
+    context = sign_in(rater, base_url=line.url)
+    page = open_screen(context, campaign)
+    wait_for_kept(page, campaign, 4)
+    wait_for_held(page, rater, campaign, 4)
+    line.cut()
+    page.close()
+    again = open_offline(context, campaign)
+    again.wait_for_selector("#rate[data-state=ready]")
+    expect(again.locator("#rate-reopened-late")).to_be_hidden()
+    again.close()
+    expire(*Assignment.objects.all())
+    # Else they might be handed to the same rater again before the judgments arrive, which then are not late.
+    assert len(lease_items(campaign, other, 4)) == 4
+    again = context.new_page()
+    again.clock.install(time=time.time() + 2 * 3600)
+    again.goto(f"/rate/{campaign.slug}/")
+    again.wait_for_selector("#rate[data-state=ready]")
+    expect(again.locator("#rate-reopened-late")).to_contain_text("marked as late")
+    press(again, "f", "j")
+    line.mend()
+    again.clock.run_for(120_000)
+    assert wait_for_rows(2) == 2
+    assert list(Judgment.objects.order_by("decided_at").values_list("answers__alignment", "late")) == [
+        ("pass", True),
+        ("fail", True),
+    ]
+
+
 def test_grid_opens_again_offline(sign_in, line, rater):  # noqa: F811
     campaign = make_campaign(items=15, raters=[rater])
     context = sign_in(rater, base_url=line.url)
@@ -293,3 +326,30 @@ def test_a_deploy_replaces_the_worker_and_all_of_its_files_and_pages(sign_in, li
     files, _ = read_kept(again)
     assert len(files) == 1
     assert again.faults == []
+
+
+def test_examples_open_again_offline_and_an_answer_waits_for_the_connection(sign_in, line, rater):  # noqa: F811
+    campaign = make_campaign(items=2, raters=[rater], guidelines="Accept a white rim.")
+    shown = make_campaign(items=1).items.get().item_samples.get().sample
+    add_example(campaign, shown, answers={"alignment": "fail"}, why="A frame", asks_percent=100)
+    context = sign_in(rater, base_url=line.url)
+    page = context.new_page()
+    page.goto(f"/rate/{campaign.slug}/")
+    page.get_by_role("heading", name="One example to answer").wait_for()
+    wait_for_kept(page, campaign, 1)
+    page.close()
+    line.cut()
+    # The address of the work, from which the server leads there.
+    again = open_offline(context, campaign)
+    again.get_by_role("button", name="Begin").press("Enter")
+    picture = again.locator("#round-images img")
+    again.wait_for_function("(picture) => picture.complete && picture.naturalWidth > 0", arg=picture.element_handle())
+    again.keyboard.press("j")
+    expect(again.locator("#round-told")).to_contain_text("The server cannot be reached.")
+    expect(again.get_by_role("button", name="Try now")).to_be_visible()
+    assert ExampleAnswer.objects.count() == 0
+    line.mend()
+    expect(again.get_by_text("You have passed.")).to_be_visible()
+    assert list(ExampleAnswer.objects.values_list("attempt", "right")) == [(1, True)]
+    assert again.faults == []
+    assert [url for url in again.missed if "/api/" not in url] == []

@@ -127,6 +127,46 @@ def test_skip_and_report_take_a_reason_in_the_raters_own_words(sign_in, rater):
     assert page.faults == []
 
 
+def test_a_key_right_after_a_reason_is_for_the_next_item(sign_in, rater):
+    campaign = make_campaign(items=4, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    page.wait_for_load_state("networkidle")
+    # All within one task, as when the browser is busy: what it does later has not happened by the next key.
+    page.evaluate("""() => {
+      const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+      for (const key of ["y", "2", "f", "y"]) press(key);
+      const words = document.querySelector("#rate-skip input");
+      words.focus();
+      words.value = "Two cats";
+      for (const key of ["Enter", "j"]) press(key);
+    }""")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(4) == 4
+    said = list(Judgment.objects.order_by("item__position").values_list("action", "reason", "answers"))
+    assert said == [
+        ("skip", "I do not understand the prompt", {}),
+        ("answer", "", {"alignment": "pass"}),
+        ("skip", "Two cats", {}),
+        ("answer", "", {"alignment": "fail"}),
+    ]
+    assert page.faults == []
+
+
+def test_the_digit_of_a_reason_says_nothing_of_the_next_item(sign_in, rater):
+    # Its fail has reasons of its own, by the same digits.
+    campaign = make_campaign(items=4, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    page.wait_for_load_state("networkidle")
+    press(page, "y", "2", "j", "x", "1", "j")
+    page.wait_for_selector("#rate[data-state=over]")
+    wait_for_saved(page)
+    assert wait_for_rows(4) == 4
+    said = list(Judgment.objects.order_by("item__position").values_list("action", "details"))
+    assert said == [("skip", {}), ("answer", {}), ("flag", {}), ("answer", {})]
+    assert page.faults == []
+
+
 def test_the_strip_keeps_what_is_in_it_and_the_focus_there(sign_in, rater):
     campaign = make_campaign(items=4, raters=[rater])
     page = open_screen(sign_in(rater), campaign)
@@ -237,8 +277,8 @@ def test_what_was_judged_offline_survives_closing_the_page(sign_in, rater):
         page.wait_for_selector("#rate[data-state=ready]")
         shown.append(page.evaluate(SHOWN))
         page.keyboard.press(key)
-    page.wait_for_selector("#rate-cloud-box[data-state=stuck]")
-    assert page.inner_text("#rate-cloud") == "50 waiting, offline"
+    expect(page.locator("#rate-cloud")).to_have_text("50 waiting, offline")
+    assert page.locator("#rate-cloud-box[data-state=stuck]").count()
     expect(page.locator("#rate-ahead")).to_have_text("30 more can be judged offline")
     assert all(item["isThere"] for item in shown)
     assert len({item["src"] for item in shown}) == 50
@@ -338,6 +378,8 @@ def test_rater_who_loses_the_role_is_told_keeps_what_was_judged_and_goes_on_once
     page.wait_for_selector("#rate[data-state=over]")
     assert "This account may not rate now" in page.inner_text("#rate-message")
     assert Judgment.objects.count() == 0
+    # As the worker may, on a first visit. What the server says of it now is not what the way back shows.
+    assert page.evaluate("fetch(location.href).then((answer) => answer.text().then(() => answer.status))") == 404
     # The way on leads to a page that this account may see, and that says what waits.
     page.locator("#rate-role-lost").get_by_role("link", name="To the start").click()
     page.get_by_text("kept in this browser: this account may not rate now").wait_for()
@@ -456,6 +498,50 @@ def test_two_tabs_store_each_item_once(sign_in, rater):
         wait_for_saved(page)
     assert wait_for_rows(6) == 6
     assert [page.is_visible("#rate-rejected") for page in (left, right)] == [False, False]
+
+
+def test_what_one_tab_takes_back_offline_the_other_may_judge(sign_in, rater):
+    campaign = make_campaign(items=3, raters=[rater])
+    context = sign_in(rater)
+    left, right = open_screen(context, campaign), open_screen(context, campaign)
+    first, second = (item.prompt.text for item in campaign.items.order_by("position")[:2])
+    context.set_offline(True)
+    left.bring_to_front()
+    press(left, "f")
+    expect(right.locator("#rate-figures")).to_contain_text("1 of 3")
+    left.bring_to_front()
+    press(left, "u")
+    expect(left.locator("#rate-prompt")).to_have_text(first)
+    expect(right.locator("#rate-figures")).to_contain_text("0 of 3")
+    expect(right.locator("#rate-prompt")).to_have_text(second)
+    right.bring_to_front()
+    press(right, "f", "f", "j")
+    right.wait_for_selector("#rate[data-state=over], #rate[data-state=error]")
+    assert left.locator("#rate-prompt").inner_text() == ""
+    context.set_offline(False)
+    assert wait_for_rows(5) == 5
+    for page in (left, right):
+        page.bring_to_front()
+        wait_for_saved(page)
+    assert standing(rater) == [("answer", "fail"), ("answer", "pass"), ("answer", "pass")]
+    assert not right.is_visible("#rate-rejected")
+
+
+def test_a_key_in_the_moment_in_which_the_page_goes_is_kept(sign_in, rater):
+    campaign = make_campaign(items=3, raters=[rater])
+    page = open_screen(sign_in(rater), campaign)
+    page.route("**/api/**/judgments", lambda route: route.abort())
+    page.evaluate(
+        """() => {
+          // Nothing that waits for the paint has its turn any more.
+          window.requestAnimationFrame = () => 0;
+          const plan = window.setTimeout;
+          window.setTimeout = (work, ms = 0) => plan(work, Math.max(ms, 60000));
+          document.dispatchEvent(new KeyboardEvent("keydown", { key: "f", code: "KeyF", bubbles: true }));
+          location.assign("/");
+        }"""
+    )
+    page.get_by_text("One judgment of before is kept in this browser").wait_for()
 
 
 def test_what_one_device_judged_leaves_the_other_and_a_stale_skip_takes_nothing_back(sign_in, rater):

@@ -5,7 +5,14 @@ from playwright.sync_api import expect
 
 from curation.models import Judgment
 from tests.curation.factories import make_campaign
-from tests.static.test_rating_screen import open_screen, rater, standing, wait_for_rows, wait_for_saved  # noqa: F401 (rater: a fixture)
+from tests.static.test_rating_screen import (  # noqa: F401 (rater: a fixture)
+    open_screen,
+    press,
+    rater,
+    standing,
+    wait_for_rows,
+    wait_for_saved,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True, "device_scale_factor": 2}
@@ -43,6 +50,13 @@ def swipe(page, fingers, aside):
     fingers.draw(aside, 10)
 
 
+def wait_for_swipe(page, said):
+    """The page hears of a touch with its next frame, which a busy machine is late with."""
+    page.wait_for_function(
+        "(said) => (document.querySelector('#rate-stage').dataset.swipe ?? '') === said", arg=said
+    )
+
+
 def test_a_swipe_is_one_answer_and_a_tap_takes_it_back(sign_in, rater):  # noqa: F811
     campaign = make_campaign(items=4, raters=[rater])
     page = open_screen(sign_in(rater, **PHONE), campaign)
@@ -75,14 +89,14 @@ def test_short_steep_pinching_and_broken_off_touches_answer_nothing(sign_in, rat
     fingers = Fingers(page)
     for aside, down, lift in ((60, 0, "End"), (0, 160, "End"), (0, -160, "End"), (90, 90, "End"), (150, 0, "Cancel")):
         fingers.draw(aside, down, lift=lift)
-        assert page.locator("#rate-stage").get_attribute("data-swipe") in ("", None)
+        wait_for_swipe(page, "")
     fingers.draw(150, 0, lift=None)
-    assert page.locator("#rate-stage").get_attribute("data-swipe") == "pass"
+    wait_for_swipe(page, "pass")
     x, y = fingers.middle()
     fingers.touch("Start", (x + 150, y), (x - 60, y))  # A second finger takes back what the first one began.
     fingers.touch("Move", (x + 170, y), (x - 160, y))
     fingers.touch("End")
-    assert page.locator("#rate-stage").get_attribute("data-swipe") == ""
+    wait_for_swipe(page, "")
     page.locator("[data-command=zoom]").tap()
     fingers.draw(150, 0)
     page.locator("[data-command=zoom]").tap()
@@ -116,3 +130,25 @@ def test_a_finger_scrolls_and_zooms_as_anywhere(sign_in, rater):  # noqa: F811
     page.wait_for_function("visualViewport.scale > 1.5")
     assert page.inner_text("#rate-figures") == "0 of 2, 2 left for you"
     assert Judgment.objects.count() == 0
+
+
+@pytest.mark.parametrize("kind", ["alignment", "style"])
+def test_on_a_phone_nothing_below_the_work_is_cut_and_the_sticker_has_room(sign_in, rater, kind):  # noqa: F811
+    campaign = make_campaign(kind, items=20, raters=[rater])
+    context = sign_in(rater, **PHONE)
+    page = open_screen(context, campaign)
+    room = page.locator("#rate-stage").bounding_box()
+    assert room["height"] >= 150
+    page.wait_for_selector("#rate[data-ahead=ready]")
+    context.set_offline(True)
+    for _ in range(6):
+        press(page, "f" if kind == "alignment" else "p")
+    expect(page.locator("#rate-cloud")).to_have_text("6 waiting, offline")
+    expect(page.locator("#rate-ahead")).to_have_text("14 more can be judged offline")
+    cut = "(all) => all.filter((each) => each.scrollWidth > each.clientWidth).map((each) => each.textContent)"
+    assert page.locator(".rate__foot > span:visible").evaluate_all(cut) == []
+    assert page.locator("#rate-figures").is_visible()
+    # What it says changes, and moves nothing.
+    assert page.locator("#rate-stage").bounding_box() == room
+    context.set_offline(False)
+    assert wait_for_rows(6) == 6

@@ -9,7 +9,7 @@ from tests.accounts.factories import make_person
 from tests.training.factories import SCHEDULER_CONFIG, make_dataset_version, make_parent, make_recipe, make_run
 from training.cadence import OF_CADENCE, describe_cadence, suggested_cadence
 from training.models import Preset, Recipe, TrainingRun
-from training.recipes import RecipeRefused
+from training.recipe_rows import RecipeRefused
 from training.rehearsals import Rehearsed, request_rehearsal
 from training.runs import start_next, start_run
 from training.tables import average_in_words
@@ -251,9 +251,10 @@ FEW = {**SCHEDULER_CONFIG, "num_train_timesteps": 15}
 
 
 def test_more_steps_of_a_drawing_than_timesteps_are_refused_of_recipe_run_and_rehearsal(client, sign_in):
+    wanted = data(t_prime=10)  # Its datasets are drawn by another model, which has timesteps for it.
     parent = make_parent(config={"size_factor": 8, "scheduler_config": FEW})
+    wanted["schedule"] = parent.pk
     sign_in("operator")
-    wanted = data(schedule=parent.pk, t_prime=10)
     page = client.post(reverse("recipe_new"), {**wanted, "sample_steps": 16})
     assert "needs as many timesteps, and the model has 15" in page.context["form"].errors["sample_steps"][0]
     # Left empty, a drawing has 20.

@@ -24,8 +24,9 @@ from training.engine.trimming import last_trimmed
 from training.evaluations import corpora_behind
 from training.model_cards import card
 from training.models import Corpus, Preset, Recipe, RecipeSource
+from training.recipe_rows import RecipeRefused, work_out
 from training.recipe_words import describe
-from training.recipes import RecipeRefused, create_recipe, rows_of, schedule_of, work_out
+from training.recipes import create_recipe, rows_of, schedule_of
 from training.rehearsals import request_rehearsal
 from training.runs import start_run
 

@@ -170,6 +170,30 @@ class TestOfSeveralRuns:
         with pytest.raises(KeyError):
             shared_curve(runs, "band-0-500")
 
+    def test_losses_of_other_kinds_have_charts_of_their_own(self):
+        squares, pairs, decoder = (make_run() for _ in range(3))
+        for run, objective in ((pairs, "dpo"), (decoder, "alpha")):
+            run.spec["objective"] = objective
+            run.save()
+        for loss, run in enumerate((squares, pairs, decoder)):
+            run.metrics.create(step=1, values={"loss": float(loss), "lr": 0.1})
+        runs = [squares, pairs, decoder]
+        charts = {chart.name: chart for chart in shared_charts(runs)}
+        assert list(charts) == [
+            "validation~", "loss~", "validation~dpo", "loss~dpo", "validation~alpha", "loss~alpha",
+            "gradients", "rate", "speed", "memory",
+        ]  # fmt: skip
+        units = {name: chart.y_label for name, chart in charts.items()}
+        assert (units["loss~"], units["loss~dpo"]) == ("mean squared error", "loss of a pair")
+        assert charts["loss~alpha"].title.endswith("(transparency)")
+        assert points_of(shared_curve(runs, "loss~dpo")) == {f"run {pairs.pk}": [[1, 1.0]]}
+        assert points_of(shared_curve(runs, "loss~")) == {f"run {squares.pk}": [[1, 0.0]]}
+        assert len(shared_curve(runs, "rate")["series"]) == 3
+        # Two of one kind are one chart, with its own unit.
+        assert [chart.y_label for chart in shared_charts([pairs])][:2] == ["loss of a pair"] * 2
+        with pytest.raises(KeyError):
+            shared_curve([pairs], "loss~dpo")
+
     def test_each_is_sent_from_where_the_reader_has_it(self):
         runs = [make_run(), make_run(), make_run()]
         record(runs[0], range(1, 301))

@@ -171,6 +171,17 @@ class TestStarting:
         assert refusal.value.field == field
         assert not Evaluation.objects.exists()
 
+    def test_more_steps_than_one_of_them_has_timesteps_are_refused(self):
+        baseline = make_parent()
+        config = {
+            **baseline.config,
+            "scheduler_config": {**baseline.config["scheduler_config"], "num_train_timesteps": 10},
+        }
+        with pytest.raises(EvaluationRefused, match="10 timesteps") as refusal:
+            make_evaluation(baseline=baseline, candidate=make_parent(parent=baseline, config=config))
+        assert refusal.value.field == "steps"
+        assert not Evaluation.objects.exists()
+
     def test_versions_of_two_sizes_are_refused(self):
         baseline = make_parent()
         with pytest.raises(EvaluationRefused, match="different sizes"):

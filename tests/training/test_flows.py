@@ -31,8 +31,9 @@ from tests.training.factories import (
 from training import estimates, model_cards, runs
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Preset, Recipe
+from training.recipe_rows import RecipeRefused, work_out
 from training.recipe_words import describe
-from training.recipes import RecipeRefused, create_recipe, rows_of, schedule_of, work_out
+from training.recipes import create_recipe, rows_of, schedule_of
 from training.tables import view_tables
 
 CONFIG = {
@@ -227,6 +228,16 @@ class TestRecipes:
         recipe = make_recipe(parent, t_prime=893, hyperparameters={"optimizer": "adafactor"})
         run = runs.start_run(recipe, parent=parent, by=make_person(Role.OPERATOR))
         assert run.spec["optimizer"] == "adafactor"
+
+    def test_a_band_that_is_never_drawn_is_refused_before_a_run_is_made(self):
+        with pytest.raises(RecipeRefused) as refused:
+            make_recipe(make_flow(), t_prime=893, hyperparameters={"logit_std": 0.05})
+        assert "is never drawn" in refused.value.sentence
+        # Of a parent that draws more noise it is, and of another not.
+        recipe = make_recipe(make_flow(shift=3.0), t_prime=893, hyperparameters={"logit_std": 0.05})
+        with pytest.raises(RecipeRefused) as refused:
+            runs.start_run(recipe, parent=make_flow(), by=make_person(Role.OPERATOR))
+        assert "is never drawn" in refused.value.sentence
 
     def test_a_flows_settings_are_refused_on_another_parent(self):
         recipe = make_recipe(make_flow(), t_prime=893, hyperparameters={"logit_mean": 0.5})

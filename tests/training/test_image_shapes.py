@@ -24,6 +24,7 @@ from training.engine.shapes import Shape, group_by_shape
 from training.estimates import estimate
 from training.image_shapes import expected_passes, step_of, table_of_shapes
 from training.models import Preset, Recipe
+from training.recipe_rows import work_out
 from training.recipe_words import describe
 
 pytestmark = pytest.mark.django_db
@@ -39,7 +40,7 @@ def make_shaped_parent(**fields):
 
 def shapes_of(recipe, parent, **changes):
     values = {**recipes.hyperparameters_of(recipe), **changes}
-    return table_of_shapes(recipes.work_out(recipes.rows_of(recipe), recipes.schedule_of(parent)), values, parent)
+    return table_of_shapes(work_out(recipes.rows_of(recipe), recipes.schedule_of(parent)), values, parent)
 
 
 def test_table_counts_images_what_is_cropped_away_and_what_is_enlarged():

@@ -18,8 +18,8 @@ from training import runs
 from training.estimates import estimate
 from training.models import Preset, Recipe
 from training.processes import process_count, trainer_command
+from training.recipe_rows import RecipeRefused
 from training.recipe_words import describe
-from training.recipes import RecipeRefused
 from training.rehearsals import rehearsed, request_rehearsal
 
 pytestmark = pytest.mark.django_db

@@ -18,8 +18,9 @@ from training import corpora, evaluations
 from training.corpora import register_corpus
 from training.model_cards import card
 from training.models import Corpus, Preset, Recipe, TrainingRun
+from training.presets import preset_tables
 from training.recipe_words import describe
-from training.recipes import preset_tables, rows_of, schedule_of, sweep_split
+from training.recipes import rows_of, schedule_of, sweep_split
 from training.run_folders import write_folder
 from training.runs import watched_prompts
 from training.tables import WITHOUT_WORDS

@@ -18,17 +18,9 @@ from tests.training.factories import (
 )
 from training.engine.noise import NoiseSchedule
 from training.models import Preset, Recipe, RecipeSource
+from training.recipe_rows import RecipeRefused, work_out
 from training.recipe_words import describe
-from training.recipes import (
-    NOT_OF_A_DECODER,
-    RecipeRefused,
-    chain_of,
-    check_hyperparameters,
-    create_recipe,
-    rows_of,
-    schedule_of,
-    work_out,
-)
+from training.recipes import NOT_OF_A_DECODER, chain_of, check_hyperparameters, create_recipe, rows_of, schedule_of
 from training.tables import view_tables
 
 pytestmark = pytest.mark.django_db
@@ -212,11 +204,18 @@ def test_tables_that_cannot_be_are_refused(schedule, values, field):
     assert not Recipe.objects.exists()
 
 
-def test_recipes_of_one_name_get_slugs_of_their_own():
+def test_no_two_recipes_share_a_name_or_a_slug():
     data = make_dataset_version()
-    made = [make_recipe(name="New", content=data, style=data).slug for _ in range(3)]
+    made = [make_recipe(name=name, content=data, style=data) for name in ("New", "NEW", "New", "New cats")]
+    assert [recipe.name for recipe in made] == ["New", "NEW (2)", "New (3)", "New cats"]
     # "new" is the address of the form.
-    assert made == ["new-2", "new-3", "new-4"]
+    assert [recipe.slug for recipe in made] == ["new-2", "new-2-2", "new-3", "new-cats"]
+
+
+def test_the_number_of_a_long_name_finds_room():
+    data = make_dataset_version()
+    made = [make_recipe(name="n" * 120, content=data, style=data).name for _ in range(3)]
+    assert made == ["n" * 120, f"{'n' * 110} (2)", f"{'n' * 110} (3)"]
 
 
 def test_a_version_without_a_schedule_is_refused():

@@ -31,7 +31,7 @@ from training import integrity, rehearsals, runs, tasks
 from training.curves import curve
 from training.estimates import estimate
 from training.models import Preset, TrainingRun
-from training.recipes import RecipeRefused
+from training.recipe_rows import RecipeRefused
 
 # Small enough for seconds, and long enough to be interrupted in the middle.
 TINY = {

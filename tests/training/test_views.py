@@ -180,8 +180,11 @@ class TestRecipeForm:
         # 39 of 1,000 timesteps, in 120 steps of 8 images.
         assert re.search(r"about 37\s+of 960", re.sub(r"<[^>]+>", " ", page))
         counts, page = counted("dpm++", {"use_karras_sigmas": True})
+        assert counts == [1, 2, 3]
+        assert "counted as DPMSolverMultistep takes them here, with noise that falls by Karras&#x27; rule." in page
+        counts, page = counted("dpm++", {"use_beta_sigmas": True})
         assert counts == [None, None, None]
-        assert "The scheduler&#x27;s config has use_karras_sigmas" in page
+        assert "The scheduler&#x27;s config has use_beta_sigmas" in page
         assert "not known</td>" in page
         assert "ticks under the axis" not in page
         assert counted("default", {"_class_name": "PNDMScheduler", "timestep_spacing": "trailing"})[0] == [1, 1, 2]

@@ -16,13 +16,16 @@ With "sharded" in run.json each of them keeps a part of the weights; see `shardi
 """
 
 import argparse
+import errno
 import faulthandler
+import os
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from generation.engine.folders import FolderRefused
+from generation.engine.importing import uncollected
 from training.engine.bands import TableRefused
 from training.engine.host import keep_memory
 from training.engine.lifeline import StopRequest, die_with_parent, hold_folder, is_main_process
@@ -30,6 +33,8 @@ from training.engine.recipe import RunRefused, load_run
 from training.engine.run_files import write_json
 
 DONE, RESUMABLE, CANCELLED, REFUSED, DIVERGED, FAULT = 0, 75, 76, 77, 78, 1
+# A disk without room, or a share of it that is used up.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,13 +57,18 @@ def main(arguments: list[str] | None = None) -> int:
             return _train(folder, stop)
     except RunRefused as refused:
         return _refuse(folder, refused.sentence, RESUMABLE if refused.retry else REFUSED)
+    except OSError as error:
+        _log(traceback.format_exc())
+        reason = "The disk is full." if _is_full_disk(error) else "A file could not be read or written."
+        return _refuse(folder, reason, RESUMABLE)
 
 
 def _train(folder: Path, stop: StopRequest) -> int:
-    from training.engine.memory import ShortOfMemory, is_out_of_memory
-    from training.engine.result import Diverged
-    from training.engine.run import Stopped
-    from training.engine.trainer import run_training
+    with uncollected():
+        from training.engine.memory import ShortOfMemory, is_out_of_memory
+        from training.engine.result import Diverged
+        from training.engine.run import Stopped
+        from training.engine.trainer import run_training
 
     try:
         run_training(folder, stop)
@@ -69,16 +79,12 @@ def _train(folder: Path, stop: StopRequest) -> int:
     except (FolderRefused, TableRefused) as refused:
         return _refuse(folder, refused.sentence, REFUSED)
     except ShortOfMemory as short:
-        traceback.print_exc()
+        _log(traceback.format_exc())
         return _refuse(folder, short.sentence, RESUMABLE)
-    except OSError as error:
-        traceback.print_exc()
-        reason = "The disk is full." if error.errno == 28 else "A file could not be read or written."
-        return _refuse(folder, reason, RESUMABLE)
-    except RunRefused:
+    except (RunRefused, OSError):
         raise
     except Exception as error:
-        traceback.print_exc()
+        _log(traceback.format_exc())
         if is_out_of_memory(error):
             return _refuse(folder, "There was not enough memory to go on; the trainer's log says what for.", RESUMABLE)
         return _refuse(folder, "The trainer failed by a fault of its own; its log has the details.", FAULT)
@@ -88,9 +94,27 @@ def _train(folder: Path, stop: StopRequest) -> int:
 def _refuse(folder: Path, sentence: str, status: int) -> int:
     # The others of a group only say that they lost the main process.
     if is_main_process():
-        write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
-    sys.stderr.write(f"{sentence}\n")
+        # A disk that is full may have no room for it either; the exit status says the most of it.
+        with suppress(OSError):
+            write_json(folder / "error.json", {"sentence": sentence, "retry": status in (RESUMABLE, FAULT)})
+    _log(f"{sentence}\n")
     return status
+
+
+def _is_full_disk(error: OSError) -> bool:
+    # What copies a whole folder only quotes what each file met.
+    return error.errno in FULL or any(f"[Errno {number}]" in str(error) for number in FULL)
+
+
+def _log(text: str) -> None:
+    """Say it in the log, which may lie on a full disk too."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        # What could not be written would be tried again at the end, and change the exit status.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from typing import Any, Protocol, Self
 EDGE_DECIMALS = 6
 # The paper's split as stored: log-SNR at T' = 900 of Stable Diffusion's schedule.
 PAPER_EDGE = -4.243708
+# Of what a flow's density leaves less than this in a band, shares and weights cannot be computed any more.
+LEAST_PROBABILITY = 1e-300
 # Random numbers are whole and below this.
 WORD = 2**64
 
@@ -193,6 +195,11 @@ def table_problems(schedule: Schedule, rows: Sequence[TableRow]) -> list[str]:
             problems.append(f"The band of “{row.name}” ends before it begins.")
         elif not schedule.timesteps_in(row.band):
             problems.append(f"The band of “{row.name}” holds no timestep of this schedule.")
+        elif schedule.probability(schedule.timesteps_in(row.band)) < LEAST_PROBABILITY:
+            problems.append(
+                f"The band of “{row.name}” is never drawn: it lies too far from the noise levels that training draws. Widen their "
+                "spread, or move the band."
+            )
     bands = [schedule.timesteps_in(row.band) for row in rows]
     gaps = [piece for piece in pieces_of(schedule, rows) if not any(_covers(band, piece) for band in bands)]
     problems += [f"No source covers the timesteps {schedule.label(gap).replace('-', ' to ')}." for gap in gaps]

@@ -9,12 +9,14 @@ checkpoints/step-000100/weights.safetensors     the trained parameters by name, 
 quarantine/                                     checkpoints whose files did not match their manifest
 """
 
+import errno
 import itertools
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,20 +49,25 @@ def checkpoint_name(step: int) -> str:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """Publish a checkpoint under `folder`/checkpoints and only then remove those beyond the newest `keep`, of which no two have
-    the same weights: steps that were skipped leave older ones in place, which a run can go back to."""
+    the same weights: steps that were skipped leave older ones in place, which a run can go back to. Where that fails, the
+    room that it took is free again."""
     root = folder / "checkpoints"
     root.mkdir(exist_ok=True)
     final = root / checkpoint_name(checkpoint.step)
     temporary = root / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     parts: dict[str, Tensors] = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
     if checkpoint.ema is not None:
         parts["ema"] = checkpoint.ema
-    for name, tensors in parts.items():
-        _write_tensors(tensors, temporary / f"{name}.safetensors")
-    write_json(temporary / "state.json", {**checkpoint.state, "step": checkpoint.step})
-    publish_folder(temporary, final)
+    with gone_on_failure(temporary):
+        temporary.mkdir()
+        for name, tensors in parts.items():
+            write_tensors(
+                {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()},
+                temporary / f"{name}.safetensors",
+            )
+        write_json(temporary / "state.json", {**checkpoint.state, "step": checkpoint.step})
+        publish_folder(temporary, final)
     standing = list_checkpoints(folder)
     for older, newer in itertools.pairwise(standing):
         if (updates := _updates(older)) is not None and updates == _updates(newer):
@@ -79,10 +86,20 @@ def _updates(path: Path) -> int | None:
     return updates if isinstance(updates, int) else None
 
 
-def _write_tensors(tensors: Tensors, path: Path) -> None:
+@contextmanager
+def gone_on_failure(temporary: Path) -> Iterator[None]:
+    """Remove a folder that is being written where that fails: on a full disk it would keep all others from writing."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_tensors(tensors: Tensors, path: Path, metadata: dict[str, str] | None = None) -> None:
     """Raises `OSError` as any writing does: safetensors says what the system said only in words."""
     try:
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+        save_file(tensors, path, metadata)
     except SafetensorError as error:
         if not (said := re.search(r"\(os error (\d+)\)", str(error))):
             raise
@@ -127,7 +144,11 @@ def discard_beyond(folder: Path, step: int) -> None:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The published checkpoints, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*"), key=_step_of)
+    try:
+        found = [path for path in (folder / "checkpoints").iterdir() if path.name.startswith("step-")]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=_step_of)
 
 
 def _step_of(path: Path) -> int:
@@ -150,30 +171,55 @@ def clear_leftovers(folder: Path) -> None:
 def load_newest(
     folder: Path, is_wanted: Callable[[Mapping[str, Any]], bool] = lambda state: True
 ) -> tuple[Checkpoint | None, list[str]]:
-    """(the newest checkpoint that is whole and wanted by its state, names of damaged ones, which were moved to quarantine/)."""
+    """(the newest checkpoint that is whole and wanted by its state, names of damaged ones, which were moved to quarantine/).
+
+    Raises `OSError` where the system cannot read now what may well be whole. A place that a disk cannot read is damage only
+    where it can read an older checkpoint: a disk that reads none is in trouble itself.
+    """
     damaged: list[str] = []
+    unread: list[tuple[Path, OSError]] = []
     for path in reversed(list_checkpoints(folder)):
-        checkpoint = _load(path)
+        try:
+            checkpoint = _load(path)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            unread.append((path, error))
+            continue
         if checkpoint is None:
             damaged.append(_set_aside(folder, path))
         elif is_wanted(checkpoint.state):
-            return checkpoint, damaged
+            return checkpoint, damaged + [_set_aside(folder, each) for each, _ in unread]
+    if unread:
+        raise unread[0][1]
     return None, damaged
 
 
 def _load(path: Path) -> Checkpoint | None:
-    """The checkpoint, or None if any file is missing, unexpected or not what the manifest says."""
+    """The checkpoint, or None if any file is missing, unexpected or not what the manifest says. Raises `OSError` for whatever
+    says nothing of the files themselves, such as too many open ones."""
     try:
         entries = json.loads((path / "manifest.json").read_text())["files"]
-        present = {each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file()} - {"manifest.json"}
+        present = {each.name for each in path.iterdir()} - {"manifest.json"}
         if present != set(entries) or not _matches(path, entries):
             return None
         state = json.loads((path / "state.json").read_text())
-        ema = load_file(path / "ema.safetensors") if "ema.safetensors" in entries else None
-        weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+        ema = _read_tensors(path / "ema.safetensors") if "ema.safetensors" in entries else None
+        weights, optimizer = (_read_tensors(path / f"{name}.safetensors") for name in ("weights", "optimizer"))
         return Checkpoint(int(state["step"]), weights, optimizer, ema, state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError):
+        return None
+
+
+def _read_tensors(path: Path) -> Tensors:
+    """Raises `OSError` as any reading does: safetensors says of all files that it cannot open that they are not there."""
+    try:
+        return load_file(path)
+    except OSError as error:
+        with path.open("rb"):
+            raise OSError(errno.EAGAIN, str(error), str(path)) from error
 
 
 def _matches(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -108,7 +108,8 @@ def _begin(database: sqlite3.Connection, shards: Sequence[Path], wanted: Wanted)
     if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'facts'").fetchone():
         for statement in filter(str.strip, _TABLES.split(";")):
             database.execute(statement)
-    asked = {"schema": str(SCHEMA), **{name: str(value) for name, value in asdict(wanted).items()}}
+    # Once sizes were those of the files as they lie: what such a scan has read is read anew.
+    asked = {"schema": str(SCHEMA), "sizes": "upright", **{name: str(value) for name, value in asdict(wanted).items()}}
     said = dict(database.execute("SELECT name, value FROM facts").fetchall())
     done = [(name, size, mtime_ns) for _, name, size, mtime_ns, _ in shards_of(database)]
     present = [(path.name, status.st_size, status.st_mtime_ns) for path in shards for status in [path.stat()]]

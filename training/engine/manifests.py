@@ -71,7 +71,8 @@ def _values(path: Path, text: str) -> Iterator[tuple[int, object]]:
         if text.lstrip().startswith("["):
             yield from enumerate(json.loads(text), start=1)
             return
-        for number, line in enumerate(text.splitlines(), start=1):
+        # Captions may have other characters that end a line elsewhere.
+        for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield number, json.loads(line)
     except ValueError:

@@ -14,6 +14,17 @@ LIMITS = (
     ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
+# What errors of no type of their own say, in small letters: torch's allocator of a CPU by the way it asked, CUDA and its
+# libraries, and oneDNN, which says no more than what it could not make.
+SENTENCES = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "could not create a primitive",
+    "could not create a memory object",
+)
 
 
 class ShortOfMemory(MemoryError):
@@ -25,8 +36,11 @@ class ShortOfMemory(MemoryError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch has an exception of its own for a GPU, and a sentence for a CPU."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """torch has an exception of its own for what it asks of a GPU, and sentences for the rest."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    said = str(error).lower()
+    return any(sentence in said for sentence in SENTENCES)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -153,23 +153,30 @@ class NoiseSchedule:
         total = self.num_timesteps
         if not 1 <= n_steps <= total:
             raise TableRefused(f"The number of steps must lie between 1 and {total}.")
-        return [] if self.spacing.unknown else self.spacing.timesteps(total, n_steps)
+        if self.spacing.unknown:
+            return []
+        return self.spacing.timesteps(self._sigmas, n_steps)
 
     def is_within(self, timestep: float, band: Band) -> bool:
-        """Between two timesteps sigma is drawn out in a line, as Euler's steps have it."""
+        """Between two timesteps sigma is drawn out in a line, as Euler's steps have it, or its logarithm is where noise is spaced."""
         last = self.num_timesteps - 1
         low = min(max(math.floor(timestep), 0), last)
         high = min(low + 1, last)
         share = timestep - low
         if not 0 < share < 1:
             return band.holds(self.log_snr[low])
-        sigma = (1 - share) * self._sigma(low) + share * self._sigma(high)
+        below, above = self._sigmas[low], self._sigmas[high]
+        if self.spacing.levels:
+            sigma = below ** (1 - share) * above**share
+        else:
+            sigma = (1 - share) * below + share * above
         return band.holds(-2.0 * math.log(sigma))
 
-    def _sigma(self, timestep: int) -> float:
-        # What diffusers puts where only noise is left.
-        alpha = max(self.alphas_cumprod[timestep], 2.0**-24)
-        return math.sqrt((1.0 - alpha) / alpha)
+    @cached_property
+    def _sigmas(self) -> tuple[float, ...]:
+        # Where only noise is left diffusers puts a little of the image.
+        alphas = (alpha or 2.0**-24 for alpha in self.alphas_cumprod)
+        return tuple(math.sqrt((1.0 - alpha) / alpha) for alpha in alphas)
 
     def spread(self, region: Region, count: int) -> list[float]:
         first, length = int(region.start), int(region.stop - region.start)

@@ -8,6 +8,7 @@ Its learning rate counts in shares of a weight's own size.
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -27,6 +28,9 @@ def make_optimizer(parameters: Iterable[Any], settings: RunSettings) -> Any:
     if settings.optimizer == "adafactor":
         return torch.optim.Adafactor(parameters, lr=rate, weight_decay=decay, foreach=False)
     if settings.optimizer == "adamw8bit":
+        # Hidden by `generation.engine` from the libraries that would import it for nothing.
+        if sys.modules.get("bitsandbytes", sys) is None:
+            del sys.modules["bitsandbytes"]
         try:
             from bitsandbytes.optim import AdamW8bit
         except ImportError:

@@ -1,4 +1,4 @@
-"""Images as tensors: read, compared with their hash, resized until they cover their shape, the centre cut out."""
+"""Images as tensors: read, compared with their hash, turned upright, resized until they cover their shape, the centre cut out."""
 
 import hashlib
 import io
@@ -10,11 +10,16 @@ from PIL import Image
 
 from generation.engine.images import on_white
 from training.engine.manifests import Item
+from training.engine.orientation import orientation_of, upright, upright_size
 from training.engine.recipe import RunRefused
-from training.engine.shapes import Shape, enlargement
+from training.engine.shapes import Shape, Size, enlargement
+from training.engine.shards import MODES, CorpusRefused
 
 # Part of every latent's key: change it whenever `read_pixels` changes.
-PREPROCESSING = "white lanczos center 1"
+PREPROCESSING = "white lanczos center upright 1"
+
+# An image that would have more than so many times the area of its shape is not resized whole. Others keep their bits.
+MOST_AREAS = 16
 
 
 def read_pixels(item: Item, shape: Shape) -> torch.Tensor:
@@ -25,7 +30,7 @@ def read_pixels(item: Item, shape: Shape) -> torch.Tensor:
 
 def read_image(item: Item, shape: Shape) -> Image.Image:
     """The same as an RGB image."""
-    return _cover(_open(item, on_white), shape)
+    return _cover(_open(item, on_white, shape), shape)
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:
@@ -38,7 +43,7 @@ def read_rgba(item: Item, shape: Shape) -> torch.Tensor:
 
     Resizing multiplies colours with alpha first, so hidden colours do not bleed into the edge.
     """
-    return _tensor(_cover(_open(item, lambda image: image.convert("RGBA")), shape)) / 255.0
+    return _tensor(_cover(_open(item, lambda image: image.convert("RGBA"), shape), shape)) / 255.0
 
 
 def is_opaque(item: Item) -> bool:
@@ -46,14 +51,30 @@ def is_opaque(item: Item) -> bool:
     return _open(item, lambda image: image.convert("RGBA")).getchannel("A").getextrema() == (255, 255)
 
 
-def _open(item: Item, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+def _open(item: Item, convert: Callable[[Image.Image], Image.Image], shape: Shape | None = None) -> Image.Image:
     try:
         content = item.read()
         if hashlib.sha256(content).hexdigest() != item.sha256:
             raise RunRefused(f"The image {item.name} is not the one that was frozen: its hash differs.")
-        return convert(Image.open(io.BytesIO(content)))
+        opened = Image.open(io.BytesIO(content))
+        if opened.mode not in MODES:
+            raise RunRefused(f"The image {item.name} has the pixel format {opened.mode}; 8 bits a channel are read.")
+        orientation = orientation_of(opened)
+        _check_known_size(item, opened.size, orientation, shape)
+        return upright(convert(opened), orientation)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RunRefused(f"The image {item.name} cannot be read.") from None
+
+
+def _check_known_size(item: Item, stored: Size, orientation: int, shape: Shape | None) -> None:
+    """Raise `CorpusRefused` where an image was given its shape by an index that knows it as it lies in its file."""
+    if not item.width or shape is None or shape.width == shape.height:
+        return
+    if (item.width, item.height) == stored != upright_size(stored, orientation):
+        raise CorpusRefused(
+            f"The image {item.name} is turned when it is shown, and the index of its corpus is of a time when that was "
+            "overlooked: its shape is not the image's. Index the corpus anew."
+        )
 
 
 def _cover(image: Image.Image, shape: Shape) -> Image.Image:
@@ -64,6 +85,11 @@ def _cover(image: Image.Image, shape: Shape) -> Image.Image:
     width = max(shape.width, round(image.width * scale))
     height = max(shape.height, round(image.height * scale))
     left, top = (width - shape.width) // 2, (height - shape.height) // 2
+    if width * height > MOST_AREAS * shape.area:
+        # Only the part that is kept: the same but for rounding, and the whole of a strip would take gigabytes.
+        across, down = image.width / width, image.height / height
+        part = (left * across, top * down, (left + shape.width) * across, (top + shape.height) * down)
+        return image.resize((shape.width, shape.height), Image.Resampling.LANCZOS, box=part)
     image = image.resize((width, height), Image.Resampling.LANCZOS)
     return image.crop((left, top, left + shape.width, top + shape.height))
 

@@ -15,7 +15,7 @@ from training.engine.batches import process_of
 from training.engine.board import Board
 from training.engine.cache import Encoded, encode_sources
 from training.engine.corpora import read_corpus
-from training.engine.disk_room import bytes_to_spare, check_disk
+from training.engine.disk_room import bytes_to_spare, check_disk, make_disk_room
 from training.engine.draws import Mixture
 from training.engine.group import Group
 from training.engine.holdout import Split, split_sources
@@ -146,7 +146,7 @@ def _encode(
         shapes=shapes_of(items, shape_rule_of(pipeline, settings), report.checking),
         corpus_bytes=settings.corpus_cache_gib * 2**30,
         keeps_drawn=os.environ.get(DRAWN_VARIABLE) != "off",
-        check_room=lambda missing: check_disk(folder, settings, learner, missing),
+        check_room=lambda missing: make_disk_room(folder, settings, learner, missing),
         # What is made on demand is kept as far as there is room, which its checkpoints must find too.
         spare_bytes=lambda: bytes_to_spare(folder, settings, learner),
     )

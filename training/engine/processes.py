@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
+from generation.engine.importing import uncollected
 from training.engine.__main__ import main as train
 from training.engine.lifeline import PARENT_VARIABLE, die_with_parent
 from training.engine.run_files import write_json
@@ -100,7 +101,8 @@ def train_together(count: int, folder: Path) -> int:
             each.send_signal(number)
 
     signal.signal(signal.SIGTERM, pass_on)
-    import_module("training.engine.warm")
+    with uncollected():
+        import_module("training.engine.warm")
     port = _free_port()
     # Nobody is to be told between its birth and its being listed.
     with _no_signal(signal.SIGTERM):

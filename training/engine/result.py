@@ -10,11 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from generation.engine.folders import LOW_RANK_FILE, hash_folder, inspect_folder
 from generation.engine.safetensors_headers import read_header
-from training.engine.checkpoints import Tensors, discard_folder
+from training.engine.checkpoints import Tensors, discard_folder, gone_on_failure, write_tensors
 from training.engine.recipe import RunRefused
 from training.engine.run_files import sync_folder
 
@@ -45,20 +44,21 @@ def publish_result(
     """
     temporary, final = folder / ".result.tmp", folder / "result"
     shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(parent, temporary, ignore=lambda path, names: _old_weights(Path(path), names, part))
-    types = _types_on_disk(parent / part)
-    cast = {name: tensor.to(types.get(name, tensor.dtype)).contiguous() for name, tensor in weights.items()}
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in cast.values()):
-        raise Diverged("The training diverged: some of its weights are not finite numbers.")
-    save_file({**_kept_weights(parent / part, kept), **cast}, temporary / part / WEIGHTS, metadata={"format": "pt"})
-    if has_alpha:
-        _declare_alpha(temporary / part / "config.json")
-    if low_rank is not None:
-        (temporary / LOW_RANK_FILE).parent.mkdir()
-        save_file({name: tensor.contiguous() for name, tensor in low_rank.items()}, temporary / LOW_RANK_FILE)
-    inspect_folder(temporary)
-    content_hash, _ = hash_folder(temporary)
-    _sync_all(temporary)
+    with gone_on_failure(temporary):
+        shutil.copytree(parent, temporary, ignore=lambda path, names: _old_weights(Path(path), names, part))
+        types = _types_on_disk(parent / part)
+        cast = {name: tensor.to(types.get(name, tensor.dtype)).contiguous() for name, tensor in weights.items()}
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in cast.values()):
+            raise Diverged("The training diverged: some of its weights are not finite numbers.")
+        write_tensors({**_kept_weights(parent / part, kept), **cast}, temporary / part / WEIGHTS, {"format": "pt"})
+        if has_alpha:
+            _declare_alpha(temporary / part / "config.json")
+        if low_rank is not None:
+            (temporary / LOW_RANK_FILE).parent.mkdir()
+            write_tensors({name: tensor.contiguous() for name, tensor in low_rank.items()}, temporary / LOW_RANK_FILE)
+        inspect_folder(temporary)
+        content_hash, _ = hash_folder(temporary)
+        _sync_all(temporary)
     if final.exists():
         discard_folder(final)
     temporary.rename(final)

@@ -59,6 +59,8 @@ class Run:
     validation_batch: int = BATCH
     # See `kernels`.
     way: tuple[str, ...] = ()
+    # The first operation that gives other bits each time, once a pass has met one: see `repeatable`.
+    varying: str = ""
     # The step whose update is under way, and its figures with it; see `figures`.
     pending: Pending | None = None
 

@@ -16,6 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ from typing import Any
 # on_demand: the latents and captions of so many "images" of these "sources" are made as they are drawn. cache_damaged: these "files" of
 # the cache were not what they were when they were written, and what they held was made again. no_room: the
 # machine's memory does not hold a copy of a checkpoint, "needed" of "free" bytes, so that training waits while one is
-# written. smaller_batch: memory was short, and a pass takes so many "images" from here on. stopped: a cancel or
-# SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. explosion: for so many "steps" in
+# written. smaller_batch: memory was short, and a pass takes so many "images" from here on. unrepeatable: torch has no way to
+# do an "operation" of the network with the same bits each time. stopped: a cancel or SIGTERM. overfitting: the loss on held-out images has left its "best" value behind. explosion: for so many "steps" in
 # a row a "figure" (loss or grad_norm) was far above its median, at last so many "times". collapse: drawings of one
 # prompt with different seeds differ by a "share" of what the parent's do, where it says that it is "of"
 # seeds; older runs compared those of all prompts. tracked: a "tracker" has the run, at its "url" if it has pages;
@@ -49,6 +50,7 @@ KINDS = (
     "cache_damaged",
     "no_room",
     "smaller_batch",
+    "unrepeatable",
     "overfitting",
     "explosion",
     "collapse",
@@ -143,14 +145,19 @@ def write_json(path: Path, value: Any, *, sync: bool = True) -> None:
 
 
 def write_bytes(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Replace a file atomically: temporary name, fsync if asked, rename."""
+    """Replace a file atomically: temporary name, fsync if asked, rename. Where that fails, nothing of it is left."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     if sync:
         sync_folder(path.parent)
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from training.engine.lazy import LazySequence
 from training.engine.manifests import Item
+from training.engine.orientation import orientation_of, upright_size
 from training.engine.recipe import SHAPE_DEFAULTS, RunRefused
 
 # Of the largest area that there is, a shape has at least so much: a nearer aspect ratio is not worth a smaller image.
@@ -167,12 +168,12 @@ def _shape_of(rule: ShapeRule, items: Sequence[Item], number: int) -> Shape:
 
 
 def _size(item: Item) -> Size:
-    """Width and height: of a corpus its index knows them; else of the file's head."""
+    """Width and height as it is shown: of a corpus its index knows them; else of the file's head."""
     if item.width:
         return item.width, item.height
     try:
         with Image.open(item.image) as image:
-            return image.size
+            return upright_size(image.size, orientation_of(image))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise RunRefused(f"The image {item.name} cannot be read.") from None
 

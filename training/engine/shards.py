@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from training.engine.orientation import orientation_of, upright_size
 from training.engine.recipe import RunRefused
 
 IMAGE_ENDINGS = ("png", "jpg", "jpeg", "webp")
@@ -59,7 +60,7 @@ class Seal:
 
 @dataclass(frozen=True)
 class Entry:
-    """An image in a shard: its bytes are the `size` ones from `offset`; `width` and `height` in pixels, as stored."""
+    """An image in a shard: its bytes are the `size` ones from `offset`; `width` and `height` in pixels, as it is shown."""
 
     member: str
     offset: int
@@ -232,7 +233,7 @@ def _entry(image: tarfile.TarInfo, members: dict[str, tarfile.TarInfo], file: Bi
 
 
 def _measure(content: bytes) -> tuple[int, int]:
-    """Width and height of an image that can be decoded to its end."""
+    """Width and height as it is shown, of an image that can be decoded to its end."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
@@ -243,8 +244,9 @@ def _measure(content: bytes) -> tuple[int, int]:
                 raise _LeftOut(f"has the pixel format {image.mode}; 8 bits a channel are read")
             if getattr(image, "n_frames", 1) > 1:
                 raise _LeftOut("is an animation")
+            orientation = orientation_of(image)
             image.load()
-            return image.size
+            return upright_size(image.size, orientation)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
         raise _LeftOut("cannot be decoded as PNG, JPEG or WebP") from None
 

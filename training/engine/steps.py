@@ -13,6 +13,7 @@ from training.engine.memory import ShortOfMemory, is_out_of_memory
 from training.engine.metrics import metrics_of
 from training.engine.objectives import example_errors
 from training.engine.recipe import RunRefused
+from training.engine.repeatable import operation_that_varies, repeating
 from training.engine.run import Run
 from training.engine.shapes import group_by_shape
 
@@ -20,6 +21,10 @@ from training.engine.shapes import group_by_shape
 STEPS_AHEAD = 8
 # Where asking for a number makes the device wait.
 LATE_DEVICES = {"cuda"}
+
+
+class RefusedAlone(RunRefused):
+    """In shards, where the other processes wait in the middle of a pass: nothing can be saved together any more."""
 
 
 def provide_step(run: Run) -> None:
@@ -37,7 +42,11 @@ def provide_step(run: Run) -> None:
         on_demand.provide(own_draws(run, draws_of(run, learner.step)))
     except RunRefused as error:
         refused = error
-    # The others would wait for its gradients.
+    _refuse_together(run, refused)
+
+
+def _refuse_together(run: Run, refused: RunRefused | None) -> None:
+    """Raise in all processes what one of them was refused: the others would wait for its gradients."""
     said = [each for each in run.group.gather((refused.sentence, refused.field) if refused else None) if each]
     if said:
         raise RunRefused(said[0][0], field=said[0][1])
@@ -55,7 +64,10 @@ def own_draws(run: Run, draws: list[Draw]) -> list[Draw]:
 
 def train_step(run: Run) -> dict[str, Any] | None:
     """One update. Returns the metrics of the step that is finished by now: this one, or where figures are late the one before
-    it, if there is one; where that was one skipped step too many, this one is left out."""
+    it, if there is one; where that was one skipped step too many, this one is left out.
+
+    Raises `RunRefused` where an image cannot be read; nothing of this step is left then.
+    """
     draws = draws_of(run, run.learner.step)
     errors, loss = _pass_with_care(run, draws)
     if not are_late(run):
@@ -92,18 +104,31 @@ def _pass_with_care(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Te
     """`pass_through`, in smaller parts where memory is short: the same sum of losses."""
     while True:
         passed: tuple[torch.Tensor, torch.Tensor] | None = None
+        refused: RunRefused | None = None
+        known = run.varying
         try:
             passed = pass_through(run, draws)
+            if run.varying != known:
+                run.files.event("unrepeatable", run.learner.step, operation=run.varying)
+        except RunRefused as error:
+            # What the earlier images of the step have added to the gradients is no step's.
+            run.learner.optimizer.zero_grad(set_to_none=True)
+            refused = error
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             if run.group.is_sharded:
                 # The others wait for this one's part of the weights, and cannot begin again.
-                raise RunRefused(
+                raise RefusedAlone(
                     "There was not enough memory for a step. In shards it is not tried in smaller parts: choose a smaller "
                     "batch size, with more of them in a step.",
                     field="batch_size",
                 ) from error
+        if run.settings.trains_decoder:
+            # No other objective reads images here; and a decoder is not trained in shards.
+            _refuse_together(run, refused)
+        elif refused is not None:
+            raise refused
         # Where one process lacks memory all of them try again, each in smaller parts, or end together.
         if run.group.any(passed is None):
             if run.learner.micro_batch == 1:
@@ -126,8 +151,22 @@ def pass_through(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tenso
     """Forward and backward for this process's share of the step, in passes of one shape each: (the errors of each example,
     its share of the loss). Each example weighs the same, however large its pass.
 
-    Errors are [B, 1], or [B, 2] of a decoder, whose loss has two parts.
+    Errors are [B, 1], or [B, 2] of a decoder, whose loss has two parts. The same bits each time, where torch can; `varying` of
+    the run says where it cannot. In shards it is not asked: a pass that broke off could not be made again.
     """
+    try:
+        with repeating(strictly=not run.varying and not run.group.is_sharded):
+            return _pass_in_parts(run, draws)
+    except RuntimeError as error:
+        operation = operation_that_varies(error)
+        if operation is None:
+            raise
+    run.varying = operation
+    run.learner.optimizer.zero_grad(set_to_none=True)
+    return _pass_in_parts(run, draws)
+
+
+def _pass_in_parts(run: Run, draws: list[Draw]) -> tuple[torch.Tensor, torch.Tensor]:
     settings, learner, group = run.settings, run.learner, run.group
     # Only networks with dropout draw from the global generator; even they repeat exactly.
     torch.manual_seed(key_words("step", settings.seed, learner.step)[0] >> 1)

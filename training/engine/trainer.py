@@ -25,7 +25,7 @@ from training.engine.resuming import resume
 from training.engine.rollbacks import roll_back
 from training.engine.run import Run, Stopped
 from training.engine.saving import save, save_if_new
-from training.engine.steps import provide_step, settle_step, train_step
+from training.engine.steps import RefusedAlone, provide_step, settle_step, train_step
 
 
 def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None:
@@ -90,14 +90,17 @@ def _step(run: Run, journal: Journal) -> None:
     journal.begin_step()
     try:
         provide_step(run)
+        _say_what_was_damaged(run)
+        line = train_step(run)
+    except RefusedAlone:
+        raise
     except RunRefused:
         if _settle(run, journal):
             return
         # What was learned until an image was found damaged is not lost.
         save_if_new(run)
         raise
-    _say_what_was_damaged(run)
-    journal.tell(train_step(run))
+    journal.tell(line)
     step = run.learner.step
     is_saved = step % settings.checkpoint_every == 0 or step == settings.steps
     if is_saved or is_looked_at(run) or run.learner.must_go_back:

@@ -24,6 +24,7 @@ from training.engine.bands import PAPER_EDGE, Schedule, table_problems
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.recipe import SHAPE_DEFAULTS
 from training.models import Preset, Recipe, TrainingRun
+from training.presets import preset_tables
 from training.recipe_forms import (
     MIXING,
     RecipeForm,
@@ -31,7 +32,7 @@ from training.recipe_forms import (
     suggested_sources,
     taught_content,
 )
-from training.recipes import RecipeRefused
+from training.recipe_rows import RecipeRefused
 from training.row_forms import initial_rows
 from training.source_fields import dataset_versions, ready_corpora
 from training.tables import TableView, view_tables
@@ -378,7 +379,7 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
     try:
         schedule = recipes.schedule_of(values["schedule"]).drawn_with(values.get("drawn_with") or "")
         recipes.check_kind({key: values.get(key) for key in OF_CADENCE}, schedule)
-        rows = recipes.preset_tables(preset, schedule=schedule, **_counted_on(schedule, table))
+        rows = preset_tables(preset, schedule=schedule, **_counted_on(schedule, table))
     except RecipeRefused as refused:
         return {"tables": [], "problem": refused.sentence}
     hyperparameters = {
@@ -389,7 +390,9 @@ def _preview_tables(values: dict[str, Any], table: dict[str, Any]) -> dict[str, 
     cadence = {key: values.get(key) for key in ("steps", *OF_CADENCE)}
     return {
         "tables": view_tables([("", each, hyperparameters) for each in rows], schedule, values["schedule"]),
-        "problem": " ".join(problem for each in rows for problem in table_problems(schedule, each)),
+        "problem": " ".join(
+            problem for each in rows for problem in table_problems(schedule.sampled(hyperparameters), each)
+        ),
         "cadence": describe_cadence(cadence) if cadence["steps"] else "",
     }
 

@@ -12,6 +12,7 @@ from generation.views.members import member
 from training import recipes
 from training.curves import shared_charts, shared_curve
 from training.models import TrainingRun
+from training.recipe_rows import RecipeRefused
 from training.recipe_words import describe_sources
 from training.views.recipes import LABELS, TEAM, readable
 
@@ -76,6 +77,6 @@ def _differences(chosen: list[TrainingRun]) -> list[dict[str, Any]]:
 def _sources(run: TrainingRun) -> str:
     try:
         schedule = recipes.schedule_of(run.parent)
-    except recipes.RecipeRefused:
+    except RecipeRefused:
         schedule = None
     return describe_sources(run.recipe, schedule)

@@ -18,7 +18,7 @@ from jobs.models import Job
 from training import rehearsals
 from training.cadence import OF_CADENCE
 from training.models import Recipe
-from training.recipes import RecipeRefused
+from training.recipe_rows import RecipeRefused
 from training.run_forms import RunForm
 from training.views.recipes import TEAM, may_run
 

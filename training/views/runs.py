@@ -21,8 +21,8 @@ from training.cadence import OF_CADENCE, describe_cadence
 from training.curves import charts_of, curve
 from training.drawings import drawings_of
 from training.models import Recipe, TrainingRun
+from training.recipe_rows import RecipeRefused
 from training.recipe_words import describe
-from training.recipes import RecipeRefused
 from training.run_forms import RunForm
 from training.tasks import TRAINER_LOG
 from training.views.recipes import TEAM, may_run

@@ -1,7 +1,10 @@
 // The changed examples of the guidelines, answered before more work comes: by the keys of the rating screen, each told at once.
+import { toneOf } from "./answers.js";
+import { build, buildKey, find, readConfig } from "./dom.js";
+import { createKeeper } from "./keeper.js";
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
-import { build, buildKey, find, readConfig } from "./view.js";
-import { PATIENCE } from "./server.js";
+import { backOff } from "./outbox.js";
+import { createServer, isAway } from "./server.js";
 import { isBusy } from "./session.js";
 
 const config = readConfig();
@@ -9,12 +12,15 @@ const keymap = buildKeymap(config);
 const inTurn = asksInTurn(config);
 const required = config.questions.filter((question) => question.required !== false);
 const examples = config.examples;
+const server = createServer({ config, readConfig, pageUrl: location.href });
 const buttons = []; // {button, question, value}
 
 let at = 0; // Which of `examples` is on the screen.
 let right = config.right;
 let draft = {};
 let state = "intro"; // intro, asking, sending, told
+let failures = 0;
+let retry = null; // The timer by which an answer is sent again.
 
 function buildChoices() {
   for (const question of config.questions) {
@@ -23,8 +29,7 @@ function buildChoices() {
     if (question.help) row.append(build("p", "question__help", question.help));
     const box = build("div", "question__choices");
     for (const choice of question.choices) {
-      const tone = choice.accepts === true ? "pass" : question.choices.some((other) => other.accepts === true) ? "fail" : "even";
-      const button = build("button", `choice choice--${tone}`);
+      const button = build("button", `choice choice--${toneOf(choice, question)}`);
       button.type = "button";
       const key = keymap.choiceKeys.get(`${question.name}\0${choice.value}`);
       if (key) button.append(buildKey(key));
@@ -81,30 +86,46 @@ async function send() {
   state = "sending";
   paint();
   const example = examples[at];
-  const body = JSON.stringify({ example: example.example, attempt: config.attempt, answers: draft });
-  let data = null;
-  let status = 0;
-  try {
-    const response = await fetch(config.url, { method: "POST", credentials: "same-origin", headers: { "Content-Type": "application/json", "X-CSRFToken": config.csrf }, body, signal: AbortSignal.timeout(PATIENCE) });
-    status = response.status;
-    data = await response.json();
-  } catch {
-    // Said below: nothing came back that can be read.
-  }
-  if (status === 200) tell(data);
-  else fail(typeof data?.detail === "string" ? data.detail : "The server cannot be reached. Try again.", status === 409);
+  const answer = { example: example.example, attempt: config.attempt, answers: draft };
+  const { ok, status, reason, data } = await server.answerExample(answer).catch(() => ({ ok: false, status: 0 }));
+  if (ok) tell(data);
+  else if (isAway(status)) wait();
+  else fail(reason ?? "The server did not take the answer. Try again.", status === 409);
+}
+
+/** Without an answer nothing is told, so nothing more is asked; it goes on by itself. */
+function wait() {
+  failures += 1;
+  const again = build("button", "btn btn--sm", "Try now");
+  again.type = "button";
+  again.addEventListener("click", resend);
+  showCallout("warn", build("p", "", "The server cannot be reached. Your answer stays here while this page is open, and is sent as soon as that is possible: only then it is told what is right."), again);
+  retry = setTimeout(resend, backOff(failures));
+}
+
+function resend() {
+  if (retry === null) return;
+  clearTimeout(retry);
+  retry = null;
+  send();
+}
+
+function showCallout(tone, ...said) {
+  const box = build("div", `callout callout--${tone}`);
+  const words = build("div");
+  words.append(...said);
+  box.append(words);
+  find("round-told").replaceChildren(box);
 }
 
 function tell({ right: isRight, said, why, ended }) {
   state = "told";
+  failures = 0;
   right += isRight ? 1 : 0;
-  const box = build("div", `callout callout--${isRight ? "ok" : "warn"}`);
-  const words = build("div");
-  words.append(build("strong", "", isRight ? "Right" : `The right answer: ${said.join("; ")}`));
-  if (why) words.append(build("p", "", why));
-  box.append(words);
-  if (ended) words.append(build("p", "", ended.passed ? `${ended.right} of ${ended.of} were right. You have passed.` : `${ended.right} of ${ended.of} were right, and ${ended.percent}% have to be. Read the guidelines and try again.`));
-  find("round-told").replaceChildren(box);
+  const words = [build("strong", "", isRight ? "Right" : `The right answer: ${said.join("; ")}`)];
+  if (why) words.push(build("p", "", why));
+  if (ended) words.push(build("p", "", ended.passed ? `${ended.right} of ${ended.of} were right. You have passed.` : `${ended.right} of ${ended.of} were right, and ${ended.percent}% have to be. Read the guidelines and try again.`));
+  showCallout(isRight ? "ok" : "warn", ...words);
   paint();
   const next = ended?.passed ? find("round-on") : find("round-next");
   next.hidden = false;
@@ -113,11 +134,7 @@ function tell({ right: isRight, said, why, ended }) {
 }
 
 function fail(sentence, isOutdated) {
-  const box = build("div", "callout callout--bad");
-  const words = build("div");
-  words.append(build("p", "", sentence));
-  box.append(words);
-  find("round-told").replaceChildren(box);
+  showCallout("bad", build("p", "", sentence));
   state = isOutdated ? "told" : "asking";
   draft = {};
   paint();
@@ -145,5 +162,7 @@ document.addEventListener("keydown", (event) => {
     answer(question, value);
   }
 });
+addEventListener("online", resend);
 buildChoices();
 paint();
+createKeeper({ config, page: location.href, pictures: () => [] }).note(); // The worker reads in the page what it shows: each answer signs it anew.

@@ -1,16 +1,18 @@
 // Wires the rating of many stickers at once. A mark is a change in memory; Enter makes a row of each sticker, puts them into the outbox and shows the
 // next page, whose pictures are decoded by then. The rest waits for the paint.
 import { createBriefing } from "./briefing.js";
-import { SIZES, buildGridKeymap, createGrid, readMarkers, repeats } from "./grid.js";
+import { SIZES, buildGridKeymap, howManyAhead, createGrid, readMarkers, repeats } from "./grid.js";
 import { createGridView } from "./grid-view.js";
 import { buildKeymap, readKey } from "./keymap.js";
+import { readConfig } from "./dom.js";
 import { createKeeper } from "./keeper.js";
 import { createKeyStore } from "./keys.js";
+import { decodePicture, fetchPicture, loadPicture } from "./pictures.js";
 import { createPrefetch } from "./prefetch.js";
 import { createQueue, picturesOf } from "./queue.js";
 import { createServer } from "./server.js";
 import { createSession, isBusy } from "./session.js";
-import { createView, loadPicture, readConfig } from "./view.js";
+import { createView } from "./view.js";
 
 const config = readConfig();
 // On a page a sticker passes or fails; why it fails is said where it is shown alone.
@@ -21,7 +23,7 @@ const markers = readMarkers(config, usual);
 const keymap = buildGridKeymap(markers, usual);
 const HISTORY = 200; // Pages of judgments.
 const queue = createQueue({ questions: config.questions, questionRevision: config.question_revision, revision: () => briefing.revision(), history: HISTORY, most: 100 });
-const prefetch = createPrefetch({ load: loadPicture, onChange: () => keeper.note() });
+const prefetch = createPrefetch({ load: loadPicture, fetch: fetchPicture, decode: decodePicture, onChange: tellAheadSoon });
 const keeper = createKeeper({ config, page: location.href, pictures: () => picturesOf(queue, prefetch.isHere) });
 const server = createServer({ config, readConfig, pageUrl: location.href });
 const briefing = createBriefing({ config, server, after: showPage, reload: () => session.reload() });
@@ -33,16 +35,17 @@ let shown = []; // The items that the screen has.
 let ready = false; // Whether all their pictures are there too.
 let brush = markers[0].question;
 let asked = null; // The sticker of which a dialog asks why.
+let telling = null;
 
 const session = createSession({
   config,
   queue: { ...queue, dropElsewhere: (assignment) => (queue.dropElsewhere(assignment), grid.refresh()), letGo: (assignment) => (queue.letGo(assignment), grid.refresh()), restore: (entries) => (queue.restore(entries), grid.restore(entries)) },
-  prefetch,
+  prefetch: { ...prefetch, want: wantPictures },
   server,
   view,
   show: showPage,
   isShown: () => ready,
-  wanted: () => [...grid.items(), ...grid.next()],
+  wanted: () => queue.first(Infinity),
   showHistory: () => view.showHistory(queue.history(), grid.size()),
   dropExpired(all) {
     const dropped = grid.dropExpired(all);
@@ -50,10 +53,30 @@ const session = createSession({
     return dropped;
   },
   historyLimit: HISTORY,
-  showAhead: () => keeper.note(),
+  showAhead({ isOffline, isFull }) {
+    const held = queue.first(Infinity);
+    const count = prefetch.countHere(held);
+    view.showAhead({ count, isOffline, isReady: isFull && count === held.length });
+    keeper.note();
+  },
   takeLease: briefing.takeLease,
   leaseOptions: () => ({ together: grid.isTogether(), guideline_revision: briefing.revision(), question_revision: config.question_revision }),
 });
+
+/** This page and the next are decoded; of what comes after them the bytes are fetched, which a connection is not needed for any more. */
+function wantPictures(items) {
+  const soon = [...grid.items(), ...grid.next()];
+  const isSoon = new Set(soon);
+  prefetch.want([...soon, ...items.filter((item) => !isSoon.has(item))], soon.length);
+}
+
+/** Pictures come by the dozen. */
+function tellAheadSoon() {
+  telling ??= setTimeout(() => {
+    telling = null;
+    session.tellAhead();
+  }, 100);
+}
 
 function nameKeys() {
   const keys = [["←→↑↓", "Go to another sticker"], [" ", markers.length > 1 ? "Mark it, or not, with what a press marks" : "Mark it as failing, or not"]];
@@ -102,18 +125,21 @@ function renderPage() {
   gridView.render(groups, grid.isTogether());
   groups.flat().forEach((item, index) => gridView.showMark(index, grid.markOf(item.assignment)));
   gridView.focus(Math.max(0, groups.flat().indexOf(before)));
-  prefetch.want([...shown, ...grid.next()]);
+  wantPictures(queue.first(Infinity));
 }
 
 function awaitPictures() {
   gridView.place((item) => prefetch.pictures(item)?.[0]);
   const missing = shown.filter((item) => !prefetch.pictures(item));
-  const wasReady = ready;
   ready = !missing.length;
+  // Enter says nothing of a page that was not painted yet; until then it is not called ready.
   if (ready) {
     const page = shown;
-    gridView.setReady();
-    if (!wasReady) requestAnimationFrame(() => shown === page && grid.markShown());
+    requestAnimationFrame(() => {
+      if (shown !== page) return;
+      gridView.setReady();
+      grid.markShown();
+    });
   }
   showCounts();
   for (const item of missing) waitFor(item);
@@ -150,7 +176,8 @@ function showCounts() {
 }
 
 function showSettings() {
-  queue.setAhead(2 * grid.size());
+  const { deviceMemory, connection } = navigator;
+  queue.setAhead(howManyAhead(grid.size(), { deviceMemory, saveData: connection?.saveData }));
   gridView.showSettings({ size: grid.size(), isTogether: grid.isTogether(), brush });
 }
 

@@ -1,7 +1,7 @@
 // What a page of stickers looks like: beside view.js the only module that knows its DOM. view.js sees to everything around it.
 import { SIZES, chooseTile, findNeighbour } from "./grid.js";
 import { nameKey } from "./keymap.js";
-import { build, buildKey, find } from "./view.js";
+import { build, buildKey, find } from "./dom.js";
 
 const BIG_ENOUGH_FOR_WORDS = 560;
 

@@ -1,6 +1,8 @@
 // A page of many stickers: which are on it, which are marked, and the rows that it becomes. Pure: no DOM, no network, no clock of its own.
 
 export const SIZES = [12, 24, 48];
+const OFFLINE = 50; // So many can be judged without a connection, beside the page that is begun.
+const MOST = 100; // In one lease.
 const SMALLEST_TILE = 96; // Pixels: below this a face cannot be read.
 const LARGEST_TILE = 320;
 
@@ -41,6 +43,15 @@ export function buildGridKeymap(markers, keymap) {
 
 /** Whether a key that is held may act again and again: moving may, marking may not. */
 export const repeats = (action) => action?.type === "move";
+
+/**
+ * How many stickers are held with pages of so many: whole pages, so many as to go on without a connection, and as one lease may have; two pages where
+ * data or memory are dear.
+ */
+export function howManyAhead(size, { saveData = false, deviceMemory = 8 } = {}) {
+  if (saveData || deviceMemory <= 2) return 2 * size;
+  return size * Math.min(1 + Math.ceil(OFFLINE / size), Math.floor(MOST / size));
+}
 
 function groupByPrompt(items) {
   const groups = new Map();

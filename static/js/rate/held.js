@@ -32,14 +32,17 @@ export function createHeld({ user, store, campaign = "", pause = 1000, now = () 
     },
     /** The page may be gone in a moment. */
     flush: write,
-    /** {items, progress} of an earlier visit, without items whose lease has run out: others may have them by now. Null where there is none. */
+    /**
+     * {items, progress, isLate} of an earlier visit; null where there is none. Also items whose lease has run out: without a connection there is no
+     * other, and the server keeps what comes late. isLate: whether there are such.
+     */
     async read() {
       const rows = await store.all(owner).catch(() => []);
       const old = rows.filter((row) => row.seq <= now() - DAY).map((row) => row.id);
       if (old.length) await store.remove(old).catch(() => {});
       const row = rows.find((one) => one.id === id && !old.includes(id));
-      const items = row?.items.filter((item) => !item.expiresAt || item.expiresAt > now()) ?? [];
-      return items.length ? { items, progress: row.progress } : null;
+      if (!row?.items.length) return null;
+      return { items: row.items, progress: row.progress, isLate: row.items.some(({ expiresAt }) => expiresAt && expiresAt <= now()) };
     },
   };
 }

@@ -1,13 +1,15 @@
 // Wires the rater together. The key path: key -> record in memory -> outbox -> decoded picture swapped in -> paint. The rest waits for the paint.
 import { createBriefing } from "./briefing.js";
 import { asksInTurn, buildKeymap, pickOption, readKey } from "./keymap.js";
+import { readConfig } from "./dom.js";
 import { createKeeper } from "./keeper.js";
 import { createKeyStore, withKey, withoutKeys } from "./keys.js";
+import { decodePicture, fetchPicture, loadPicture } from "./pictures.js";
 import { createPrefetch } from "./prefetch.js";
 import { createQueue, howFarAhead, picturesOf } from "./queue.js";
 import { createServer } from "./server.js";
 import { createSession, isBusy } from "./session.js";
-import { createView, decodePicture, fetchPicture, loadPicture, readConfig } from "./view.js";
+import { createView } from "./view.js";
 
 const config = readConfig();
 const AHEAD = config.kind === "sets" ? 2 : 10; // Of so many the pictures are decoded. Sets are many pictures each.

@@ -12,7 +12,7 @@ export function backOff(failures, random = Math.random) {
 
 /**
  * store: {all(user) -> rows, put(row), remove(ids)}, all promises. send(judgments) -> {ok, status, results?, isRefusal?, isRoleLost?, retryAfter?: s}; a network failure rejects.
- * lock(work) runs `work` unless another tab is at it. schedule(fn, ms) -> cancel(). onChange(snapshot) after every change;
+ * lock(work) runs `work` unless another tab is at it. schedule(fn, ms) -> cancel(). onChange() after every change;
  * onSettled(row, result) for each row that the server has decided about.
  */
 export function createOutbox({ user, store, send, lock = (work) => work(), now = () => Date.now(), random = Math.random, schedule = plan, onChange = () => {}, onSettled = () => {} }) {
@@ -29,11 +29,12 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
   const sorted = () => [...rows.values()].sort((a, b) => a.seq - b.seq);
   const waiting = () => sorted().filter((row) => row.state === "waiting");
   const snapshot = () => ({ waiting: waiting().length, rejected: sorted().filter((row) => row.state === "rejected"), sending, problem, kept });
-  const changed = () => onChange(snapshot());
+  const changed = () => onChange();
 
   function write(row) {
     const done = Promise.resolve()
-      .then(() => store.put({ ...row }))
+      .then(() => store.put({ ...row, loose: undefined }))
+      .then(() => keepAgain(row))
       .catch(() => {
         kept = "tab";
         row.loose = true;
@@ -42,6 +43,18 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       .finally(() => writes.get(row.id) === done && writes.delete(row.id));
     writes.set(row.id, done);
     return done;
+  }
+
+  /** The storage takes rows, this one at least: those that it refused before are offered to it again. */
+  function keepAgain(row) {
+    if (kept === "browser") return;
+    delete row.loose;
+    const loose = [...rows.values()].filter((other) => other.loose);
+    if (!loose.length) {
+      kept = "browser";
+      changed();
+    }
+    for (const other of loose) if (!writes.has(other.id)) write(other);
   }
 
   async function remove(ids) {
@@ -102,7 +115,12 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
   /** One batch. Returns whether to go on at once. */
   async function sendBatch() {
     const sent = waiting().slice(0, batch);
-    if (!sent.length) return false;
+    if (!sent.length) {
+      // Another tab has delivered them: nothing is known to be wrong any more.
+      failures = 0;
+      problem = null;
+      return false;
+    }
     let answer;
     try {
       answer = await send(sent.map((row) => row.judgment));
@@ -111,11 +129,14 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       return false;
     }
     if (answer.ok && Array.isArray(answer.results)) {
-      failures = 0;
-      problem = null;
       const moved = await settle(sent, answer.results);
-      if (moved) batch = BATCH;
-      else noteFailure("server");
+      if (moved) {
+        batch = BATCH;
+        failures = 0;
+        problem = null;
+      } else {
+        noteFailure("server"); // An answer that names none of them.
+      }
       changed();
       return moved;
     }
@@ -130,6 +151,8 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
     } else if ([400, 409, 413, 422].includes(answer.status) && answer.isRefusal) {
       await settle(sent, [{ id: sent[0].id, status: "rejected", reason: answer.reason || "The server could not read this judgment." }]);
       batch = BATCH;
+      failures = 0;
+      problem = null;
       changed();
       return true;
     } else {
@@ -166,7 +189,7 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       const row = { id: judgment.id, user, seq: lastSeq, judgment, about, state: "waiting", reason: null };
       rows.set(row.id, row);
       write(row);
-      if (!problem && !sending) later(150);
+      if (!sending && !(problem && cancelTimer)) later(150);
       changed();
     },
     /** Reads what earlier visits left. */

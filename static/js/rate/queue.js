@@ -255,6 +255,15 @@ export function createQueue({ questions, questionRevision = null, revision = () 
       return index === 0;
     },
 
+    /** Another tab took back what it or this one had judged: it may be judged here, too, after all that is held, and not be taken back again. */
+    reopenElsewhere({ id, assignment, supersedes }, item) {
+      const index = judged.findIndex((entry) => entry.record.id === supersedes);
+      if (index >= 0) judged.splice(index, 1);
+      closed.delete(assignment);
+      latest.set(assignment, id);
+      if (item && !items.some((other) => other.assignment === assignment)) items.push(item);
+    },
+
     /** What earlier visits to the page have judged, the newest first: it can be undone here as well. */
     restore(entries) {
       for (const entry of entries.slice(0, history)) {

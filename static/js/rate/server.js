@@ -5,6 +5,9 @@ function readReason(data) {
   return typeof data?.detail === "string" ? data.detail : null;
 }
 
+/** Whether nobody has answered who could: it may be tried again as it is. */
+export const isAway = (status) => status === 0 || status >= 500;
+
 /** Whether this account may no longer rate: signing in again would not help. */
 function isRoleLost(data) {
   return data?.code === "no-rater-role";
@@ -69,6 +72,12 @@ export function createServer({ config, fetch: get = (...args) => globalThis.fetc
     /** The rater knows what changed up to these: {guideline_revision} or {question_revision}. */
     async sayRead(revisions) {
       await postSigned(config.guidelines_read_url, revisions);
+    },
+    /** An answer to an example, which may be sent again -> {ok, status, reason, data: what is right and why}. */
+    async answerExample(answer) {
+      const response = await postSigned(config.url, answer);
+      const data = await response.json().catch(() => null);
+      return { ok: response.ok && data !== null, status: response.status, reason: readReason(data), data };
     },
     async sendJudgments(judgments) {
       const response = await postSigned(config.judgments_url, { judgments });

@@ -1,9 +1,12 @@
 // One visit to a campaign, whatever the screen shows of it: the outbox, the leases, the figures, and the life of the page.
+import { planAfterPaint } from "./after-paint.js";
+import { whyNothing } from "./nothing.js";
 import { backOff, createMemoryStore, createOutbox } from "./outbox.js";
 import { createHeld } from "./held.js";
 import { createHistory } from "./history.js";
 import { createPace } from "./pace.js";
-import { PATIENCE } from "./server.js";
+import { PATIENCE, isAway } from "./server.js";
+import { createSiblings } from "./siblings.js";
 import { createBrowserStore, createTabLock } from "./storage.js";
 import { forgetOthers } from "./traces.js";
 
@@ -12,7 +15,6 @@ const ASK_AGAIN = 60000;
 // After so many judgments the server is asked whether anything changed, however much is still in hand.
 const LISTEN = 5;
 const SOONEST_RENEWAL = 5000;
-const isAway = (status) => status === 0 || status >= 500;
 // For so long after a rater last did something their leases are renewed without them doing more, in ms.
 const ATTENTION = 30 * 60000;
 
@@ -30,12 +32,17 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   let leasing = false;
   let askAgain = false;
+  let newsTimer; // What is new was asked for, and no answer came.
+  let emptyTimer; // Nothing is in hand, and items are asked for again.
   let leaseFailures = 0;
+  let lastStatus; // Of the last answer, if that was a refusal.
   let nextLeaseAt = 0; // Not asked before this, whatever for: the server was away, or refused.
   let nextItemsAt = 0; // Not asked for items before this; what is new is heard meanwhile.
   let renewAt = Infinity; // When half of the time is over for which the items are this person's.
+  let renewsWithin = Infinity; // How far off that was when it was planned, in ms.
   let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
+  const reopened = new Set(); // What another tab took back, until the server knows of that too.
   const touched = new Set(); // What was judged or undone here since then: the answer may be from before or after that.
   let exhausted = false;
   let onlyPending = false; // The last lease held nothing but what is on its way to the server.
@@ -44,11 +51,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let roleLost = false; // This account may rate nothing now.
   let toldRoleLost = false;
   let examplesUrl = null; // Where examples of the guidelines are answered that come before more items.
-  let afterPaint = null;
   let away = false; // The server did not answer when it was last asked.
   let heard = false; // It has, on this visit: what is in hand is from there.
+  let tookUp = false; // What an earlier visit has left was looked for.
   let activeAt = Date.now(); // When the rater last did anything.
 
+  const settleAfterPaint = planAfterPaint(settle);
   const history = createHistory({ user, store, campaign: config.campaign, limit: historyLimit });
   let unkept = []; // Records that the history does not have yet.
   const held = createHeld({ user, store, campaign: config.campaign });
@@ -60,20 +68,52 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     lock: createTabLock(`atelier-outbox-${user}`),
     onChange: () => settleAfterPaint(),
     onSettled(row, result) {
-      if (result.status !== "rejected") return;
-      queue.forget(row.judgment);
-      history.remove(row.judgment);
+      const { judgment } = row;
+      const isRefused = result.status === "rejected";
+      if (judgment.action === "undo") {
+        siblings.tellSettled(judgment, isRefused);
+        if (reopened.has(judgment.assignment)) return hearSettled(judgment, isRefused); // This tab has sent what another took back.
+      }
+      if (!isRefused) return;
+      queue.forget(judgment);
+      history.remove(judgment);
       showHistory();
     },
   });
 
-  // Tabs of one person are handed the same leases: what one has judged, the others need not show.
-  const siblings = globalThis.BroadcastChannel ? new BroadcastChannel(`atelier-rate-${user}`) : null;
-  siblings?.addEventListener("message", ({ data }) => {
-    if (!queue.dropElsewhere(data)) return;
-    show();
+  // Tabs of one person are handed the same leases: what one has judged, the others need not show, and what one takes back, any may judge.
+  const siblings = createSiblings({ user, campaign: config.campaign, onJudged: hearJudged, onUndone: hearUndone, onSettled: hearSettled });
+
+  function hearJudged({ assignment }) {
+    touched.add(assignment);
+    reopened.delete(assignment);
+    count(1);
+    if (queue.dropElsewhere(assignment)) show();
     settleAfterPaint();
-  });
+  }
+
+  function hearUndone(record, item) {
+    touched.add(record.assignment);
+    count(-1);
+    const before = queue.current();
+    reopened.add(record.assignment);
+    // A page that waits for its first answer takes up all that is kept if none comes, this among it.
+    const awaitsFirst = leasing && !heard && !tookUp;
+    queue.reopenElsewhere(record, awaitsFirst ? null : item);
+    history.remove({ id: record.supersedes });
+    showHistory();
+    if (queue.current() !== before) show();
+    settleAfterPaint();
+  }
+
+  /** The server has heard of another tab's undo. */
+  function hearSettled(record, isRefused) {
+    if (!reopened.delete(record.assignment) || !isRefused) return;
+    count(1);
+    queue.forget(record);
+    if (queue.letGo(record.assignment)) show();
+    settleAfterPaint();
+  }
 
   /** On the key path: keeps a record and counts it. */
   function keep(record, about) {
@@ -81,11 +121,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     unkept.push(record);
     touched.add(record.assignment);
     returned = false; // Whoever goes on judges what is on the screen.
+    // At once: another tab may be looked at in a moment.
+    siblings.tell(record, queue.first(Infinity).find((item) => item.assignment === record.assignment));
     if (record.action === "undo") {
       count(-1);
       return;
     }
-    siblings?.postMessage(record.assignment);
     count(1);
     unheard += 1;
     pace.note();
@@ -98,24 +139,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   // ---- what waits for the paint ----
   /** `words`: what was judged, for those who do not see it. */
-  function settleAfterPaint(words) {
-    if (afterPaint) {
-      afterPaint.words = words ?? afterPaint.words;
-      return;
-    }
-    afterPaint = { words };
-    // The timer carries the work of a tab in the background, where no frame is painted.
-    const fallback = setTimeout(settle, 250);
-    requestAnimationFrame(() => setTimeout(() => {
-      clearTimeout(fallback);
-      settle();
-    }));
-  }
-
-  function settle() {
-    if (!afterPaint) return;
-    const { words } = afterPaint;
-    afterPaint = null;
+  function settle(words) {
     const hasUndo = unkept.some((record) => record.action === "undo");
     keepHistory();
     // Before the first answer it is what earlier visits have left that counts. An undo starts a chain that only the rows here know of.
@@ -157,16 +181,22 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   // ---- leases ----
   /** `anyway`: also where there is enough, to hear what another device of this rater has judged meanwhile. */
   async function refill(anyway = false) {
+    heedClock();
     const isDue = Date.now() >= renewAt;
     const asksForItems = isDue || (queue.needsMore() && Date.now() >= nextItemsAt && !(exhausted && queue.length()));
     if (leasing) {
       askAgain ||= anyway; // What is on its way was asked before.
       return;
     }
-    if (Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) return;
+    if (Date.now() < nextLeaseAt || !(anyway || asksForItems || unheard >= LISTEN)) {
+      askWhileEmpty();
+      return;
+    }
     leasing = true;
     unheard = 0;
     touched.clear();
+    clearTimeout(newsTimer);
+    let answered = false;
     try {
       // The answer may be from before these arrive at the server, and come after: then it holds items that are judged.
       const unsent = outbox.pendingAssignments();
@@ -175,26 +205,45 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       if (!answer.ok) {
         if (isAway(answer.status)) await takeUpHeld();
         refuseLease(answer.status, answer.reason, answer);
-      } else if (asksForItems) takeLease(answer, unsent, count);
-      else takeNews(answer);
+      } else {
+        answered = true;
+        if (asksForItems) takeLease(answer, unsent, count);
+        else takeNews(answer);
+      }
     } catch {
       await takeUpHeld();
       refuseLease(0);
     } finally {
       leasing = false;
     }
-    if (!queue.current()) setTimeout(() => refill(), Math.max(0, Math.max(nextLeaseAt, nextItemsAt) - Date.now()) + 20);
-    else settleAfterPaint();
-    if (askAgain) {
-      askAgain = false;
-      refill(true);
-    }
+    if (queue.current()) settleAfterPaint();
+    else askWhileEmpty();
+    const wantsNews = askAgain || (anyway && !answered);
+    askAgain = false;
+    if (wantsNews) newsTimer = setTimeout(() => refill(true), answered ? 0 : Math.max(0, nextLeaseAt - Date.now()) + 20);
+  }
+
+  /** Whoever has nothing in hand waits for the answer. */
+  function askWhileEmpty() {
+    if (queue.current()) return;
+    clearTimeout(emptyTimer);
+    const pause = Math.max(nextLeaseAt, nextItemsAt) - Date.now();
+    emptyTimer = setTimeout(() => refill(), Math.max(0, pause) + 20);
+  }
+
+  /** A clock that was set back would have all that was planned wait for as long as that. */
+  function heedClock() {
+    const latest = Date.now() + ASK_AGAIN + 1000;
+    if (nextLeaseAt > latest) nextLeaseAt = 0;
+    if (nextItemsAt > latest) nextItemsAt = 0;
+    if (renewAt - Date.now() > renewsWithin + 1000) renewAt = 0;
   }
 
   /** The server does not answer, and has not on this visit: the rater goes on with what an earlier one left in hand. */
   async function takeUpHeld() {
     if (heard || queue.length()) return;
     const kept = await held.read();
+    tookUp = true;
     if (!kept) return;
     const ends = outbox.chainEnds();
     const judged = [...outbox.pendingAssignments(), ...queue.history().map(({ item }) => item.assignment)];
@@ -202,14 +251,14 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (!queue.length()) return;
     Object.assign(progress, kept.progress);
     renewAt = 0; // As soon as there is somebody to ask.
-    view.showReopened(true);
+    view.showReopened(true, kept.isLate);
     show();
   }
 
   /** What the server should have as held too; not where something is still to be sent, an undo for instance. */
   function listHeld() {
     const unsent = outbox.unsentAssignments();
-    return queue.first(queue.length()).map((item) => item.assignment).filter((assignment) => !unsent.has(assignment)).slice(0, 1000);
+    return queue.first(queue.length()).map((item) => item.assignment).filter((assignment) => !unsent.has(assignment) && !reopened.has(assignment)).slice(0, 1000);
   }
 
   /** Another device of this rater has judged these. */
@@ -225,7 +274,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   }
 
   function takeNews(answer) {
-    leaseFailures = 0;
+    leaseFailures = nextLeaseAt = 0;
+    lastStatus = undefined;
     away = false;
     heard = true;
     view.showReopened(false);
@@ -247,7 +297,8 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     dropExpired(returned && Object.keys(queue.draft()).length === 0);
     returned = false;
     const ends = answer.items.map((item) => item.expiresAt).filter(Number.isFinite);
-    renewAt = ends.length ? Math.max(Date.now() + SOONEST_RENEWAL, (Date.now() + Math.min(...ends)) / 2) : Infinity;
+    renewsWithin = ends.length ? Math.max(SOONEST_RENEWAL, (Math.min(...ends) - Date.now()) / 2) : Infinity;
+    renewAt = Date.now() + renewsWithin;
     queue.noteAnswer(answer.items.length >= count);
     exhausted = answer.items.length === 0 || (added === 0 && !queue.length() && !waiting && !unsent.size && !queue.aside());
     onlyPending = added === 0 && waiting > 0 && !exhausted && !queue.aside();
@@ -270,6 +321,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   function refuseLease(status, reason, { isRoleLost: lost = false, examplesUrl: url = null } = {}) {
     examplesUrl = url;
     leaseFailures += 1;
+    lastStatus = status;
     away = isAway(status);
     roleLost = lost;
     gone = lost || [404, 409, 410].includes(status);
@@ -279,35 +331,20 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     view.showGone(goneReason);
     tellRole();
     exhausted = false;
-    if (!queue.current()) showNothing(status, reason);
+    nextItemsAt = 0; // Whether there are any is not known.
+    if (!queue.current()) showNothing(reason);
   }
 
-  /** Why there is nothing to judge: the campaign is over, the server is away, or the first items are on their way. */
-  function showNothing(status, reason) {
-    const home = { label: "To the start", href: "/", primary: true };
-    const again = { label: "Look again", run: lookAgain };
-    if (isRoleLost()) {
-      view.showMessage("over", "This account may not rate now", "An operator can give it the role back. What you judged and is not sent yet stays in this browser until then.", [again, home]);
-    } else if (gone && examplesUrl) {
-      view.showMessage("over", "Examples come first", reason ?? "The examples of the guidelines have changed.", [{ label: "Answer the examples", href: examplesUrl, primary: true, focus: true }]);
-    } else if (gone) {
-      view.showMessage("over", "This campaign is not open to you", reason ?? goneReason ?? "It was paused or closed, or you are no longer one of its raters. What you judged is kept.", [home, again]);
-    } else if (status === 401 || status === 403) {
-      view.showMessage("error", "You are signed out", "Sign in again in another tab, then go on here. Nothing is lost.", [{ label: "Go on", run: lookAgain, primary: true }]);
-    } else if (status !== undefined && leaseFailures > 0) {
-      view.showMessage("error", "The server cannot be reached", "It is tried again every few seconds. Your judgments are kept in this browser.", [{ label: "Try now", run: lookAgain, primary: true }]);
-    } else if (queue.aside()) {
-      view.showMessage("error", "Pictures cannot be loaded", "The server does not give the pictures of what is left. They are tried again every half minute.", [{ ...again, primary: true }, { ...home, primary: false }]);
-    } else if (exhausted) {
-      progress.left = 0;
-      view.showMessage("over", "Nothing is left for you here", "Thank you. Everything that this campaign had for you is judged.", [home, again]);
-    } else {
-      view.showLoading(null);
-    }
+  function showNothing(reason = goneReason) {
+    const why = whyNothing({ isRoleLost: isRoleLost(), isGone: gone, reason, examplesUrl, status: lastStatus, failures: leaseFailures, aside: queue.aside(), isExhausted: exhausted }, lookAgain);
+    if (why?.isOver) progress.left = 0;
+    if (why) view.showMessage(why.state, why.title, why.text, why.actions);
+    else view.showLoading(null);
   }
 
   function lookAgain() {
     nextLeaseAt = nextItemsAt = 0;
+    lastStatus = undefined;
     gone = false;
     roleLost = false;
     queue.takeBackAside();
@@ -387,6 +424,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       forgetOthers({ user, store }).catch(() => {}); // Without storage there is nothing of theirs.
       const before = await history.read();
       queue.restore(before);
+      // The page's own figures are the server's, which does not have these yet.
+      const unsent = outbox.pendingAssignments();
+      count(before.filter(({ item }) => unsent.has(item.assignment)).length);
       if (before.length) showHistory();
       outbox.flush();
       settleAfterPaint();
@@ -394,9 +434,11 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   };
 }
 
-/** Whether a text field or a dialog has the keyboard. */
+/** Whether a text field or a dialog has the keyboard, or the key has done its work. */
 export function isBusy(event) {
-  if (document.querySelector("dialog[open]")) return true;
+  if (event.defaultPrevented || document.querySelector("dialog[open]")) return true;
   const target = event.target;
-  return target instanceof HTMLElement && (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName));
+  if (!(target instanceof HTMLElement) || !(target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName))) return false;
+  // The field of a dialog that has just been closed has the focus until the next frame.
+  return target.getClientRects().length > 0;
 }

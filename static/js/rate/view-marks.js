@@ -1,20 +1,14 @@
 // The part of the view in which a rater says why something fails: reason chips, the prompt's words, a point in the picture.
+import { build } from "./dom.js";
 
 const STEP = 0.05;
-
-function build(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
 
 /** act(action) gets reason, word and point; buildKey(key) makes what is printed on a chip. */
 export function createMarksView({ config, act, buildKey, keys }) {
   const strip = document.getElementById("rate-reasons");
   const prompt = document.getElementById("rate-prompt");
   const stage = document.getElementById("rate-stage");
-  const chips = []; // {chip, question, reason}
+  const chips = []; // {chip, question, reason, isGiven}
   const groups = new Map(); // Question name -> its group of chips.
   const marksWords = config.questions.some((question) => question.marks === "words");
   const marksPoint = config.questions.some((question) => question.marks === "point");
@@ -124,8 +118,13 @@ export function createMarksView({ config, act, buildKey, keys }) {
 
   /** marks: those of the item on the screen; asked: the question that still needs a reason, or null. */
   function setMarks(marks, asked = null) {
-    for (const { chip, question, reason } of chips) chip.setAttribute("aria-pressed", String(marks.reasons.get(question)?.includes(reason) ?? false));
-    for (const [name, group] of groups) group.toggleAttribute("data-asked", name === asked);
+    // On the key path: what is so already is not touched.
+    for (const entry of chips) {
+      const isGiven = marks.reasons.get(entry.question)?.includes(entry.reason) ?? false;
+      if (isGiven !== entry.isGiven) entry.chip.setAttribute("aria-pressed", String(isGiven));
+      entry.isGiven = isGiven;
+    }
+    for (const [name, group] of groups) if (group.hasAttribute("data-asked") !== (name === asked)) group.toggleAttribute("data-asked", name === asked);
     if (asked) groups.get(asked).scrollIntoView({ block: "nearest", inline: "nearest" });
     strip.toggleAttribute("data-asked", asked !== null);
     words.forEach((word, index) => word.setAttribute("aria-pressed", String(marks.words.includes(index))));

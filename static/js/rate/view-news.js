@@ -1,5 +1,5 @@
 // What changed in the guidelines, in a dialog over the screen; and the guidelines beside the work.
-import { build, find } from "./view.js";
+import { build, find } from "./dom.js";
 
 const STRAY = 500; // Milliseconds within which a press was meant for what was there before.
 
@@ -8,6 +8,7 @@ export function createNewsView({ onRead }) {
   const dialog = find("rate-news");
   const text = find("rate-guidelines");
   let openedAt = 0;
+  let isTelling = false;
 
   /** The server has made this HTML safe; parsed apart, it loads and runs nothing. */
   function parse(html) {
@@ -26,9 +27,22 @@ export function createNewsView({ onRead }) {
   // A finger or a mouse that was about to press something else must not close it. A key on the button can only be meant for it:
   // the focus is on the title when it opens.
   find("rate-news-read").addEventListener("click", (event) => {
-    if (event.detail === 0 || event.timeStamp - openedAt > STRAY) dialog.close();
+    if (event.detail === 0 || event.timeStamp - openedAt > STRAY) close();
   });
-  dialog.addEventListener("close", onRead);
+  dialog.addEventListener("cancel", close);
+  dialog.addEventListener("close", read);
+
+  // At once: the browser's own closing says so in a later task, and the next key may come before that.
+  function close() {
+    dialog.close();
+    read();
+  }
+
+  function read() {
+    if (!isTelling) return;
+    isTelling = false;
+    onRead();
+  }
 
   return {
     show({ news, questionNews = [], html }) {
@@ -40,6 +54,7 @@ export function createNewsView({ onRead }) {
       find("rate-news-text").replaceChildren(...whole);
       find("rate-news-whole").open = false;
       dialog.showModal();
+      isTelling = true;
       openedAt = performance.now();
     },
     replaceText: (html) => text.replaceChildren(...parse(html)),

@@ -1,13 +1,7 @@
 // Two sets of pictures beside each other, and a closer look at one picture: by a press, or by key at the one that was looked at last.
+import { build } from "./dom.js";
 
 const SIDES = ["Left", "Right"];
-
-function build(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
 
 export function createSetsView() {
   const dialog = document.getElementById("rate-closer");

@@ -1,15 +1,9 @@
 // The part of the view that shows a sticker as it will be seen, and what its transparency hides. All of it comes after the paint.
+import { build } from "./dom.js";
 import { describeEdges, findEdges } from "./edges.js";
 
 const SIZES = [96, 128, 160, 240, 0]; // CSS pixels; 0 is off.
 const BESIDE = 2; // More copies than these lie below the pictures, with their numbers.
-
-function build(tag, className, text) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text !== undefined) element.textContent = text;
-  return element;
-}
 
 /** Reads a picture's bytes. Throws where the browser does not let them be read. */
 function readPicture(picture) {

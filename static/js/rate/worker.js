@@ -1,7 +1,8 @@
 // The service worker of the rating screen: opens a page again where there is no connection. Django puts FILES ([[address, plain address]]), VERSION and
 // NOTICE (a page) before it. A page comes from the server whenever that answers, and then has its files from there too; only a page that came from
 // here has its files from here. Kept are one version's static files, and by person and campaign the pages and the pictures that they need.
-const PAGE = /^\/rate\/([-\w]+)\/$/;
+const PAGE = /^\/rate\/([-\w]+)\/(?:examples\/)?$/; // Of work, and of examples that come first.
+const EXAMPLES = /\/examples\/$/;
 const PICTURE = /^\/images\/[^/]+\/$/;
 const STORES = "atelier-rating-";
 const FILE_STORE = `${STORES}files-${VERSION}`;
@@ -58,6 +59,8 @@ async function takeAnswer(url, answer) {
     for (const name of await personsStores()) if (!name.startsWith(`${OF}${user}-`)) await caches.delete(name);
     const store = await caches.open(`${OF}${user}-${slugOf(url)}`);
     await store.put(keyOf(url), answer);
+    // Where the work is open, no examples come before it.
+    if (!EXAMPLES.test(url.pathname)) await store.delete(keyOf(new URL("examples/", url)));
     await dropOldest();
   } else if (answer.status < 500 && answer.status !== 429) {
     for (const name of await personsStores()) {
@@ -71,10 +74,14 @@ async function fetchPage(url) {
   await takeAnswer(url, await fetch(keyOf(url), { credentials: "same-origin", redirect: "manual", headers: { Accept: "text/html" } }));
 }
 
+/** Where examples come first the server leads there from the page of the work. */
 async function readPage(url) {
-  for (const name of await personsStores()) {
-    const page = await (await caches.open(name)).match(keyOf(url), AS_IS);
-    if (page?.headers.get("X-Atelier-Files") === VERSION && (await hasFiles())) return page;
+  const examples = new URL("examples/", url);
+  for (const key of [keyOf(url), keyOf(examples)]) {
+    for (const name of await personsStores()) {
+      const page = await (await caches.open(name)).match(key, AS_IS);
+      if (page?.headers.get("X-Atelier-Files") === VERSION && (await hasFiles())) return page;
+    }
   }
   return null;
 }
@@ -113,8 +120,8 @@ async function readPicture(address) {
 
 const openPicture = async (request) => (await readPicture(request.url)) ?? fetch(request);
 
-/** Those that a page shows by itself, such as the examples of the guidelines. */
-const picturesIn = (html) => [...html.matchAll(/\ssrc="(\/images\/[^"/]+\/)"/g)].map(([, address]) => address);
+/** Those that a page shows by itself, such as the examples of the guidelines, or names to its script. */
+const picturesIn = (html) => [...html.matchAll(/(?:\ssrc=|"url": ?)"(\/images\/[^"/]+\/)"/g)].map(([, address]) => address);
 
 /** Half of what the browser lends is left to what matters more: the judgments. */
 async function hasRoom() {

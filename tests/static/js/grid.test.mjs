@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { buildGridKeymap, chooseTile, composePage, createGrid, findNeighbour, readMarkers } from "../../../static/js/rate/grid.js";
+import { buildGridKeymap, chooseTile, composePage, createGrid, findNeighbour, howManyAhead, readMarkers } from "../../../static/js/rate/grid.js";
 import { buildKeymap, readKey } from "../../../static/js/rate/keymap.js";
 import { createQueue } from "../../../static/js/rate/queue.js";
 
@@ -23,6 +23,11 @@ function start({ config = alignment, size = 3, together = false, items = many(7)
   grid.markShown();
   return { queue, grid, clock };
 }
+
+test("beside the page that is begun fifty stickers are held, in whole pages, and no more than one lease gives", () => {
+  assert.deepEqual([12, 24, 48].map((size) => howManyAhead(size)), [72, 96, 96]);
+  assert.deepEqual([{ saveData: true }, { deviceMemory: 2 }].map((device) => howManyAhead(12, device)), [24, 24]);
+});
 
 test("unmarked pass, marked fail; each is a row of its own on one page", () => {
   const { grid, clock, queue } = start();

@@ -42,11 +42,13 @@ test("what must not be missed is written at once, and what waits when the page m
   assert.deepEqual(await numbers(open()), [5]);
 });
 
-test("leases that have run out are no longer held, save what an undo leases anew, and nothing is after a day", async () => {
+test("leases that have run out are still held, and said to be late, and nothing is after a day", async () => {
   const { held, open, item, clock, store } = start();
   await held.note(() => ({ items: [item(1), item(2, 3), item(3, null)], progress: {} }), true);
+  assert.equal((await open().read()).isLate, false);
   clock.time += 2 * HOUR;
-  assert.deepEqual(await numbers(open()), [2, 3]);
+  assert.deepEqual(await numbers(open()), [1, 2, 3]);
+  assert.equal((await open().read()).isLate, true);
   clock.time += 23 * HOUR;
   assert.equal(await open().read(), null);
   assert.deepEqual(await store.all("held-7"), []);

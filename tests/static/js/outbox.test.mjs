@@ -233,6 +233,52 @@ test("two tabs deliver each judgment once, and both know that it is saved", asyn
   assert.deepEqual([left.outbox.snapshot().waiting, right.outbox.snapshot().waiting, server.calls.flat().length], [0, 0, 2]);
 });
 
+test("what another tab delivered is no trouble of this one any more, and what is judged next is sent", async () => {
+  const store = createMemoryStore();
+  const server = createFakeServer();
+  server.mode = "offline";
+  const [left, right] = [start({ store, server }), start({ store, server })];
+  left.outbox.add(judgment(1));
+  await left.outbox.settled();
+  await left.clock.run();
+  await right.outbox.flush();
+  assert.deepEqual([left.outbox.snapshot().problem, right.outbox.snapshot().problem], ["offline", "offline"]);
+  server.mode = "well";
+  await right.clock.run();
+  await left.clock.run();
+  assert.deepEqual([left.outbox.snapshot().problem, left.outbox.snapshot().waiting], [null, 0]);
+  left.outbox.add(judgment(2));
+  await left.outbox.settled();
+  await left.clock.run();
+  assert.equal(server.stored.size, 2);
+});
+
+test("a refusal of the last row that waits is an answer: the server is there", async () => {
+  const answers = [Promise.reject(new TypeError("gone")), { ok: false, status: 422, isRefusal: true, reason: "No." }];
+  const { outbox, clock } = start({ server: { send: async () => answers.shift() } });
+  outbox.add(judgment());
+  await outbox.settled();
+  await clock.run();
+  assert.equal(outbox.snapshot().problem, "offline");
+  await clock.run();
+  assert.deepEqual([outbox.snapshot().problem, outbox.snapshot().rejected.length], [null, 1]);
+});
+
+test("a storage that takes rows again keeps also those that it refused", async () => {
+  const store = createMemoryStore();
+  const { put } = store;
+  let isFull = true;
+  store.put = (row) => (isFull ? Promise.reject(new Error("QuotaExceededError")) : put(row));
+  const { outbox } = start({ store });
+  outbox.add(judgment(1));
+  await outbox.settled();
+  assert.equal(outbox.snapshot().kept, "tab");
+  isFull = false;
+  outbox.add(judgment(2));
+  while (outbox.snapshot().kept === "tab") await turn();
+  assert.equal((await store.all("7")).length, 2);
+});
+
 test("a browser without storage keeps the rows in the tab, says so, and still delivers", async () => {
   const broken = { all: async () => { throw new Error("no"); }, put: async () => { throw new Error("no"); }, remove: async () => { throw new Error("no"); } };
   const { outbox, server } = start({ store: broken });

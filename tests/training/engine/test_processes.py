@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from generation.engine.folders import hash_folder
 from jobs.warm import Nursery, WarmProgram
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import ROOT, error_of, trained, wait_until
@@ -50,8 +51,11 @@ def is_gone(process: psutil.Process) -> bool:
 
 
 @pytest.mark.processes
-def test_group_stops_loses_a_process_and_goes_on_to_the_losses_of_one(make_run: MakeRun, launch: Launch) -> None:
+def test_group_stops_loses_a_process_and_goes_on_to_the_losses_of_one(
+    make_run: MakeRun, small_parent: Path, launch: Launch
+) -> None:
     changes: dict[str, Any] = {"steps": 60, "checkpoint_every": 100, "sample_every": 0, "validate_every": 0}
+    changes |= {"parent": str(small_parent), "parent_hash": hash_folder(small_parent)[0]}
     alone, together = make_run("alone", **changes), make_run("together", sharded=True, **changes)
     launcher = launch(together)
     wait_until(trained(together, 3), 300)

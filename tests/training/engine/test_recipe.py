@@ -111,3 +111,12 @@ def test_manifest_that_is_none_is_refused(tmp_path: Path, text: str, sentence: s
     (tmp_path / "m.jsonl").write_text(text)
     with pytest.raises(RunRefused, match=sentence):
         read_manifest(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_caption_may_have_what_ends_lines_elsewhere(tmp_path: Path, end: str) -> None:
+    captions = ["a\u2028b", "a\u2029b", "a\u0085b", "a\nb"]
+    items = [{"image": "a.png", "caption": caption, "sha256": "0" * 64} for caption in captions]
+    text = end.join(json.dumps(item, ensure_ascii=False) for item in items)
+    (tmp_path / "m.jsonl").write_bytes((text + end).encode())
+    assert [item.caption for item in read_manifest(tmp_path / "m.jsonl")] == captions

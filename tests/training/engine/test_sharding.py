@@ -28,27 +28,6 @@ from training.engine.sharding import local
 from training.engine.trainer import run_training
 
 
-@pytest.fixture(scope="session")
-def small_parent(parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With each kind of block that is a unit of its own in shards, and few tensors: every one takes every process time."""
-    folder = Path(shutil.copytree(parent, tmp_path_factory.mktemp("small") / "model"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(4)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            block_out_channels=(16,),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D",),
-            mid_block_type=None,
-            up_block_types=("UpBlock2D",),
-            cross_attention_dim=32,
-            attention_head_dim=4,
-            norm_num_groups=8,
-        )
-    unet.half().save_pretrained(folder / "unet")
-    return folder
-
-
 @pytest.fixture
 def make_run(make_run: MakeRun, small_parent: Path) -> MakeRun:
     return partial(make_run, parent=str(small_parent), parent_hash=hash_folder(small_parent)[0])

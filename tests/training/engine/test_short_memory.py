@@ -15,13 +15,17 @@ from tests.training.engine.test_transparency import decoder_runs
 from training.engine import observation, preparation, steps, validation
 from training.engine.__main__ import main
 from training.engine.group import Group
+from training.engine.memory import is_out_of_memory
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Stopped
 from training.engine.trainer import run_training
 from training.engine.validation import Passes, validate
 
 QUIET = {"sample_every": 0, "steps": 2, "validate_every": 2}
-CPU_SENTENCE = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
+CPU_SENTENCE = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "9 bytes. Error code 12 (Cannot allocate memory)"
+)
 
 
 def watched(patch: pytest.MonkeyPatch, name: str, most: float, error: Exception | None = None) -> list[int]:
@@ -50,6 +54,28 @@ def figures(folder: Path) -> list[float]:
     return cells + [
         line[key] for line in validations(folder) for key in ("loss", "alpha_iou", "psnr_on_white") if key in line
     ]
+
+
+def test_memory_of_this_machine_that_does_not_do_is_known_as_such() -> None:
+    with pytest.raises(RuntimeError) as failed:
+        torch.empty(1 << 50)
+    assert is_out_of_memory(failed.value)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        CPU_SENTENCE,
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "could not create a primitive",
+        "could not create a memory object",
+    ],
+)
+def test_so_is_what_libraries_say_of_it(said: str) -> None:
+    assert is_out_of_memory(RuntimeError(said))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 @pytest.mark.parametrize(("batch_size", "most"), [(1, 2), (4, 8), (16, 16)])

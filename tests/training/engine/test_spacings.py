@@ -56,6 +56,42 @@ def test_steps_are_those_of_diffusers(kind: str, spacing: str | None) -> None:
                 )
 
 
+LEVELS = ("use_karras_sigmas", "use_exponential_sigmas")
+SPACES_NOISE = [kind for kind in KNOWN if kind not in ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler")]
+
+
+@pytest.mark.parametrize("beta_schedule", ["scaled_linear", "squaredcos_cap_v2"])
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("kind", SPACES_NOISE)
+def test_steps_that_are_spaced_by_noise_are_those_of_diffusers(kind: str, levels: str, beta_schedule: str) -> None:
+    config = {**STABLE_DIFFUSION, "beta_schedule": beta_schedule, levels: True}
+    # What diffusers holds in 32 bits, logarithms of alphas among them, moves a step, and what it cuts off then is another one.
+    tolerance = 1.0 if "Euler" not in kind and "Heun" not in kind else 0.1
+    for changes in ({}, {"timestep_spacing": "trailing"}, {"sigma_min": 0.03, "sigma_max": 14.0}):
+        scheduler = getattr(diffusers, kind).from_config({**config, **changes})
+        ours = NoiseSchedule.from_config({**config, **changes, "_class_name": kind}).drawn_with("default")
+        assert not ours.unknown_steps
+        for count in (1, 2, 7, 20, 50):
+            mine, their = ours.drawing_timesteps(count), theirs(scheduler, count)
+            assert mine == pytest.approx(their, abs=tolerance), (count, changes)
+            assert sum(abs(a - b) > 0.1 for a, b in zip(mine, their, strict=True)) <= 1 + count // 10, (count, changes)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+def test_a_step_that_is_spaced_by_noise_lies_in_the_band_of_its_noise(levels: str) -> None:
+    config = {**STABLE_DIFFUSION, levels: True}
+    schedule = NoiseSchedule.from_config(config).drawn_with("euler")
+    scheduler = diffusers.EulerDiscreteScheduler.from_config(config)
+    scheduler.set_timesteps(9)
+    for t, sigma in zip(schedule.drawing_timesteps(9), scheduler.sigmas[:-1].tolist(), strict=True):
+        level = -2 * math.log(sigma)
+        assert schedule.is_within(t, Band(level - 1e-3, level + 1e-3)), t
+    content = Band(None, schedule.log_snr[900])
+    scheduler.set_timesteps(20)
+    their = sum(content.holds(-2 * math.log(sigma)) for sigma in scheduler.sigmas[:-1].tolist())
+    assert inference_steps_in_band(schedule, 20, content) == their == (3 if levels == "use_karras_sigmas" else 2)
+
+
 @pytest.mark.parametrize("spacing", [None, *SPACINGS])
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_steps_are_those_of_the_schedulers_that_drawing_derives(name: str, spacing: str | None) -> None:
@@ -77,9 +113,11 @@ def test_the_pipeline_of_stable_diffusion_moves_leading_steps_by_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "known"),
     [
-        ({"use_karras_sigmas": True}, {"ddim"}),
-        ({"use_exponential_sigmas": True}, {"ddim"}),
+        ({"use_karras_sigmas": True, "use_exponential_sigmas": True}, {"ddim"}),
+        ({"use_karras_sigmas": True, "use_flow_sigmas": True}, {"ddim"}),
         ({"use_beta_sigmas": True}, {"ddim"}),
+        ({"use_karras_sigmas": True, "sigma_min": -1.0}, {"ddim"}),
+        ({"use_exponential_sigmas": True, "sigma_max": math.inf}, {"ddim"}),
         ({"interpolation_type": "log_linear"}, {"ddim", "dpm++"}),
         ({"lambda_min_clipped": -5.1}, {"ddim", "euler", "default"}),
         ({"lambda_min_clipped": -math.inf}, {"ddim", "dpm++", "euler", "default"}),
@@ -93,6 +131,20 @@ def test_levels_that_are_no_spacing_of_timesteps_are_not_known(changes: dict[str
         count = inference_steps_in_band(each, 20, Band())
         assert (count, len(each.drawing_timesteps(20))) == ((None, 0) if each.unknown_steps else (20, 20))
     assert "not known here" in Spacing.of({}, "SASolverScheduler").unknown
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("kind", SPACES_NOISE)
+def test_noise_that_is_spaced_down_from_pure_noise(kind: str, levels: str) -> None:
+    config = {**STABLE_DIFFUSION, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True, levels: True}
+    schedule = NoiseSchedule.from_config({**config, "_class_name": kind}).drawn_with("default")
+    if kind == "EulerAncestralDiscreteScheduler":
+        assert not schedule.spacing.levels
+    elif kind in ("EulerDiscreteScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"):
+        their = theirs(getattr(diffusers, kind).from_config(config), 20)
+        assert schedule.drawing_timesteps(20) == pytest.approx(their, abs=1.0)
+    else:
+        assert "rescale_betas_zero_snr" in schedule.unknown_steps
 
 
 def test_a_step_between_two_timesteps_lies_where_its_noise_does() -> None:

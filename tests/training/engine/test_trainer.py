@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.faults import not_finite_from
-from training.engine import disk_room, objectives, observation, preparation, resuming, rollbacks, trainer
+from training.engine import objectives, observation, preparation, resuming, rollbacks, trainer
 from training.engine.draws import Draw, Mixture
 from training.engine.group import Group
 from training.engine.manifests import Item
@@ -508,7 +508,7 @@ def test_memory_that_is_short_for_one_image_is_said(make_run: MakeRun) -> None:
     folder = make_run(sample_prompts=[], validate_every=0)
 
     def starved(*rest: Any, **options: Any) -> Any:
-        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to ...")
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes. Error code 12")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(objectives, "make_batch", starved)
@@ -600,70 +600,6 @@ def test_prompts_with_one_seed_each_say_nothing_of_a_collapse(make_run: MakeRun)
     run_training(folder)
     events = lines(folder / "events.jsonl")
     assert [line["seed_diversity"] for line in events if line["kind"] == "samples"] == [None, None]
-
-
-def test_disk_without_room_is_refused_before_the_first_step(make_run: MakeRun) -> None:
-    folder = make_run(sample_prompts=[])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk_room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-        with pytest.raises(RunRefused, match=r"The disk has 0\.0 GB free") as refused:
-            run_training(folder)
-    assert refused.value.retry
-    run_training(folder)
-    assert (folder / "result.json").exists()
-
-
-def test_disk_without_room_for_the_cache_is_refused_before_anything_is_encoded(
-    make_run: MakeRun, tmp_path: Path
-) -> None:
-    folder = make_run(sample_prompts=[])
-    asked: list[int] = []
-    original = disk_room.check_disk
-
-    def full(*given: Any) -> None:
-        asked.append(given[3] if len(given) > 3 else 0)
-        # As much as is needed without what the cache is still without.
-        free = shutil._ntuple_diskusage(10**12, 0, needed_of(*given[:3]))
-        with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(disk_room.shutil, "disk_usage", lambda path: free)
-            original(*given)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "check_disk", full)
-        with pytest.raises(
-            RunRefused, match=r"and the latents and texts that are not in the cache yet need"
-        ) as refused:
-            run_training(folder)
-    assert refused.value.retry
-    assert not list((tmp_path / "cache").glob("*/*.safetensors"))
-    run_training(folder)
-    cached = [load_file(path) for path in (tmp_path / "cache").glob("*/*.safetensors")]
-    assert asked == [0, sum(each.nbytes for tensors in cached for each in tensors.values())]
-    # What is there already is not counted again.
-    other = make_run("other", sample_prompts=[])
-    asked.clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation, "check_disk", full)
-        run_training(other)
-    assert asked == [0, 0]
-
-
-def needed_of(folder: Path, settings: Any, learner: Any) -> int:
-    """The fewest bytes with which a run's checkpoints and result have room."""
-    low, high = 0, 10**10
-    while low < high:
-        middle = (low + high) // 2
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(disk_room.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, middle))  # noqa: B023
-            try:
-                CHECK_DISK(folder, settings, learner)
-                high = middle
-            except RunRefused:
-                low = middle + 1
-    return low
-
-
-CHECK_DISK = disk_room.check_disk
 
 
 def test_tensorboard_reads_what_the_run_wrote_also_after_it_went_on(make_run: MakeRun) -> None:

@@ -188,6 +188,40 @@ def test_run_killed_by_the_system_resumes_to_the_same_bits(make_alpha_run: MakeR
     assert [line["step"] for line in lines(torn / "metrics.jsonl")] == list(range(1, 41))
 
 
+def test_image_that_vanishes_ends_the_run_when_it_is_read_and_loses_no_step(
+    make_alpha_run: MakeRun, tmp_path: Path
+) -> None:
+    changes = {"steps": 6, "batch_size": 1, "gradient_accumulation": 2, "checkpoint_every": 6, "validate_every": 0}
+    whole, run = make_alpha_run("whole", sample_every=0, **changes), make_alpha_run("run", sample_every=0, **changes)
+    run_training(whole)
+    prepared = prepare(run, load_run(run / "run.json"), lambda: False, Group())
+    first: dict[int, tuple[int, int]] = {}
+    for step in range(6):
+        for slot in range(2):
+            first.setdefault(prepared.mixture.draw(step, slot).image, (step, slot))
+    # The second of its step, so that the first has added to the gradients already.
+    image, (step, _) = max((each for each in first.items() if each[1][1] == 1), key=lambda each: each[1])
+    assert step > 0
+    path = prepared.items[0][image].image
+    trained = steps.pass_through
+
+    def vanishing(run: Any, draws: Any) -> Any:
+        if run.learner.step == step and path.exists():
+            path.rename(tmp_path / "aside")
+        return trained(run, draws)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "pass_through", vanishing)
+        with pytest.raises(RunRefused, match="cannot be read"):
+            run_training(run)
+    assert len(lines(run / "metrics.jsonl")) == step
+    assert [each.name for each in (run / "checkpoints").iterdir()] == [f"step-{step:06d}"]
+    (tmp_path / "aside").rename(path)
+    run_training(run)
+    assert [line["step"] for line in lines(run / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert hash_file(run / VAE) == hash_file(whole / VAE)
+
+
 def test_decoder_of_four_channels_is_finetuned_and_stops_on_request(make_alpha_run: MakeRun, parent: Path) -> None:
     folder = make_alpha_run(
         parent=str(parent), parent_hash=hash_folder(parent)[0], checkpoint_every=100, sample_every=0

@@ -1,7 +1,10 @@
 """Checkpoints that are written while the next steps train: the same bits, one at a time, and nothing lost."""
 
+import errno
 import json
+import os
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -12,12 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
-from tests.training.engine.test_process import error_of, finish, in_warm_process, start_warm, trained, wait_until
+from tests.training.engine.test_process import error_of, finish, in_warm_process, start, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import UNET, lines, not_finite_from, stop_at
-from training.engine import finishing, saving, writer
+from training.engine import checkpoints, finishing, saving, writer
 from training.engine.__main__ import main
 from training.engine.checkpoints import Checkpoint, save_checkpoint
 from training.engine.memory import free_memory
@@ -158,6 +162,78 @@ def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint(
     assert 4 <= len(lines(folder / "metrics.jsonl")) <= 6
     assert (main([str(folder)]), main([str(whole)])) == (0, 0)
     assert hash_file(folder / UNET) == hash_file(whole / UNET)
+
+
+def without_room(patch: pytest.MonkeyPatch, folder: Path, most: int) -> None:
+    """Where the files of a folder have more than `most` bytes together, nothing more is written with `os.fsync`."""
+    original = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if used(folder) > most:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(descriptor)
+
+    patch.setattr(os, "fsync", fsync)
+
+
+def used(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.rglob(".*")]
+
+
+def test_disk_that_is_full_for_a_checkpoint_has_its_room_back(make_run: MakeRun) -> None:
+    folder, whole = (make_run(name, steps=8, checkpoint_every=2, **QUIET) for name in ("run", "whole"))
+    assert main([str(whole)]) == 0
+    one = used(whole / "checkpoints" / "step-000008")
+    with pytest.MonkeyPatch.context() as patch:
+        without_room(patch, folder, one * 3 // 2)
+        assert main([str(folder)]) == 75
+    assert error_of(folder) == {"sentence": "The disk is full.", "retry": True}
+    assert happened(folder, "checkpoint") == [2]
+    assert not leftovers(folder)
+    assert main([str(folder)]) == 0
+    assert hash_file(folder / UNET) == hash_file(whole / UNET)
+
+
+@pytest.mark.parametrize("failing", ["copytree", "save_file"])
+def test_disk_that_is_full_for_the_result_too(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    folder = make_run(steps=2, **QUIET)
+    original = checkpoints.save_file
+
+    def save(tensors: Any, path: Path, *rest: Any) -> None:
+        if ".result.tmp" in path.parts:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        original(tensors, path, *rest)
+
+    def copytree(source: Path, target: Path, **options: Any) -> None:
+        target.mkdir()
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((checkpoints, "save_file", save) if failing == "save_file" else (shutil, "copytree", copytree)))
+        assert main([str(folder)]) == 75
+    assert error_of(folder) == {"sentence": "The disk is full.", "retry": True}
+    assert not leftovers(folder)
+    assert main([str(folder)]) == 0
+
+
+@pytest.mark.processes
+def test_disk_that_has_no_room_for_the_error_either_ends_the_run_as_such(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(steps=2, **QUIET)
+    with monkeypatch.context() as patch:
+        without_room(patch, folder, 0)
+        assert main([str(folder)]) == 75
+    assert not (folder / "error.json").exists()
+    assert not leftovers(folder)
+    # Nor for the log.
+    (folder / "run.json").write_text("{}")
+    with Path("/dev/full").open("wb") as full:
+        assert start(folder, full.fileno()).wait(60) == 77
 
 
 @pytest.mark.processes
