@@ -180,8 +180,9 @@ def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, An
 
 
 def _beside_script(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
-    # Too few steps for compiling to pay, and no checkpoint among those that are timed.
-    settings = {"device": "cuda", "precision": "bf16", "batch_size": BATCH, "steps": 1000}
+    # Too few steps for compiling to pay, and no checkpoint among those that are timed: a run reserves room on the disk for all
+    # that it would keep, of 14 GB each.
+    settings = {"device": "cuda", "precision": "bf16", "batch_size": BATCH, "steps": 1000, "keep_checkpoints": 1}
 
     def make_run(name: str, cache: Path, **changes: Any) -> Path:
         return write_run(folder / name, parent, manifest, cache, **settings, **changes)

@@ -42,6 +42,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let renewsWithin = Infinity; // How far off that was when it was planned, in ms.
   let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
+  const counted = new Set(); // Judgments that are among what is done, and of which the server may not have decided yet.
   const reopened = new Set(); // What another tab took back, until the server knows of that too.
   const touched = new Set(); // What was judged or undone here since then: the answer may be from before or after that.
   let exhausted = false;
@@ -74,7 +75,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
         siblings.tellSettled(judgment, isRefused);
         if (reopened.has(judgment.assignment)) return hearSettled(judgment, isRefused); // This tab has sent what another took back.
       }
-      if (!isRefused) return;
+      if (!isRefused) {
+        counted.delete(judgment.id);
+        return;
+      }
+      if (judgment.action !== "undo") siblings.tellSettled(judgment, true);
+      uncount(judgment.id);
       queue.forget(judgment);
       history.remove(judgment);
       showHistory();
@@ -84,9 +90,10 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   // Tabs of one person are handed the same leases: what one has judged, the others need not show, and what one takes back, any may judge.
   const siblings = createSiblings({ user, campaign: config.campaign, onJudged: hearJudged, onUndone: hearUndone, onSettled: hearSettled });
 
-  function hearJudged({ assignment }) {
+  function hearJudged({ id, assignment }) {
     touched.add(assignment);
     reopened.delete(assignment);
+    counted.add(id);
     count(1);
     if (queue.dropElsewhere(assignment)) show();
     settleAfterPaint();
@@ -94,6 +101,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   function hearUndone(record, item) {
     touched.add(record.assignment);
+    counted.delete(record.supersedes);
     count(-1);
     const before = queue.current();
     reopened.add(record.assignment);
@@ -106,8 +114,14 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     settleAfterPaint();
   }
 
-  /** The server has heard of another tab's undo. */
+  /** The server has heard of another tab's undo, or has refused what another tab delivered. */
   function hearSettled(record, isRefused) {
+    if (record.action !== "undo") {
+      if (!uncount(record.id)) return;
+      queue.forget(record);
+      settleAfterPaint();
+      return;
+    }
     if (!reopened.delete(record.assignment) || !isRefused) return;
     count(1);
     queue.forget(record);
@@ -124,12 +138,21 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     // At once: another tab may be looked at in a moment.
     siblings.tell(record, queue.first(Infinity).find((item) => item.assignment === record.assignment));
     if (record.action === "undo") {
+      counted.delete(record.supersedes);
       count(-1);
       return;
     }
+    counted.add(record.id);
     count(1);
     unheard += 1;
     pace.note();
+  }
+
+  /** A judgment that the server refused is not done. Returns whether it was counted here. */
+  function uncount(id) {
+    const was = counted.delete(id);
+    if (was) count(-1);
+    return was;
   }
 
   function count(step) {
@@ -426,7 +449,9 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       queue.restore(before);
       // The page's own figures are the server's, which does not have these yet.
       const unsent = outbox.pendingAssignments();
-      count(before.filter(({ item }) => unsent.has(item.assignment)).length);
+      const uncounted = before.filter(({ item }) => unsent.has(item.assignment));
+      for (const { record } of uncounted) counted.add(record.id);
+      count(uncounted.length);
       if (before.length) showHistory();
       outbox.flush();
       settleAfterPaint();

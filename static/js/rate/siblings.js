@@ -3,7 +3,7 @@
 /**
  * onJudged(record): another tab on this campaign has judged, skipped or reported something; onUndone(record, item): it took that back, and has the
  * item in hand, if it was not judged again at once; onSettled(record, isRefused): the server has heard of that
- * undo, and did not take it if isRefused.
+ * undo, and did not take it if isRefused; of other records only refusals are told.
  */
 export function createSiblings({ user, campaign, onJudged, onUndone, onSettled, Channel = globalThis.BroadcastChannel }) {
   const channel = Channel ? new Channel(`atelier-rate-${user}`) : null;

@@ -395,3 +395,34 @@ test("what an earlier visit left unsent counts", async (t) => {
   await pause(50);
   assert.deepEqual([again.said.progress.done, again.said.progress.left], [1, 8]);
 });
+
+test("what the server refuses is not among what is done, in any tab", async () => {
+  const store = createMemoryStore();
+  const [one, other] = [0, 1].map(() => start(() => ({ items: [] }), { items: [1, 2, 3], store }));
+  const judged = one.queue.answer("alignment", "pass");
+  one.said.refusal = { ok: true, status: 200, results: [{ id: judged.id, status: "rejected", reason: "The campaign is closed." }] };
+  one.session.keep(judged);
+  one.session.settleAfterPaint();
+  await pause(600);
+  for (const { said } of [one, other]) assert.deepEqual([said.progress.done, said.progress.left], [0, 9]);
+  one.said.refusal = null;
+  one.session.keep(one.queue.answer("alignment", "fail"));
+  await pause(600);
+  for (const { said } of [one, other]) assert.deepEqual([said.progress.done, said.progress.left], [1, 8]);
+});
+
+test("a refusal on another campaign changes no figure of this one", async () => {
+  const store = createMemoryStore();
+  const one = start(() => ({ items: [] }), { items: [1, 2], store, campaign: "d" });
+  const judged = one.queue.answer("alignment", "pass");
+  one.said.refusal = new TypeError("no connection");
+  one.session.keep(judged);
+  await pause(300);
+  tabs.clear();
+  const other = start(() => ({ items: [] }), { items: [3], store });
+  other.said.refusal = { ok: true, status: 200, results: [{ id: judged.id, status: "rejected", reason: "The campaign is closed." }] };
+  await other.session.refill(true);
+  other.session.keep(other.queue.answer("alignment", "pass"));
+  await pause(600);
+  assert.deepEqual([other.said.progress.done, other.said.progress.left], [1, 8]);
+});
