@@ -52,9 +52,7 @@ def swipe(page, fingers, aside):
 
 def wait_for_swipe(page, said):
     """The page hears of a touch with its next frame, which a busy machine is late with."""
-    page.wait_for_function(
-        "(said) => (document.querySelector('#rate-stage').dataset.swipe ?? '') === said", arg=said
-    )
+    page.wait_for_function("(said) => (document.querySelector('#rate-stage').dataset.swipe ?? '') === said", arg=said)
 
 
 def test_a_swipe_is_one_answer_and_a_tap_takes_it_back(sign_in, rater):  # noqa: F811
