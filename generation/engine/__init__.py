@@ -13,8 +13,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Threads that wait by spinning take the core from whoever they wait for: on a busy two-core machine a training step
 # took eight times as long. But a step is thousands of short pieces, after each of which the threads wait for the slowest, and
-# to be woken takes longer than most of these waits: so they spin for some microseconds first. Read by OpenMP when torch is
-# imported.
+# to be woken takes longer than most of these waits: so they spin for some microseconds first, and in a process that looks at
+# what others use for longer (see `waiting`). Read by OpenMP when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from generation.engine.folders import FolderRefused
 from generation.engine.importing import uncollected
+from generation.engine.waiting import spin_where_idle
 from training.engine.bands import TableRefused
 from training.engine.host import keep_memory
 from training.engine.lifeline import StopRequest, die_with_parent, hold_folder, is_main_process
@@ -54,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             # Before torch is imported, which takes seconds: most refusals need none of it.
             load_run(folder / "run.json")
             keep_memory()
+            spin_where_idle()
             return _train(folder, stop)
     except RunRefused as refused:
         return _refuse(folder, refused.sentence, RESUMABLE if refused.retry else REFUSED)

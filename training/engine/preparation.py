@@ -9,6 +9,7 @@ import torch
 
 from generation.engine.folders import Manifest
 from generation.engine.pipeline import Pipeline
+from generation.engine.waiting import heed_machine
 from training.engine import trackers
 from training.engine.bands import Schedule, report_regions
 from training.engine.batches import process_of
@@ -69,6 +70,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     pipeline, parent_manifest = open_parent(folder, settings, group)
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
+    heed_machine(torch.get_num_threads())
     schedule = schedule_of(pipeline, settings)
     mixture = _mixture_of(schedule, settings, splits)
     learner = make_learner(trained_network(pipeline, settings), settings, group.mesh)

@@ -7,6 +7,10 @@ from importlib import import_module
 # Asking whether there is a GPU by way of the driver would open it, and no fork could use it then.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
+from generation.engine.waiting import spin_where_idle
+
+spin_where_idle()
+
 import torch
 
 for name in ("training.engine.__main__", "training.engine.trainer"):

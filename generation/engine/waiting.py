@@ -1,0 +1,156 @@
+"""How threads that compute together wait for the slowest of them: awake while the machine has nothing else to do.
+
+A step on a CPU is thousands of short pieces. A thread that sleeps at the end of each takes longer to be woken than most pieces
+take, and one that spins takes the core from whoever it waits for once other processes want it: alone on two cores a training step
+is a quarter quicker with threads that spin, and beside one process that fills a core it takes twice as long. So it depends on
+the moment. OpenMP's GNU library reads how long to spin once, when torch is imported, but spins hardly at all whenever there are
+more threads in its teams than the machine has cores. `heed_machine` looks at what other processes use and keeps such teams,
+asleep, for as long as they use much. Nothing that is computed depends on it.
+
+Elsewhere than on Linux, and where the environment says how threads wait, all stays as it is.
+"""
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+# What `generation.engine` asks for: a few microseconds, whatever else goes on.
+BRIEF = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "2000"}
+# Some hundred microseconds; a thousand rounds where there are more threads than cores.
+LONG = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "20000"}
+LOOK_SECONDS = 0.5
+# Cores that others use: from so many on threads no longer spin, and below so few, twice in a row, they do again.
+MUCH, LITTLE = 0.12, 0.06
+# torch gives a thread no less than this many numbers of a simple operation.
+GRAIN = 32768
+
+_may_spin = False
+
+
+def spin_where_idle() -> None:
+    """Ask for threads that spin, before torch is imported; `heed_machine` must follow once it is."""
+    global _may_spin
+    asked = {name: os.environ.get(name) for name in BRIEF}
+    if "torch" in sys.modules or not sys.platform.startswith("linux") or asked not in (BRIEF, LONG):
+        return
+    os.environ.update(LONG)
+    _may_spin = True
+
+
+def heed_machine(threads: int) -> "Heed | None":
+    """Let the `threads` that torch computes with spin while the machine is idle, from now until the process ends."""
+    if not _may_spin or threads < 2:
+        return None
+    heed = Heed(threads)
+    # Nobody has looked yet.
+    heed.hold_back()
+    threading.Thread(target=heed.watch, name="heed-machine", daemon=True).start()
+    return heed
+
+
+class Heed:
+    """Whether threads spin, by what others use. `others()` gives the cores that other processes used since it was last asked."""
+
+    def __init__(self, threads: int, others: Callable[[], float] | None = None) -> None:
+        self.threads = threads
+        self.cores = sorted(os.sched_getaffinity(0))
+        self._others = others or Others(self.cores)
+        self._held: list[threading.Event] = []
+        self._quiet = 0
+        # A share of the machine's time: what is spun away is missing later.
+        self._is_rationed = rationed_cores() < len(self.cores)
+
+    @property
+    def spins(self) -> bool:
+        return not self._held
+
+    def watch(self) -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Go by what others used since the last look."""
+        used = self._others()
+        self._quiet = self._quiet + 1 if used < LITTLE and not self._is_rationed else 0
+        if self.spins and used > MUCH:
+            self.hold_back()
+        elif not self.spins and self._quiet > 1:
+            self.let_go()
+
+    def hold_back(self) -> None:
+        """Keep so many threads asleep in teams of their own that all teams have more threads than there are cores."""
+        if self._held:
+            return
+        free = len(self.cores) - self.threads
+        for _ in range(math.ceil((free + 1) / (self.threads - 1)) if free >= 0 else 0):
+            done, ready = threading.Event(), threading.Event()
+            threading.Thread(target=_hold_team, args=(self.threads, ready, done), name="held-team", daemon=True).start()
+            ready.wait()
+            self._held.append(done)
+
+    def let_go(self) -> None:
+        for done in self._held:
+            done.set()
+        self._held.clear()
+
+
+class Others:
+    """The cores that other processes use of `cores`, by the kernel's count."""
+
+    def __init__(self, cores: list[int]) -> None:
+        self._names = {f"cpu{core}" for core in cores}
+        self._before = self._read()
+
+    def __call__(self) -> float:
+        before, self._before = self._before, self._read()
+        seconds, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
+        return max(0.0, busy - own) / seconds if seconds > 0 else 0.0
+
+    def _read(self) -> tuple[float, float, float]:
+        """(the clock, seconds in which the cores were busy, seconds of this process)."""
+        ticks = 0
+        with suppress(OSError):
+            for line in Path("/proc/stat").read_text().splitlines():
+                name, *counts = line.split()
+                if name in self._names:
+                    user, nice, system, _idle, _wait, interrupts, soft, *_ = map(int, counts)
+                    ticks += user + nice + system + interrupts + soft
+        mine = os.times()
+        return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), mine.user + mine.system
+
+
+def rationed_cores(root: Path = Path("/")) -> float:
+    """How many cores' time the process's control groups give it; infinite where they say nothing. `root` holds proc and sys."""
+    return min(_rations(root), default=math.inf)
+
+
+def _rations(root: Path) -> Iterator[float]:
+    top = root / "sys/fs/cgroup"
+    with suppress(OSError, ValueError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        own = next((line[3:] for line in lines if line.startswith("0::")), "")
+        folder = top / own.strip("/")
+        for place in (folder, *folder.parents):
+            if top not in (place, *place.parents):
+                break
+            with suppress(OSError, ValueError):
+                # "max 100000": no limit.
+                quota, period = (place / "cpu.max").read_text().split()
+                yield float(quota) / float(period)
+
+
+def _hold_team(threads: int, ready: threading.Event, done: threading.Event) -> None:
+    import torch
+
+    try:
+        torch.zeros(2 * threads * GRAIN).add_(1)
+    finally:
+        ready.set()
+    # The team is there for as long as the thread that it was made for.
+    done.wait()
