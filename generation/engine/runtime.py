@@ -6,6 +6,8 @@ import torch
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from generation.engine.waiting import heed_machine
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -15,6 +17,7 @@ def prepare_torch() -> None:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     torch.set_num_threads(choose_threads())
+    heed_machine(torch.get_num_threads())
     # cuBLAS repeats itself only with a workspace of its own; it reads this when it is first used.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False

@@ -30,6 +30,7 @@ MUCH, LITTLE = 0.12, 0.06
 GRAIN = 32768
 
 _may_spin = False
+_heed: "Heed | None" = None
 
 
 def spin_where_idle() -> None:
@@ -42,28 +43,35 @@ def spin_where_idle() -> None:
     _may_spin = True
 
 
-def heed_machine(threads: int) -> "Heed | None":
-    """Let the `threads` that torch computes with spin while the machine is idle, from now until the process ends."""
-    if not _may_spin or threads < 2:
-        return None
-    heed = Heed(threads)
-    # Nobody has looked yet.
-    heed.hold_back()
-    threading.Thread(target=heed.watch, name="heed-machine", daemon=True).start()
-    return heed
+def heed_machine(threads: int) -> bool:
+    """Let the `threads` that torch computes with spin while the machine is idle, from now until the process ends or asks again
+    with another number; says whether that can be."""
+    global _heed
+    if not _may_spin:
+        return False
+    if _heed is None:
+        _heed = Heed(threads)
+        threading.Thread(target=_heed.watch, name="heed-machine", daemon=True).start()
+    else:
+        _heed.change(threads)
+    return True
 
 
 class Heed:
-    """Whether threads spin, by what others use. `others()` gives the cores that other processes used since it was last asked."""
+    """Whether threads spin, by what others use; not until somebody has looked. `others()` gives the cores that other processes
+    used since it was last asked."""
 
-    def __init__(self, threads: int, others: Callable[[], float] | None = None) -> None:
+    def __init__(self, threads: int, others: Callable[[], float] | None = None, cores: int | None = None) -> None:
+        allowed = sorted(os.sched_getaffinity(0))
         self.threads = threads
-        self.cores = sorted(os.sched_getaffinity(0))
-        self._others = others or Others(self.cores)
+        self.cores = cores or len(allowed)
+        self._others = others or Others(allowed)
         self._held: list[threading.Event] = []
         self._quiet = 0
         # A share of the machine's time: what is spun away is missing later.
-        self._is_rationed = rationed_cores() < len(self.cores)
+        self._is_rationed = rationed_cores() < self.cores
+        self._lock = threading.Lock()
+        self.hold_back()
 
     @property
     def spins(self) -> bool:
@@ -72,11 +80,22 @@ class Heed:
     def watch(self) -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            self.look()
+            with self._lock:
+                self.look()
+
+    def change(self, threads: int) -> None:
+        """Other threads compute from now on."""
+        if threads == self.threads:
+            return
+        with self._lock:
+            self.let_go()
+            self.threads = threads
+            self._quiet = 0
+            self.hold_back()
 
     def look(self) -> None:
-        """Go by what others used since the last look."""
-        used = self._others()
+        """Go by what others used since the last look, beyond the cores that are not computed with."""
+        used = self._others() - (self.cores - self.threads)
         self._quiet = self._quiet + 1 if used < LITTLE and not self._is_rationed else 0
         if self.spins and used > MUCH:
             self.hold_back()
@@ -85,10 +104,10 @@ class Heed:
 
     def hold_back(self) -> None:
         """Keep so many threads asleep in teams of their own that all teams have more threads than there are cores."""
-        if self._held:
+        free = self.cores - self.threads
+        if self._held or self.threads < 2 or free < 0:
             return
-        free = len(self.cores) - self.threads
-        for _ in range(math.ceil((free + 1) / (self.threads - 1)) if free >= 0 else 0):
+        for _ in range(math.ceil((free + 1) / (self.threads - 1))):
             done, ready = threading.Event(), threading.Event()
             threading.Thread(target=_hold_team, args=(self.threads, ready, done), name="held-team", daemon=True).start()
             ready.wait()
@@ -101,28 +120,33 @@ class Heed:
 
 
 class Others:
-    """The cores that other processes use of `cores`, by the kernel's count."""
+    """The cores that other processes use of `cores`, by the kernel's count in `stat`."""
 
-    def __init__(self, cores: list[int]) -> None:
+    def __init__(self, cores: list[int], stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
         self._names = {f"cpu{core}" for core in cores}
         self._before = self._read()
 
     def __call__(self) -> float:
+        """Infinite where nobody counts, as in some sandboxes."""
         before, self._before = self._before, self._read()
-        seconds, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
-        return max(0.0, busy - own) / seconds if seconds > 0 else 0.0
+        seconds, busy, counted, own = (now - then for now, then in zip(self._before, before, strict=True))
+        if not counted:
+            return math.inf
+        return max(0.0, busy - own) / seconds
 
-    def _read(self) -> tuple[float, float, float]:
-        """(the clock, seconds in which the cores were busy, seconds of this process)."""
-        ticks = 0
+    def _read(self) -> tuple[float, float, float, float]:
+        """(the clock, seconds in which the cores were busy, those and in which they were not, seconds of this process)."""
+        busy = counted = 0
         with suppress(OSError):
-            for line in Path("/proc/stat").read_text().splitlines():
+            for line in self._stat.read_text().splitlines():
                 name, *counts = line.split()
                 if name in self._names:
-                    user, nice, system, _idle, _wait, interrupts, soft, *_ = map(int, counts)
-                    ticks += user + nice + system + interrupts + soft
-        mine = os.times()
-        return time.monotonic(), ticks / os.sysconf("SC_CLK_TCK"), mine.user + mine.system
+                    user, nice, system, _idle, _wait, interrupts, soft, *_ = every = [int(count) for count in counts]
+                    busy += user + nice + system + interrupts + soft
+                    counted += sum(every)
+        tick, mine = os.sysconf("SC_CLK_TCK"), os.times()
+        return time.monotonic(), busy / tick, counted / tick, mine.user + mine.system
 
 
 def rationed_cores(root: Path = Path("/")) -> float:

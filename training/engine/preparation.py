@@ -70,7 +70,7 @@ def prepare(folder: Path, settings: RunSettings, stop: Callable[[], bool], group
     pipeline, parent_manifest = open_parent(folder, settings, group)
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    heed_machine(torch.get_num_threads())
+        heed_machine(settings.num_threads)
     schedule = schedule_of(pipeline, settings)
     mixture = _mixture_of(schedule, settings, splits)
     learner = make_learner(trained_network(pipeline, settings), settings, group.mesh)

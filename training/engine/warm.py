@@ -4,14 +4,14 @@ import os
 from contextlib import suppress
 from importlib import import_module
 
+from generation.engine.waiting import spin_where_idle
+
 # Asking whether there is a GPU by way of the driver would open it, and no fork could use it then.
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 
-from generation.engine.waiting import spin_where_idle
-
 spin_where_idle()
 
-import torch
+import torch  # noqa: E402 (It reads how its threads wait when it comes.)
 
 for name in ("training.engine.__main__", "training.engine.trainer"):
     import_module(name)
