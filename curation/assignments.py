@@ -293,7 +293,11 @@ def _with_company(unseen: Sequence[Item], beside: list[Item], most: int, wanted:
 
 def _hand_out_round(campaign: Campaign, place: CampaignRater, wanted: int) -> list[int]:
     """Ids of new assignments, all of gold items."""
-    return _assign(campaign, place, _gold_to_come(campaign, place.rater)[:wanted])
+    coming = _gold_to_come(campaign, place.rater)[:wanted]
+    # What is taken up again is written in the order in which it is handed out, and the rater's own submission locks by number.
+    before = Assignment.objects.filter(rater=place.rater_id, item__in=[item.pk for item in coming])
+    list(before.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+    return _assign(campaign, place, coming)
 
 
 def _gold_to_come(campaign: Campaign, rater: User) -> list[Item]:

@@ -158,9 +158,11 @@ def _change(place: CampaignRater, pks: list[int]) -> None:
     locks = Item.objects.select_for_update(no_key=True).filter(pk__in=pks)
     items = {item.pk: item for item in locks.order_by("pk")}
     mine = Assignment.objects.filter(rater=place.rater_id, item__in=items)
+    # By number, as where judgments come in and leases are renewed, which locks no items.
+    numbers = list(mine.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
     judged = set(mine.filter(state=AssignmentState.JUDGED).values_list("item_id", flat=True))
     with tallies.kept(items):
-        mine.update(excluded=place.excluded)
+        Assignment.objects.filter(pk__in=numbers).update(excluded=place.excluded)
         # Where the rater said nothing that stands, no verdict changes, but perhaps which item comes next.
         refresh_verdicts(campaign, [item for pk, item in items.items() if pk in judged and not item.is_gold])
         rerank(campaign, [pk for pk in items if pk not in judged])
