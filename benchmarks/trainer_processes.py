@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import ENVIRONMENT
+from jobs.warm import LARGE_PAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 # What tqdm shows: the step, of how many, the times and the rate, and the loss where one is known.
@@ -60,7 +61,7 @@ class Watched:
 
 
 def start_ours(run: Path) -> Watched:
-    """`python -m training.engine` on a run's folder; its steps are the lines of metrics.jsonl that are new."""
+    """`python -m training.engine` on a run's folder, as a worker starts it; its steps are the lines of metrics.jsonl that are new."""
     path = run / "metrics.jsonl"
     known = {line["step"]: line["time"] for line in _lines(path)}
     log = run / "log"
@@ -71,7 +72,7 @@ def start_ours(run: Path) -> Watched:
             cwd=ROOT,
             stdout=file,
             stderr=file,
-            env={**ENVIRONMENT, **_threads()},
+            env={**LARGE_PAGES, **ENVIRONMENT, **_threads()},
         )
 
     def read(watched: Watched) -> None:

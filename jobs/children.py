@@ -15,7 +15,7 @@ from typing import TypeAlias
 from django.conf import settings
 
 from jobs.context import Cancelled, JobContext, Paused, Released
-from jobs.warm import CAN_FORK, LEASH, LOOK_SECONDS, PARENT_VARIABLE, NoWarmth, Nursery, WarmProgram
+from jobs.warm import CAN_FORK, LARGE_PAGES, LEASH, LOOK_SECONDS, PARENT_VARIABLE, NoWarmth, Nursery, WarmProgram
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def _child(
 ) -> Iterator[Program]:
     """The program in a session of its own, and a guard that kills its process group when this process dies."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **(env or {}), PARENT_VARIABLE: str(os.getpid())}
+    environment = {**LARGE_PAGES, **os.environ, **(env or {}), PARENT_VARIABLE: str(os.getpid())}
     process: Program | None = None
     if warm is not None and CAN_FORK and settings.WARM_TRAINER:
         process = _start_warm(warm, argv, log_path, cwd, environment, check)

@@ -95,6 +95,19 @@ def test_it_can_be_switched_off(run, tmp_path, settings):
     assert children._nurseries == {}
 
 
+@pytest.mark.parametrize("is_warm", [True, False])
+@pytest.mark.parametrize(("given", "tunables"), [(None, "glibc.malloc.hugetlb=1"), ("", "")])
+def test_its_memory_comes_in_large_pages_unless_the_environment_says_how(
+    run, tmp_path, settings, monkeypatch, is_warm, given, tunables
+):
+    settings.WARM_TRAINER = is_warm
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+    assert run("say", str(tmp_path)) == 0
+    assert json.loads((tmp_path / "said.json").read_text())["began_with"]["GLIBC_TUNABLES"] == tunables
+
+
 @pytest.mark.parametrize("status", [0, 3, 77])
 def test_its_exit_status_comes_back(run, status):
     assert run("exit", str(status)) == status

@@ -25,6 +25,10 @@ def main(arguments: list[str]) -> int:
                 "argv": sys.argv[1:],
                 "terminates": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL,
                 "input": sys.stdin.read(),
+                # What the process began with, or the one that it was forked from, which is what the C library goes by.
+                "began_with": dict(
+                    line.split("=", 1) for line in Path("/proc/self/environ").read_text().split("\0") if line
+                ),
             }
             Path(folder, "said.json").write_text(json.dumps(said))
             print("to the log")  # noqa: T201 - The test reads it.
