@@ -6,13 +6,13 @@ comparisons (curation.pairs): its campaigns decide which when it is made.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import transaction
-from django.db.models import Case, Exists, F, Max, OuterRef, Subquery, Value, When
+from django.db.models import Case, Exists, F, Max, OuterRef, QuerySet, Subquery, Value, When
 
 from accounts.models import User
 from curation.campaigns import free_slug
@@ -39,6 +39,8 @@ from jobs.models import FINAL_STATES, JobState
 # The campaigns that give images: each of their samples is accepted or not.
 SELECTABLE = (CampaignKind.ALIGNMENT, CampaignKind.STYLE, CampaignKind.PICK)
 CHUNK = 2000
+# What makes two entries the same (see `Entry.key`).
+Key: TypeAlias = tuple[str, str, str]
 
 
 class DatasetRefused(ValueError):
@@ -56,9 +58,11 @@ class BucketBalance:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a freeze would contain now, and how that differs from the version before."""
+    """How much a freeze would contain now, and how that differs from the version before; the first that are added and removed."""
 
-    entries: list[Entry]
+    count: int
+    added_count: int
+    removed_count: int
     added: list[Entry]
     removed: list[DatasetEntry]
     previous: DatasetVersion | None
@@ -66,7 +70,7 @@ class Preview:
 
     @property
     def is_changed(self) -> bool:
-        return bool(self.added or self.removed or self.previous is None)
+        return bool(self.added_count or self.removed_count or self.previous is None)
 
 
 def create_dataset(*, name: str, campaigns: Iterable[Campaign], by: User, note: str = "") -> Dataset:
@@ -116,29 +120,36 @@ def _entries_of(dataset: Dataset, decided: list[Any]) -> list[Entry]:
     return pair_entries(decided) if dataset.kind == DatasetKind.PAIRS else _image_entries(decided)
 
 
-def _decided_samples(dataset: Dataset) -> list[Any]:
+def _decided_samples(dataset: Dataset, images: Iterable[str] | None = None) -> list[Any]:
+    """Those of the given images alone, where some are given."""
     # One statement sees verdicts and judgments of one moment.
     standing = Judgment.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
     decided = Adjudication.objects.standing().filter(item=OuterRef("item")).order_by().values("pk")
-    verdict = Verdict.objects.filter(item=OuterRef("item")).exclude(outcome=Outcome.PENDING)
     rows = (
-        ItemSample.objects.filter(Exists(verdict), item__campaign__in=dataset.campaigns.all())
+        _with_outcomes(dataset)
         .select_related("sample__prompt", "sample__batch__model_version")
         .annotate(
-            outcome=Case(
-                # A candidate of a pick has an outcome of its own.
-                When(picked=True, then=Value(Outcome.ACCEPTED.value)),
-                When(picked=False, then=Value(Outcome.REJECTED.value)),
-                default=Subquery(verdict.values("outcome")[:1]),
-            ),
-            rule=verdict.values("rule")[:1],
+            rule=Subquery(Verdict.objects.filter(item=OuterRef("item")).values("rule")[:1]),
             asked_rule=F("item__campaign__rule"),
             judgment_ids=ArraySubquery(standing),
             adjudication_ids=ArraySubquery(decided),
         )
         .order_by("sample_id", "item_id")
     )
-    return list(rows)
+    return list(rows if images is None else rows.filter(sample__image__in=images))
+
+
+def _with_outcomes(dataset: Dataset) -> QuerySet[ItemSample]:
+    """The samples about which the dataset's campaigns decided."""
+    verdict = Verdict.objects.filter(item=OuterRef("item")).exclude(outcome=Outcome.PENDING)
+    return ItemSample.objects.filter(Exists(verdict), item__campaign__in=dataset.campaigns.all()).annotate(
+        outcome=Case(
+            # A candidate of a pick has an outcome of its own.
+            When(picked=True, then=Value(Outcome.ACCEPTED.value)),
+            When(picked=False, then=Value(Outcome.REJECTED.value)),
+            default=Subquery(verdict.values("outcome")[:1]),
+        )
+    )
 
 
 def _image_entries(rows: list[Any]) -> list[Entry]:
@@ -149,26 +160,66 @@ def _image_entries(rows: list[Any]) -> list[Entry]:
     return sorted(map(_entry, accepted), key=lambda entry: entry.key)
 
 
-def preview(dataset: Dataset) -> Preview:
-    """What freezing the dataset now would give."""
-    decided = _decided(dataset)
-    entries = _entries_of(dataset, decided)
-    by_bucket = decided_by_bucket(decided) if dataset.kind == DatasetKind.PAIRS else _decided_by_bucket(decided)
+def preview(dataset: Dataset, shown: int = 60) -> Preview:
+    """What freezing the dataset now would give, and the first `shown` of what is added and removed."""
+    find = _pairs_now if dataset.kind == DatasetKind.PAIRS else _images_now
+    buckets, decided, load = find(dataset)
     previous = dataset.versions.order_by("-number").first()
-    before = {}
+    before: set[Key] = set()
     if previous:
-        before = {
-            (row.image, row.caption, row.rejected_image): row
-            for row in previous.entries.select_related("sample", "rejected").order_by("position")
-        }
-    now = {entry.key for entry in entries}
+        before.update(previous.entries.values_list("image", "caption", "rejected_image"))
+    added, removed = sorted(buckets.keys() - before), before - buckets.keys()
+    gone = []
+    if previous and removed:
+        rows = previous.entries.filter(image__in={image for image, _, _ in sorted(removed)[:shown]})
+        gone = [
+            row
+            for row in rows.select_related("sample", "rejected").order_by("position")
+            if (row.image, row.caption, row.rejected_image) in removed
+        ]
     return Preview(
-        entries=entries,
-        added=[entry for entry in entries if entry.key not in before],
-        removed=[row for key, row in before.items() if key not in now],
+        count=len(buckets),
+        added_count=len(added),
+        removed_count=len(removed),
+        added=load(added[:shown]),
+        removed=gone[:shown],
         previous=previous,
-        balance=_balance(entries, by_bucket),
+        balance=_balance(Counter(buckets.values()), decided),
     )
+
+
+def _images_now(dataset: Dataset) -> tuple[dict[Key, str], Counter[str], Callable[[list[Key]], list[Entry]]]:
+    """(the bucket of each entry, by bucket how many different pictures with a caption were decided about, what loads entries).
+
+    A dataset may select from a hundred thousand samples: of most of them no more is read than what decides.
+    """
+    rows = _with_outcomes(dataset).order_by("sample_id", "item_id")
+    buckets: dict[Key, str] = {}
+    refused: set[Key] = set()
+    pictures: set[tuple[str, Key]] = set()
+    fields = ("sample__image", "sample__prompt__caption", "sample__prompt__text", "sample__prompt__bucket", "outcome")
+    for image, caption, text, bucket, outcome in rows.values_list(*fields).iterator(CHUNK):
+        key = (image, caption or text, "")
+        buckets.setdefault(key, bucket)
+        pictures.add((bucket, key))
+        if outcome != Outcome.ACCEPTED:
+            refused.add(key)
+
+    def load(keys: list[Key]) -> list[Entry]:
+        wanted = set(keys)
+        entries = _image_entries(_decided_samples(dataset, {image for image, _, _ in keys})) if keys else []
+        return [entry for entry in entries if entry.key in wanted]
+
+    accepted = {key: bucket for key, bucket in buckets.items() if key not in refused}
+    return accepted, Counter(bucket for bucket, _ in pictures), load
+
+
+def _pairs_now(dataset: Dataset) -> tuple[dict[Key, str], Counter[str], Callable[[list[Key]], list[Entry]]]:
+    """The same of pairs."""
+    decided = decided_items(dataset)
+    entries = {entry.key: entry for entry in pair_entries(decided)}
+    buckets = {key: entry.bucket for key, entry in entries.items()}
+    return buckets, decided_by_bucket(decided), lambda keys: [entries[key] for key in keys]
 
 
 def freeze(dataset: Dataset, *, by: User, note: str = "") -> DatasetVersion:
@@ -321,13 +372,6 @@ def _entry(rows: list[Any]) -> Entry:
     )
 
 
-def _decided_by_bucket(rows: list[Any]) -> Counter[str]:
-    """Bucket -> how many different pictures with a caption were decided about."""
-    pictures = {(row.sample.prompt.bucket, row.sample.image, row.sample.prompt.taught_as) for row in rows}
-    return Counter(bucket for bucket, _, _ in pictures)
-
-
-def _balance(entries: list[Entry], decided: Counter[str]) -> list[BucketBalance]:
-    accepted = Counter(entry.bucket for entry in entries)
+def _balance(accepted: Counter[str], decided: Counter[str]) -> list[BucketBalance]:
     buckets = sorted(decided, key=lambda bucket: (-accepted[bucket], bucket))
     return [BucketBalance(bucket, accepted[bucket], decided[bucket]) for bucket in buckets]

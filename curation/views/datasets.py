@@ -76,7 +76,7 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
     """One dataset: what it would contain if it were frozen now, how that differs, and its versions."""
     assert isinstance(request.user, User)
     found = get_object_or_404(Dataset.objects.visible_to(request.user).select_related("created_by"), slug=slug)
-    now = preview(found)
+    now = preview(found, WALL)
     campaigns = list(found.campaigns.order_by("name"))
     context = {
         "dataset": found,
@@ -85,8 +85,6 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
         "holds_pairs": found.kind == DatasetKind.PAIRS,
         "waiting": waiting_comparisons(found.campaigns.order_by("name")),
         "preview": now,
-        "added": now.added[:WALL],
-        "removed": now.removed[:WALL],
         "largest": max((row.accepted for row in now.balance), default=0),
         "versions": found.versions.select_related("frozen_by").order_by("-number"),
         "freeze_form": FreezeForm(),

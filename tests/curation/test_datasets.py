@@ -115,8 +115,10 @@ def test_picture_of_two_prompts_with_one_caption_is_one_entry(rater):
     sample.save(force_insert=True)
     campaign = make_campaign(raters=[rater], batches=[batch, twin, other])
     assert judge_all(campaign, rater) == 4
-    found = preview(make_dataset(campaign))
-    assert [(entry.caption, entry.source.get("prompt", ""), len(entry.judgments)) for entry in found.entries] == [
+    dataset = make_dataset(campaign)
+    found = preview(dataset)
+    assert select_entries(dataset) == found.added
+    assert [(entry.caption, entry.source.get("prompt", ""), len(entry.judgments)) for entry in found.added] == [
         ("a cat", "die-cut sticker of a cat", 3),
         ("a cat, die-cut", "", 1),
     ]
@@ -139,7 +141,10 @@ def test_new_facts_give_the_next_version_and_leave_the_first_alone(rater, accept
     held = accepted.items.order_by("position").first().assignments.get()
     record_judgments(rater, [make_row(held, {"alignment": "fail"})])
     found = preview(dataset)
-    assert (len(found.entries), len(found.added), len(found.removed), found.is_changed) == (2, 0, 1, True)
+    assert (found.count, found.added_count, found.removed_count, found.is_changed) == (2, 0, 1, True)
+    assert [row.image for row in found.removed] == sorted(
+        set(first.entries.values_list("image", flat=True)) - {entry.image for entry in select_entries(dataset)}
+    )
     second = freeze(dataset, by=by)
     assert (second.number, second.entry_count, first.entries.count()) == (2, 2, 3)
     assert list(problems()) == []
@@ -148,7 +153,8 @@ def test_new_facts_give_the_next_version_and_leave_the_first_alone(rater, accept
 def test_preview_says_how_the_buckets_are_balanced(rater, accepted):
     found = preview(make_dataset(accepted))
     assert [(row.bucket, row.accepted, row.decided) for row in found.balance] == [("emotion", 2, 2), ("scene", 1, 1)]
-    assert (found.previous, found.is_changed, len(found.added)) == (None, True, 3)
+    assert (found.previous, found.is_changed, found.count, found.added_count, len(found.added)) == (None, True, 3, 3, 3)
+    assert [len(preview(make_dataset(accepted), shown).added) for shown in (0, 2)] == [0, 2]
 
 
 def test_sample_that_another_campaign_of_the_dataset_refused_stays_out(rater):

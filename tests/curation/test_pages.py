@@ -400,7 +400,7 @@ def test_dataset_is_made_previewed_and_frozen(curator, campaign):
     made = curator.post(reverse("dataset_new"), {"name": "Content", "campaigns": [campaign.pk], "note": ""})
     dataset = Dataset.objects.get()
     assert made.url == dataset.get_absolute_url()
-    assert len(curator.get(made.url).context["preview"].entries) == 2
+    assert curator.get(made.url).context["preview"].count == 2
     frozen = curator.post(reverse("dataset_freeze", args=[dataset.slug]), {"note": "first"}, follow=True)
     assert "Frozen as Content v1 with 2 images." in frozen.content.decode()
     again = curator.post(reverse("dataset_freeze", args=[dataset.slug]), {"note": ""}, follow=True)

@@ -514,7 +514,7 @@ def test_dataset_page_says_which_comparison_was_opened_again(curator, dataset):
     assert "no closed comparison of these prefers one side" in text
     assert "Preferred:" not in text
     assert f"{campaign} (comparison: pairs, not closed)" in text
-    assert page.context["preview"].entries == []
+    assert page.context["preview"].count == 0
 
 
 def test_campaign_page_shows_the_questions_of_a_comparison_none_of_which_can_be_passed(curator, pairs):
