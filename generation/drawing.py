@@ -13,7 +13,6 @@ from generation.engine.folders import FolderRefused
 from generation.engine.images import png_bytes, thumbnail_bytes
 from generation.engine.importing import uncollected
 from generation.engine.requests import MAX_SEED, DrawRequest
-from generation.engine.waiting import spin_where_idle
 from generation.images import StoredImage, store_image, store_thumbnail
 from jobs.context import JobFailed
 
@@ -29,7 +28,6 @@ PROBE_PROMPT = "a happy cat, sticker"
 @cache
 def warm_pipelines() -> "WarmPipelines":
     """The models that this process keeps ready to draw."""
-    spin_where_idle()
     with uncollected():
         from generation.engine.pipeline import WarmPipelines
 

@@ -7,9 +7,10 @@ the moment. OpenMP's GNU library reads how long to spin once, when torch is impo
 more threads in its teams than the machine has cores. `heed_machine` looks at what other processes use and keeps such teams,
 asleep, for as long as they use much. Nothing that is computed depends on it.
 
-Elsewhere than on Linux, and where the environment says how threads wait, all stays as it is.
+Elsewhere than on Linux, with another OpenMP, and where the environment says how threads wait, all stays as it is.
 """
 
+import atexit
 import math
 import os
 import sys
@@ -17,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 # What `generation.engine` asks for: a few microseconds, whatever else goes on.
@@ -28,6 +30,8 @@ LOOK_SECONDS = 0.5
 MUCH, LITTLE = 0.12, 0.06
 # torch gives a thread no less than this many numbers of a simple operation.
 GRAIN = 32768
+# Where more teams would have to be held, few threads compute on many cores, and spinning is left.
+MOST_TEAMS = 8
 
 _may_spin = False
 _heed: "Heed | None" = None
@@ -37,10 +41,19 @@ def spin_where_idle() -> None:
     """Ask for threads that spin, before torch is imported; `heed_machine` must follow once it is."""
     global _may_spin
     asked = {name: os.environ.get(name) for name in BRIEF}
-    if "torch" in sys.modules or not sys.platform.startswith("linux") or asked not in (BRIEF, LONG):
+    if "torch" in sys.modules or not sys.platform.startswith("linux") or asked not in (BRIEF, LONG) or not _has_gnu():
         return
     os.environ.update(LONG)
     _may_spin = True
+
+
+def _has_gnu() -> bool:
+    """Whether torch brings OpenMP's GNU library, as its wheels do; others take the same words for something else."""
+    found = find_spec("torch")
+    if found is None or found.origin is None or "omp" in os.environ.get("LD_PRELOAD", ""):
+        return False
+    package = Path(found.origin).parent
+    return any(any(folder.glob("libgomp*.so*")) for folder in (package / "lib", package.with_name("torch.libs")))
 
 
 def heed_machine(threads: int) -> bool:
@@ -51,6 +64,8 @@ def heed_machine(threads: int) -> bool:
         return False
     if _heed is None:
         _heed = Heed(threads)
+        # A thread that comes out of torch while the interpreter ends takes the process down with it.
+        atexit.register(_heed.stop)
         threading.Thread(target=_heed.watch, name="heed-machine", daemon=True).start()
     else:
         _heed.change(threads)
@@ -66,8 +81,9 @@ class Heed:
         self.threads = threads
         self.cores = cores or len(allowed)
         self._others = others or Others(allowed)
-        self._held: list[threading.Event] = []
+        self._held: list[tuple[threading.Thread, threading.Event]] = []
         self._quiet = 0
+        self._has_ended = False
         # A share of the machine's time: what is spun away is missing later.
         self._is_rationed = rationed_cores() < self.cores
         self._lock = threading.Lock()
@@ -78,10 +94,20 @@ class Heed:
         return not self._held
 
     def watch(self) -> None:
-        while True:
+        while not self._has_ended:
             time.sleep(LOOK_SECONDS)
             with self._lock:
-                self.look()
+                if not self._has_ended:
+                    self.look()
+
+    def stop(self) -> None:
+        """Look no more, and leave no thread behind that may still be in torch."""
+        with self._lock:
+            self._has_ended = True
+            held = [thread for thread, _ in self._held]
+            self.let_go()
+        for thread in held:
+            thread.join()
 
     def change(self, threads: int) -> None:
         """Other threads compute from now on."""
@@ -104,17 +130,25 @@ class Heed:
 
     def hold_back(self) -> None:
         """Keep so many threads asleep in teams of their own that all teams have more threads than there are cores."""
-        free = self.cores - self.threads
-        if self._held or self.threads < 2 or free < 0:
+        if self._held or self.threads < 2 or self.cores < self.threads:
             return
-        for _ in range(math.ceil((free + 1) / (self.threads - 1))):
+        for _ in range(self._teams()):
             done, ready = threading.Event(), threading.Event()
-            threading.Thread(target=_hold_team, args=(self.threads, ready, done), name="held-team", daemon=True).start()
+            thread = threading.Thread(
+                target=_hold_team, args=(self.threads, ready, done), name="held-team", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # No more threads are to be had here.
             ready.wait()
-            self._held.append(done)
+            self._held.append((thread, done))
+
+    def _teams(self) -> int:
+        return min(MOST_TEAMS, math.ceil((self.cores - self.threads + 1) / (self.threads - 1)))
 
     def let_go(self) -> None:
-        for done in self._held:
+        for _, done in self._held:
             done.set()
         self._held.clear()
 
@@ -131,7 +165,7 @@ class Others:
         """Infinite where nobody counts, as in some sandboxes."""
         before, self._before = self._before, self._read()
         seconds, busy, counted, own = (now - then for now, then in zip(self._before, before, strict=True))
-        if not counted:
+        if counted <= 0:
             return math.inf
         return max(0.0, busy - own) / seconds
 
@@ -155,18 +189,33 @@ def rationed_cores(root: Path = Path("/")) -> float:
 
 
 def _rations(root: Path) -> Iterator[float]:
-    top = root / "sys/fs/cgroup"
     with suppress(OSError, ValueError):
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-        own = next((line[3:] for line in lines if line.startswith("0::")), "")
-        folder = top / own.strip("/")
-        for place in (folder, *folder.parents):
-            if top not in (place, *place.parents):
-                break
-            with suppress(OSError, ValueError):
-                # "max 100000": no limit.
-                quota, period = (place / "cpu.max").read_text().split()
-                yield float(quota) / float(period)
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            # The second version of control groups has one tree, the first one for each controller.
+            if not controllers:
+                top, read = root / "sys/fs/cgroup", _read_second
+            elif "cpu" in controllers.split(","):
+                top, read = root / "sys/fs/cgroup" / controllers, _read_first
+            else:
+                continue
+            # In a container the own path may be that outside of it, and the limit lies at the top.
+            folder = top / path.strip("/")
+            for place in dict.fromkeys((folder, *folder.parents, top)):
+                if top in (place, *place.parents):
+                    with suppress(OSError, ValueError):
+                        quota, period = read(place)
+                        # "max", or less than nothing: no limit.
+                        if float(quota) > 0:
+                            yield float(quota) / float(period)
+
+
+def _read_second(place: Path) -> list[str]:
+    return (place / "cpu.max").read_text().split()
+
+
+def _read_first(place: Path) -> list[str]:
+    return [(place / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")]
 
 
 def _hold_team(threads: int, ready: threading.Event, done: threading.Event) -> None:
@@ -178,3 +227,15 @@ def _hold_team(threads: int, ready: threading.Event, done: threading.Event) -> N
         ready.set()
     # The team is there for as long as the thread that it was made for.
     done.wait()
+
+
+def _forget() -> None:
+    """A fork has none of the threads, and whatever lock they held."""
+    global _heed, _may_spin
+    if _heed is not None:
+        atexit.unregister(_heed.stop)
+    _heed, _may_spin = None, _may_spin and _heed is None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -15,8 +15,8 @@ export function backOff(failures, random = Math.random) {
  * lock(work) runs `work` unless another tab is at it. schedule(fn, ms) -> cancel(). onChange() after every change;
  * onSettled(row, result) for each row that the server has decided about.
  */
-export function createOutbox({ user, store, send, lock = (work) => work(), now = () => Date.now(), random = Math.random, schedule = plan, onChange = () => {}, onSettled = () => {} }) {
-  const rows = new Map(); // id -> {id, user, seq, judgment, about, state: "waiting" | "rejected", reason}
+export function createOutbox({ user, campaign = null, store, send, lock = (work) => work(), now = () => Date.now(), random = Math.random, schedule = plan, onChange = () => {}, onSettled = () => {} }) {
+  const rows = new Map(); // id -> {id, user, campaign, seq, judgment, about, state: "waiting" | "rejected", reason}
   const writes = new Map(); // id -> promise of its put, while that is under way.
   let lastSeq = 0;
   let failures = 0;
@@ -93,6 +93,7 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
     later(ms ?? backOff(failures, random));
   }
 
+  /** Returns whether the answer names any of what was sent. */
   async function settle(sent, results) {
     const answers = new Map(results.map((result) => [String(result.id), result]));
     const gone = [];
@@ -109,7 +110,7 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       onSettled(row, result);
     }
     if (gone.length) await remove(gone);
-    return answers.size > 0;
+    return sent.some((row) => answers.has(row.id));
   }
 
   /** One batch. Returns whether to go on at once. */
@@ -186,7 +187,7 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
     /** On the key path: memory at once, the browser's storage and the network afterwards. `about` names the judgment for a person. */
     add(judgment, about = "") {
       lastSeq = Math.max(lastSeq + 1, now() * 1000);
-      const row = { id: judgment.id, user, seq: lastSeq, judgment, about, state: "waiting", reason: null };
+      const row = { id: judgment.id, user, campaign, seq: lastSeq, judgment, about, state: "waiting", reason: null };
       rows.set(row.id, row);
       write(row);
       if (!sending && !(problem && cancelTimer)) later(150);
@@ -203,6 +204,12 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       for (const row of waiting()) last.set(row.judgment.assignment, row.judgment.action);
       return new Set([...last].filter(([, action]) => action !== "undo").map(([assignment]) => assignment));
     },
+    /** What stands of this campaign once everything has arrived: of each assignment the last judgment, if that is no undo. */
+    unsentJudgments() {
+      const last = new Map();
+      for (const row of waiting()) if (row.campaign === campaign) last.set(row.judgment.assignment, row.judgment);
+      return [...last.values()].filter(({ action }) => action !== "undo");
+    },
     /** Assignments of which anything has not arrived: the server does not know yet how they stand. */
     unsentAssignments: () => new Set(waiting().map((row) => row.judgment.assignment)),
     /** Where the chain of each assignment of which something has not arrived will end: assignment -> id. */
@@ -213,14 +220,15 @@ export function createOutbox({ user, store, send, lock = (work) => work(), now =
       await remove([id]);
       changed();
     },
-    /** Sends this one again: what it was refused for may be over. */
+    /** Sends this one again: what it was refused for may be over. Returns its row, if it was refused. */
     async resend(id) {
       const row = rows.get(id);
-      if (row?.state !== "rejected") return;
+      if (row?.state !== "rejected") return null;
       Object.assign(row, { state: "waiting", reason: null });
       await write(row);
       changed();
       later(0);
+      return row;
     },
     /** Tries at once: the connection is back, or somebody has signed in again. */
     retry() {

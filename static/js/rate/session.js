@@ -43,6 +43,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   let returned = false; // Whether the page was looked at again after long: what has run out meanwhile may leave the screen, too.
   let unheard = 0; // Judgments since the server was last asked.
   const counted = new Set(); // Judgments that are among what is done, and of which the server may not have decided yet.
+  const refused = new Set(); // Judgments that the server did not take: what undoes one leaves nothing that stands.
   const reopened = new Set(); // What another tab took back, until the server knows of that too.
   const touched = new Set(); // What was judged or undone here since then: the answer may be from before or after that.
   let exhausted = false;
@@ -64,6 +65,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
 
   const outbox = createOutbox({
     user,
+    campaign: config.campaign,
     store,
     send: (judgments) => server.sendJudgments(judgments),
     lock: createTabLock(`atelier-outbox-${user}`),
@@ -88,7 +90,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
   });
 
   // Tabs of one person are handed the same leases: what one has judged, the others need not show, and what one takes back, any may judge.
-  const siblings = createSiblings({ user, campaign: config.campaign, onJudged: hearJudged, onUndone: hearUndone, onSettled: hearSettled });
+  const siblings = createSiblings({ user, campaign: config.campaign, onJudged: hearJudged, onUndone: hearUndone, onSettled: hearSettled, onResent: countOnce });
 
   function hearJudged({ id, assignment }) {
     touched.add(assignment);
@@ -119,10 +121,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     if (record.action !== "undo") {
       if (!uncount(record.id)) return;
       queue.forget(record);
+      history.remove(record);
+      showHistory();
       settleAfterPaint();
       return;
     }
-    if (!reopened.delete(record.assignment) || !isRefused) return;
+    if (!reopened.delete(record.assignment) || !isRefused || refused.has(record.supersedes)) return;
     count(1);
     queue.forget(record);
     if (queue.letGo(record.assignment)) show();
@@ -148,8 +152,18 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     pace.note();
   }
 
+  /** What is done once the server has it, be it on its way for the first time or again. */
+  function countOnce({ id }) {
+    refused.delete(id);
+    if (counted.has(id)) return;
+    counted.add(id);
+    count(1);
+    settleAfterPaint();
+  }
+
   /** A judgment that the server refused is not done. Returns whether it was counted here. */
   function uncount(id) {
+    refused.add(id);
     const was = counted.delete(id);
     if (was) count(-1);
     return was;
@@ -429,7 +443,12 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
     showNothing,
     isExhausted: () => exhausted,
     dismiss: (id) => outbox.dismiss(id),
-    resend: (id) => outbox.resend(id),
+    async resend(id) {
+      const row = await outbox.resend(id);
+      if (row?.campaign !== config.campaign || row.judgment.action === "undo") return;
+      countOnce(row.judgment);
+      siblings.tellResent(row.judgment);
+    },
     /** Opens the page anew. Rejects, and nothing happens, where a row would be lost or the server does not answer. */
     async reload() {
       await outbox.settled();
@@ -448,10 +467,7 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
       const before = await history.read();
       queue.restore(before);
       // The page's own figures are the server's, which does not have these yet.
-      const unsent = outbox.pendingAssignments();
-      const uncounted = before.filter(({ item }) => unsent.has(item.assignment));
-      for (const { record } of uncounted) counted.add(record.id);
-      count(uncounted.length);
+      outbox.unsentJudgments().forEach(countOnce);
       if (before.length) showHistory();
       outbox.flush();
       settleAfterPaint();

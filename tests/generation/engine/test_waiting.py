@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from generation.engine.waiting import LITTLE, MUCH, Heed, Others, rationed_cores
+from generation.engine.waiting import LITTLE, MOST_TEAMS, MUCH, Heed, Others, rationed_cores
 
 ASK = """
 import os, sys
@@ -84,7 +84,7 @@ def test_others_may_have_the_cores_that_are_not_computed_with() -> None:
 @pytest.mark.parametrize(
     # One more than there are cores, of the team that computes and of those that are held, without their own threads.
     ("threads", "cores", "teams"),
-    [(2, 2, 1), (2, 4, 3), (4, 8, 2), (8, 16, 2), (16, 16, 1), (4, 2, 0)],
+    [(2, 2, 1), (2, 4, 3), (4, 8, 2), (8, 16, 2), (16, 16, 1), (63, 64, 1), (4, 2, 0)],
 )
 def test_there_are_more_threads_than_cores_while_others_are_busy(threads: int, cores: int, teams: int) -> None:
     before = held_teams()
@@ -94,6 +94,48 @@ def test_there_are_more_threads_than_cores_while_others_are_busy(threads: int, c
     assert 1 + (threads - 1) * (1 + teams) > cores
     heed.let_go()
     wait_for_teams(before)
+
+
+def test_few_threads_on_many_cores_hold_no_crowd() -> None:
+    before = held_teams()
+    heed = heed_what(threads=2, cores=64)
+    assert held_teams() - before == MOST_TEAMS
+    heed.stop()
+    assert held_teams() == before
+
+
+def test_where_no_thread_is_to_be_had_all_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert heed_what(threads=2, cores=2).spins
+
+
+LEAVE = """
+import os, sys
+from generation.engine import waiting
+waiting.spin_where_idle()
+import torch
+waiting.LOOK_SECONDS = 0.0
+# Teams are made and let go as fast as it goes.
+waiting.Others.__call__ = lambda self, each=iter(range(10**9)): 1.0 if next(each) // 3 % 2 else 0.0
+assert waiting.heed_machine(2)
+torch.ones(1 << 20).add_(1)
+if sys.argv[1] == "fork":
+    pid = os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0
+    assert waiting.heed_machine(2) == bool(pid)
+"""
+
+
+@pytest.mark.parametrize("way", ["plain", "fork"])
+def test_a_process_ends_whatever_its_teams_are_at(way: str) -> None:
+    unset = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", LEAVE, way], capture_output=True, text=True, env=unset, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_one_thread_waits_for_nobody_until_more_compute() -> None:
@@ -122,6 +164,18 @@ def test_a_share_is_read_from_the_own_group_and_those_around_it(tmp_path: Path) 
     assert rationed_cores(tmp_path) == float("inf")
     (group.parent / "cpu.max").write_text("150000 100000\n")
     assert rationed_cores(tmp_path) == 1.5
+
+
+def test_a_share_is_read_from_the_first_version_of_control_groups_too(tmp_path: Path) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("5:memory:/box\n4:cpu,cpuacct:/outside/box\n")
+    # In the container the group is the top of its tree.
+    group = tmp_path / "sys/fs/cgroup/cpu,cpuacct"
+    group.mkdir(parents=True)
+    for quota, cores in (("-1", float("inf")), ("50000", 0.5)):
+        (group / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (group / "cpu.cfs_period_us").write_text("100000\n")
+        assert rationed_cores(tmp_path) == cores
 
 
 def test_what_others_use_is_counted_on_the_cores_that_may_be_used(tmp_path: Path) -> None:

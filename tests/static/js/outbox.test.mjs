@@ -313,3 +313,32 @@ test("a judgment made while a batch is on its way follows in the next", async ()
   await slow.flush();
   assert.deepEqual([server.calls.map((call) => call.length), slow.snapshot().waiting, outbox.snapshot().waiting], [[1, 1], 0, 0]);
 });
+
+test("an answer about other rows than those that were sent is not asked for again at once", async () => {
+  const { outbox, clock } = start({ send: async () => ({ ok: true, status: 200, results: [{ id: "of somebody else", status: "stored" }] }) });
+  outbox.add(judgment());
+  const pauses = [];
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    await clock.run();
+    assert.equal(clock.timers.length, 1);
+    pauses.push(clock.timers[0].ms);
+  }
+  assert.deepEqual([pauses, outbox.snapshot().problem], [[1000, 2000, 4000], "server"]);
+});
+
+test("what will stand of the own campaign once all has arrived is known", () => {
+  const { outbox } = start({ campaign: "c" });
+  const rows = [judgment(1), judgment(2), judgment(2, "undo"), judgment(3), judgment(3, "undo"), judgment(3)];
+  for (const row of rows) outbox.add(row);
+  assert.deepEqual(outbox.unsentJudgments().map(({ id }) => id), [rows[0].id, rows[5].id]);
+});
+
+test("nothing of another campaign is among what will stand of this one", async () => {
+  const store = createMemoryStore();
+  const of = (campaign) => start({ store, campaign }).outbox;
+  of("d").add(judgment(1));
+  await turn();
+  const outbox = of("c");
+  await outbox.open();
+  assert.deepEqual([outbox.unsentJudgments(), outbox.snapshot().waiting], [[], 1]);
+});

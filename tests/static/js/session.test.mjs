@@ -411,18 +411,78 @@ test("what the server refuses is not among what is done, in any tab", async () =
   for (const { said } of [one, other]) assert.deepEqual([said.progress.done, said.progress.left], [1, 8]);
 });
 
-test("a refusal on another campaign changes no figure of this one", async () => {
+test("what was refused counts again once it is sent again, in any tab", async () => {
   const store = createMemoryStore();
-  const one = start(() => ({ items: [] }), { items: [1, 2], store, campaign: "d" });
+  const [one, other] = [0, 1].map(() => start(() => ({ items: [] }), { items: [1, 2, 3], store }));
   const judged = one.queue.answer("alignment", "pass");
-  one.said.refusal = new TypeError("no connection");
+  one.said.refusal = { ok: true, status: 200, results: [{ id: judged.id, status: "rejected", reason: "The campaign is closed." }] };
   one.session.keep(judged);
-  await pause(300);
-  tabs.clear();
-  const other = start(() => ({ items: [] }), { items: [3], store });
-  other.said.refusal = { ok: true, status: 200, results: [{ id: judged.id, status: "rejected", reason: "The campaign is closed." }] };
-  await other.session.refill(true);
-  other.session.keep(other.queue.answer("alignment", "pass"));
   await pause(600);
-  assert.deepEqual([other.said.progress.done, other.said.progress.left], [1, 8]);
+  one.said.refusal = null;
+  one.session.resend(judged.id);
+  await pause(600);
+  for (const { said } of [one, other]) assert.deepEqual([said.progress.done, said.progress.left], [1, 8]);
+});
+
+test("a tab on another campaign that delivers tells of refusals, and has no figure changed by them", async (t) => {
+  createPage(t);
+  const store = createMemoryStore();
+  const one = start(() => ({ items: [] }), { items: [1, 2], store });
+  const judged = one.queue.answer("alignment", "pass");
+  one.said.refusal = { ok: false, status: 503, retryAfter: 60 };
+  one.session.keep(judged);
+  await pause(400);
+  assert.deepEqual([one.said.progress.done, one.said.progress.left], [1, 8]);
+  const other = start(() => ({ items: [] }), { items: [3], store, campaign: "d" });
+  other.said.refusal = { ok: true, status: 200, results: [{ id: judged.id, status: "rejected", reason: "The campaign is closed." }] };
+  await other.session.start();
+  await pause(400);
+  assert.deepEqual([one.said.progress.done, one.said.progress.left], [0, 9]);
+  assert.deepEqual([other.said.progress.done, other.said.progress.left], [0, 9]);
+});
+
+test("where a judgment and its undo are both refused, nothing of them counts", async () => {
+  const store = createMemoryStore();
+  const [one, other] = [0, 1].map(() => start(() => ({ items: [] }), { items: [1, 2, 3], store }));
+  const judged = one.queue.answer("alignment", "pass");
+  one.session.keep(judged);
+  const undo = one.queue.undo();
+  one.said.refusal = { ok: true, status: 200, results: [judged, undo].map(({ id }) => ({ id, status: "rejected", reason: "The campaign is closed." })) };
+  one.session.keep(undo);
+  await pause(600);
+  for (const { said } of [one, other]) assert.deepEqual([said.progress.done, said.progress.left], [0, 9]);
+});
+
+test("what is judged before all that was left is read counts once", async (t) => {
+  createPage(t);
+  const one = start(() => ({ items: [] }), { items: [1, 2] });
+  one.said.refusal = { ok: false, status: 503, retryAfter: 60 };
+  one.session.keep(one.queue.answer("alignment", "pass"));
+  await one.session.start();
+  await pause(100);
+  assert.deepEqual([one.said.progress.done, one.said.progress.left], [1, 8]);
+});
+
+test("however much an earlier visit left unsent counts, until it is refused", async (t) => {
+  createPage(t);
+  const store = createMemoryStore();
+  const numbers = Array.from({ length: 30 }, (_, index) => index + 1);
+  const first = start(() => new Promise(() => {}), { items: numbers, store });
+  first.said.refusal = new TypeError("no connection");
+  const ids = numbers.map(() => {
+    const judged = first.queue.answer("alignment", "pass");
+    first.session.keep(judged);
+    return judged.id;
+  });
+  await pause(400);
+
+  tabs.clear();
+  const again = start(() => new Promise(() => {}), { store });
+  again.said.refusal = { ok: false, status: 503, retryAfter: 1 };
+  await again.session.start();
+  await pause(100);
+  assert.equal(again.said.progress.done, 30);
+  again.said.refusal = { ok: true, status: 200, results: ids.map((id) => ({ id, status: "rejected", reason: "The campaign is closed." })) };
+  await pause(1500);
+  assert.equal(again.said.progress.done, 0);
 });
