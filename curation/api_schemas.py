@@ -206,6 +206,7 @@ class ResultOut(Schema):
     id: str | None
     status: str = Field(description="stored, duplicate or rejected")
     reason: str = ""
+    stands: bool = Field(False, description="of a rejected one: something else stands that its rater said of the item")
 
 
 class ResultsOut(Schema):

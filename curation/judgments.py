@@ -83,11 +83,13 @@ class TooManyJudgments(ValueError):
 
 
 class Result(NamedTuple):
-    """What became of one row: stored, duplicate, or rejected with a sentence. `id` is as the client sent it."""
+    """What became of one row: stored, duplicate, or rejected with a sentence. `id` is as the client sent it; `stands` says of a
+    rejected one that something else stands which its rater said of the item, so that the item is done nevertheless."""
 
     id: str | None
     status: str
     reason: str = ""
+    stands: bool = False
 
 
 def record_judgments(rater: User, rows: Sequence[object]) -> list[Result]:
@@ -294,7 +296,9 @@ def _take(desk: _Desk, submission: Submission, echo: str | None) -> Result:
     try:
         judgment = _draft(desk, submission)
     except Malformed as fault:
-        return Result(echo, REJECTED, fault.args[0])
+        own = desk.assignments.get(submission.assignment)
+        latest = desk.latest.get(own.pk) if own else None
+        return Result(echo, REJECTED, fault.args[0], latest is not None and latest.action != JudgmentAction.UNDO)
     _note(desk, judgment)
     return Result(echo, STORED)
 

@@ -144,7 +144,7 @@ def test_token_leases_and_judges(rater, campaign):
     answers = {"visual_quality": "pass", "prompt_alignment": "pass", "style_alignment": "fail"}
     row = make_row(item["assignment"], answers, order=[0])
     sent = post(client, "/api/judgments", {"judgments": [row]}, headers=headers)
-    assert sent.json() == {"results": [{"id": row["id"], "status": "stored", "reason": ""}]}
+    assert sent.json() == {"results": [{"id": row["id"], "status": "stored", "reason": "", "stands": False}]}
     assert post(client, "/api/judgments", {"judgments": [row]}, headers=headers).json()["results"][0]["status"] == (
         "duplicate"
     )

@@ -125,7 +125,7 @@ def test_an_unknown_revision_is_refused_for_its_item_alone(rater, campaign):
     ]
     results = record_judgments(rater, rows)
     number = "The guideline_revision must be the number that came with the lease."
-    assert [tuple(result)[1:] for result in results] == [
+    assert [tuple(result)[1:3] for result in results] == [
         ("rejected", "The guidelines of this campaign have no revision 2."),
         ("stored", ""),
         ("rejected", number),

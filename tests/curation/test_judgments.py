@@ -32,7 +32,7 @@ def statuses(results):
 
 def test_judgment_is_stored_with_its_verdict(rater, held):
     row = make_row(held)
-    assert [tuple(result) for result in record_judgments(rater, [row])] == [(row["id"], "stored", "")]
+    assert [tuple(result)[:3] for result in record_judgments(rater, [row])] == [(row["id"], "stored", "")]
     held.item.refresh_from_db()
     assert (held.item.judged, held.item.is_open) == (1, False)
     assert list(Verdict.objects.values_list("outcome", "judgments", "tallies")) == [
@@ -47,7 +47,7 @@ def test_same_judgment_again_is_a_duplicate_and_another_under_its_id_is_refused(
     record_judgments(rater, [row])
     assert statuses(record_judgments(rater, [row, row])) == ["duplicate", "duplicate"]
     other = {**row, "answers": {"alignment": "fail"}}
-    assert [tuple(result) for result in record_judgments(rater, [other])] == [
+    assert [tuple(result)[:3] for result in record_judgments(rater, [other])] == [
         (row["id"], "rejected", "This id was used for another judgment.")
     ]
     assert Judgment.objects.count() == 1
@@ -137,7 +137,7 @@ def test_skip_or_report_of_a_device_that_did_not_see_the_answer_leaves_it(rater,
     answer = make_row(held)
     stale = make_row(held, {}, action=action, reason="cut off")
     (first, refused) = record_judgments(rater, [answer, stale])
-    assert (first.status, refused.status) == ("stored", "rejected")
+    assert (first.status, refused.status, refused.stands) == ("stored", "rejected", True)
     assert (
         refused.reason
         == f"You have answered this item on another device since, so it was not {done}. Your answer stands."
@@ -147,11 +147,16 @@ def test_skip_or_report_of_a_device_that_did_not_see_the_answer_leaves_it(rater,
     again = make_row(held, {"alignment": "fail"}, supersedes=undo["id"])
     older = make_row(held, {}, action=action, supersedes=undo["id"])
     assert statuses(record_judgments(rater, [undo, again, older])) == ["stored", "stored", "rejected"]
+    back = make_row(held, {}, action="undo", supersedes=again["id"])
+    (undone, wrong) = record_judgments(rater, [back, make_row(held, {"alignment": "maybe"}, supersedes=back["id"])])
+    assert (undone.status, wrong.status, wrong.stands) == ("stored", "rejected", False)
+    last = make_row(held, {"alignment": "fail"}, supersedes=back["id"])
+    record_judgments(rater, [last])
     held.refresh_from_db()
     held.item.refresh_from_db()
     assert (held.state, held.item.judged) == ("judged", 1)
     # Who names the answer means it.
-    assert statuses(record_judgments(rater, [make_row(held, {}, action=action, supersedes=again["id"])])) == ["stored"]
+    assert statuses(record_judgments(rater, [make_row(held, {}, action=action, supersedes=last["id"])])) == ["stored"]
     held.item.refresh_from_db()
     assert held.item.judged == 0
 
@@ -160,7 +165,7 @@ def test_foreign_assignment_is_unknown(held):
     stranger = make_rater()
     (foreign,) = record_judgments(stranger, [make_row(held)])
     (missing,) = record_judgments(stranger, [make_row(10**9)])
-    assert foreign[1:] == missing[1:] == ("rejected", "There is no such assignment of yours.")
+    assert foreign[1:] == missing[1:] == ("rejected", "There is no such assignment of yours.", False)
     assert not Judgment.objects.exists()
 
 

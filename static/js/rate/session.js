@@ -81,8 +81,11 @@ export function createSession({ config, queue, prefetch, server, view, show, isS
         counted.delete(judgment.id);
         return;
       }
-      if (judgment.action !== "undo") siblings.tellSettled(judgment, true);
-      uncount(judgment.id);
+      // Where something else stands that this rater said of the item, on another device, the item is done all the same.
+      if (judgment.action !== "undo" && !result.stands) {
+        siblings.tellSettled(judgment, true);
+        uncount(judgment.id);
+      }
       queue.forget(judgment);
       history.remove(judgment);
       showHistory();

@@ -486,3 +486,12 @@ test("however much an earlier visit left unsent counts, until it is refused", as
   await pause(1500);
   assert.equal(again.said.progress.done, 0);
 });
+
+test("what is refused since the item was judged elsewhere leaves it done", async () => {
+  const one = start(() => ({ items: [] }), { items: [1, 2] });
+  const judged = one.queue.skip(null);
+  one.said.refusal = { ok: true, status: 200, results: [{ id: judged.id, status: "rejected", reason: "You have answered this item on another device since.", stands: true }] };
+  one.session.keep(judged);
+  await pause(600);
+  assert.deepEqual([one.said.progress.done, one.said.progress.left], [1, 8]);
+});
