@@ -181,7 +181,7 @@ def _memory(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, An
 
 def _beside_script(folder: Path, parent: Path, manifest: Path) -> Iterator[dict[str, Any]]:
     # Too few steps for compiling to pay, and no checkpoint among those that are timed: a run reserves room on the disk for all
-    # that it would keep, of 14 GB each.
+    # that it would keep, 43 GB with two of them.
     settings = {"device": "cuda", "precision": "bf16", "batch_size": BATCH, "steps": 1000, "keep_checkpoints": 1}
 
     def make_run(name: str, cache: Path, **changes: Any) -> Path:

@@ -266,7 +266,8 @@ export function createQueue({ questions, questionRevision = null, revision = () 
 
     /** What earlier visits to the page have judged, the newest first: it can be undone here as well. */
     restore(entries) {
-      for (const entry of entries.slice(0, history)) {
+      const known = new Set(judged.map(({ record }) => record.id)); // Judged here while the others were read.
+      for (const entry of entries.slice(0, history).filter(({ record }) => !known.has(record.id))) {
         judged.push(entry);
         latest.set(entry.item.assignment, entry.record.id);
       }

@@ -458,9 +458,12 @@ test("what is judged before all that was left is read counts once", async (t) =>
   const one = start(() => ({ items: [] }), { items: [1, 2] });
   one.said.refusal = { ok: false, status: 503, retryAfter: 60 };
   one.session.keep(one.queue.answer("alignment", "pass"));
+  one.session.settleAfterPaint();
+  await pause(50);
   await one.session.start();
   await pause(100);
   assert.deepEqual([one.said.progress.done, one.said.progress.left], [1, 8]);
+  assert.equal(one.queue.history().length, 1);
 });
 
 test("however much an earlier visit left unsent counts, until it is refused", async (t) => {
