@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from curation import tallies
-from curation.models import Campaign, CampaignState, Outcome, Question, TallyKind
-from curation.picks import PICKED, question_of
-from curation.rules import accepting
+from curation.models import Campaign, CampaignState, Outcome, TallyKind
 
 Z95 = 1.959963984540054
 CURVE_POINTS = 120
@@ -217,31 +215,6 @@ def seconds_by_rater(campaign: Campaign) -> dict[int, Counter[float]]:
     for name, (n, _) in tallies.read([campaign.pk], TallyKind.SECONDS).items():
         found[name.rater_id][float(name.key)] = n
     return dict(found)
-
-
-def pass_rates(campaign: Campaign, questions: Iterable[Question]) -> tuple[list[Question], list[dict[str, Any]]]:
-    """The questions that can be passed, and for each bucket a row {"bucket", "shares": a Share for each question}; then all."""
-    asked = [question for question in questions if accepting(question)]
-    sums: defaultdict[str, list[list[int]]] = defaultdict(lambda: [[0, 0] for _ in asked])
-    places = {
-        question.name: (place, {PICKED} if question.multiple else accepting(question))
-        for place, question in enumerate(asked)
-    }
-    for found, (n, _) in tallies.read([campaign.pk], TallyKind.PATTERN).items():
-        asked_by = question_of(found.question)
-        if asked_by not in places:
-            continue
-        place, accepts = places[asked_by]
-        for value, count in json.loads(found.key).items():
-            for name in (found.bucket, "\0all"):
-                cell = sums[name][place]
-                cell[0] += n * count if value in accepts else 0
-                cell[1] += n * count
-    total = sums.pop("\0all", [[0, 0] for _ in asked])
-    rows = [
-        {"bucket": bucket or "no bucket", "shares": [Share(*cell) for cell in sums[bucket]]} for bucket in sorted(sums)
-    ]
-    return asked, [*rows, {"bucket": "all", "shares": [Share(*cell) for cell in total]}]
 
 
 def outcomes_of(campaign: Campaign) -> dict[str, int]:

@@ -35,6 +35,7 @@ from curation.models import (
     TallyKind,
 )
 from curation.order import order_of
+from curation.pass_rates import pass_rates
 from curation.probes import consistency_by_rater
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
@@ -46,7 +47,6 @@ from curation.statistics import (
     answers_by_revision,
     judgments_curve,
     outcomes_of,
-    pass_rates,
     progress_of,
     rater_rows,
     recent_rate,
