@@ -34,12 +34,14 @@ OF_RATERS = (
 
 @dataclass
 class Progress:
-    """How far a campaign is: `wanted` judgments if every item that is open is decided by the next that it needs, and `at_most`
-    so many. `agreement` is the share of pairs of judgments of one item that say the same, per question."""
+    """How far a campaign is: `judgments` that stand and count, `wanted` if every item that is open is decided by the next that it
+    needs, and `at_most` so many; those `beyond` came to items that had all of theirs. `agreement` is the share of pairs of
+    judgments of one item that say the same, per question."""
 
     items: int = 0
     done: int = 0
     judgments: int = 0
+    beyond: int = 0
     wanted: int = 0
     at_most: int = 0
     split: int = 0
@@ -107,6 +109,7 @@ def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
             progress.items += n
             progress.done += n * is_done
             progress.judgments += n * judged
+            progress.beyond += n * (int(name.key) - judged)
             progress.wanted += n * (judged if is_done else max(campaign.overlap, judged + 1))
             progress.at_most += n * (judged if is_done else campaign.most)
     return found
@@ -245,7 +248,8 @@ def answers_by_revision(campaign: Campaign, what: TallyKind = TallyKind.REVISION
 
 
 def judgments_curve(campaign: Campaign) -> dict[str, Any]:
-    """Judgments since the first, as `curves.js` reads them: x in minutes or hours, at most 120 points."""
+    """Judgments since the first, as `curves.js` reads them: x in minutes or hours, at most 120 points. Those that stand and count,
+    as in Progress: with those beyond, it ends at as many."""
     short = tallies.total([campaign.pk], TallyKind.SEEN) <= MOST_DRAWN_ONE_BY_ONE
     rows = _curve_of_judgments(campaign) if short else _curve_of_minutes(campaign)
     unit, size = ("Hours", 3600) if rows and rows[-1][0] > 3 * 3600 else ("Minutes", 60)
@@ -268,7 +272,9 @@ def _curve_of_judgments(campaign: Campaign) -> list[tuple[float, int]]:
                        sum(count(*)) OVER (ORDER BY j.tile) AS n
                 FROM (SELECT j.received_at, ntile(%s) OVER (ORDER BY j.received_at) AS tile
                       FROM curation_judgment j JOIN curation_item i ON i.id = j.item_id
-                      WHERE i.campaign_id = %s AND NOT i.is_gold AND j.action = 'answer') j
+                      LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
+                      LEFT JOIN curation_assignment barred ON barred.id = j.assignment_id AND barred.excluded
+                      WHERE i.campaign_id = %s AND NOT i.is_gold AND j.action = 'answer' AND later.id IS NULL AND barred.id IS NULL) j
                 GROUP BY j.tile) bins ORDER BY 1
             """,
             [CURVE_POINTS, campaign.pk],
