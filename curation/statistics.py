@@ -307,14 +307,24 @@ def _curve_of_minutes(campaign: Campaign) -> list[tuple[float, int]]:
 
 
 def recent_rate(campaign: Campaign) -> float:
-    """Judgments a minute over the last ten minutes, of which the first is cut off in part."""
+    """Judgments a minute over the last ten minutes, or since the first if that is less (but not less than one)."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(n), 0) FROM curation_tally WHERE what = %s AND campaign_id = %s "
-            "AND key = ANY(ARRAY(SELECT (floor(extract(epoch FROM now()) / 60)::bigint - ago)::text FROM generate_series(0, 9) ago))",
-            [TallyKind.MINUTE, campaign.pk],
+            """
+            WITH now AS (SELECT extract(epoch FROM now())::float8 / 60 AS minutes)
+            SELECT (SELECT coalesce(sum(n), 0)::float8 FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+                    AND key = ANY(ARRAY(SELECT (floor(minutes)::bigint - ago)::text FROM generate_series(0, 9) ago))),
+                   -- Whole minutes are counted: of the first all has passed, of the last a part. They have all as many digits, so
+                   -- that the campaign's first is one end of an index.
+                   greatest(1, minutes - greatest(floor(minutes) - 9, (
+                       SELECT min(key)::bigint FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+                   )))
+            FROM now
+            """,
+            {"what": TallyKind.MINUTE, "campaign": campaign.pk},
         )
-        return float(cursor.fetchone()[0]) / 10
+        count, minutes = cursor.fetchone()
+        return count / minutes if count else 0.0
 
 
 def pace_of_day(campaign: Campaign) -> float:

@@ -131,6 +131,8 @@ class TestPage:
         page = self.page(client, campaign).content.decode()
         assert "less than an hour" in page
         assert "40 judgments to go" in page
+        assert "at the pace of the last 24 hours</span>" in page
+        assert "At the pace of the last ten minutes" in client.get(campaign.get_absolute_url()).content.decode()
         close_campaign(campaign, by=campaign.created_by)
         assert "the campaign is not open" in self.page(client, campaign).content.decode()
 

@@ -210,6 +210,28 @@ def test_what_is_taken_back_corrected_or_excluded_leaves_the_curve_and_the_pace_
     assert tallies.differences(campaign) == []
 
 
+@pytest.mark.parametrize(
+    ("came", "least", "most"),
+    # The first came so many minutes ago, in a minute of which a part may have passed before; the minute of now is not over.
+    [
+        ({2: 60, 0: 60}, 40, 60),
+        ({0: 7}, 7, 7),
+        ({9: 50, 0: 45}, 9.5, 95 / 9),
+        ({600: 300, 9: 50, 0: 45}, 9.5, 95 / 9),
+        ({600: 300}, 0, 0),
+    ],
+    ids=["two minutes", "one", "ten", "long ago", "pause"],
+)
+def test_pace_of_a_campaign_that_has_just_begun_is_over_its_time_alone(came, least, most):
+    campaign = make_campaign(items=1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT floor(extract(epoch FROM now()) / 60)::bigint")
+        (now,) = cursor.fetchone()
+    for ago, n in came.items():
+        Tally.objects.create(campaign=campaign, what=TallyKind.MINUTE, key=str(now - ago), n=n)
+    assert least - 1e-9 <= recent_rate(campaign) <= most + 1e-9
+
+
 def test_station_counts_what_is_accepted():
     rater = make_rater()
     campaign = make_campaign(items=3, raters=[rater])
