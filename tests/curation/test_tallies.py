@@ -182,7 +182,7 @@ def test_a_few_minutes_of_a_long_campaign_are_a_point_each():
     assert points == [[0.0, 0], [1.0, 2000], [2.0, 4000], [3.0, 4000], [4.0, 6000]]
 
 
-def test_what_is_taken_back_corrected_or_excluded_leaves_the_curve_and_the_pace_as_it_leaves_progress():
+def test_what_is_taken_back_corrected_or_excluded_leaves_the_curve_and_the_pace_as_it_leaves_progress(client):
     raters = first, second, third = [make_rater() for _ in range(3)]
     campaign = make_campaign(items=10, raters=raters, overlap=2)
     held = lease_items(campaign, first, 10)
@@ -203,10 +203,20 @@ def test_what_is_taken_back_corrected_or_excluded_leaves_the_curve_and_the_pace_
         curve = judgments_curve(campaign)["series"][0]["points"][-1][1]
         return progress.judgments, progress.beyond, curve, tallies.total([campaign.pk], TallyKind.MINUTE)
 
+    def page():
+        client.force_login(campaign.created_by)
+        return client.get(campaign.get_absolute_url()).content.decode()
+
     assert figures() == (19, 1, 20, 20)
+    assert "1 judgment more came to items that had all of theirs. It counts for what is decided." in page()
+    assert "Those that are excluded are among them" not in page()
     place = campaign.memberships.get(rater=first)
     set_excluded(place, excluded=True, reason="Slept", by=campaign.created_by)
     assert figures() == (11, 0, 11, 11)
+    assert "more came to items" not in page()
+    # Of answers, and of judgments under each revision, they are a part, which the page says.
+    assert "those that are excluded, which are not among the campaign’s judgments" in page()
+    assert "Those that are excluded are among them" in page()
     assert tallies.differences(campaign) == []
 
 
