@@ -312,10 +312,10 @@ def recent_rate(campaign: Campaign) -> float:
         cursor.execute(
             """
             WITH now AS (SELECT extract(epoch FROM now())::float8 / 60 AS minutes)
-            SELECT (SELECT coalesce(sum(n), 0)::float8 FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
-                    AND key = ANY(ARRAY(SELECT (floor(minutes)::bigint - ago)::text FROM generate_series(0, 9) ago))),
-                   -- Whole minutes are counted: of the first all has passed, of the last a part. They have all as many digits, so
-                   -- that the campaign's first is one end of an index.
+            -- Minutes have all as many digits: both parts are read from one end of an index. Of the first that is counted all has
+            -- passed, of the last a part.
+            SELECT (SELECT coalesce(sum(n), 0)::float8 FROM curation_tally
+                    WHERE what = %(what)s AND campaign_id = %(campaign)s AND key > (floor(minutes)::bigint - 10)::text),
                    greatest(1, minutes - greatest(floor(minutes) - 9, (
                        SELECT min(key)::bigint FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
                    )))
