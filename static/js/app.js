@@ -165,16 +165,18 @@ let kept = null;
 
 // What an element leads to, or does. By its place alone it could be another rater's button, where a row came or went above.
 function nameOf(element) {
-  return [element.localName, element.id, element.getAttribute("href"), element.form?.getAttribute("action"), element.getAttribute("name"),
-    element.getAttribute("value"), element.dataset.dialog].join("\n");
+  if (element.id) return `${element.localName}#${element.id}`;
+  // What is chosen or filled in does not name a field; of buttons, of which several have one name, it says what they do.
+  const value = element.localName === "button" ? element.getAttribute("value") : "";
+  return [element.localName, element.getAttribute("href"), element.form?.getAttribute("action"), element.getAttribute("name"), value, element.dataset.dialog].join("\n");
 }
 
-function findFocus(target, { name, nth, place, all }) {
+function findFocus(target, { tag, name, nth, place, all }) {
   const now = [...target.querySelectorAll(FOCUSABLE)];
   const same = now.filter((element) => nameOf(element) === name);
   if (same.length) return same[Math.min(nth, same.length - 1)];
   // Where all else is as it was, an address that changed is still the same link. What is gone leaves the focus where it was.
-  if (now.length === all && now[place].localName === "a" && name.startsWith("a\n")) return now[place];
+  if (now.length === all && tag === "a" && now[place].localName === tag) return now[place];
   target.tabIndex = -1;
   return target;
 }
@@ -184,7 +186,7 @@ function readFocus(target) {
   const place = all.indexOf(document.activeElement);
   if (place < 0) return null;
   const name = nameOf(all[place]);
-  return { name, place, nth: all.slice(0, place).filter((element) => nameOf(element) === name).length, all: all.length };
+  return { tag: all[place].localName, name, place, nth: all.slice(0, place).filter((element) => nameOf(element) === name).length, all: all.length };
 }
 
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
