@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.db import connection, transaction
 
-from curation.models import DatasetEntry
+from curation.approvals import not_approved
+from curation.models import DatasetEntry, DatasetVersion
 from generation.models import ModelVersion, Prompt, PromptSet
 from jobs import queue
 from jobs.models import Job
@@ -16,7 +17,7 @@ from training.cadence import OF_CADENCE, with_cadence
 from training.corpora import folder_of as folder_of_corpus
 from training.engine.bands import table_problems
 from training.engine.shards import CorpusRefused
-from training.models import Corpus, Recipe, TrainingRun
+from training.models import Corpus, Recipe, RecipeSource, TrainingRun
 from training.presets import corpus_problem
 from training.recipe_rows import RecipeRefused
 from training.recipes import (
@@ -58,13 +59,14 @@ def start_run(
 
     `overrides` may change steps, batch_size, learning_rate, seed, and how often it writes, validates and draws. `watch` is the prompt set whose prompts are drawn
     as the run goes on; without one the captions of its sources are. The same `request_key` starts one run only.
-    Raises RecipeRefused with a sentence.
+    Raises RecipeRefused with a sentence, also where somebody has yet to approve what it learns from.
     """
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     if unknown := sorted(set(changed) - set(OVERRIDES)):
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
     check_table(recipe, parent, changed)
     check_steps(recipe, changed)
+    check_approved(recipe)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
         return _queue_run(
@@ -75,6 +77,25 @@ def start_run(
             overrides=changed,
             sample_prompts=prompts,
             unique_key=f"{KIND}:{request_key}" if request_key else None,
+        )
+
+
+def versions_to_approve(recipe: Recipe) -> list[DatasetVersion]:
+    """What the recipe and those that follow it learn from and nobody has approved."""
+    chain = [each.pk for each in chain_of(recipe)]
+    sources = RecipeSource.objects.filter(recipe__in=chain).exclude(dataset_version=None)
+    return not_approved(sources.values_list("dataset_version", flat=True))
+
+
+def check_approved(recipe: Recipe) -> None:
+    """Raises RecipeRefused where the recipe or one that follows it learns from a version that is not approved."""
+    waiting = [f"“{version}”" for version in versions_to_approve(recipe)]
+    if waiting:
+        *others, last = waiting
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        raise RecipeRefused(
+            f"{names} not approved. A curator or operator approves a dataset version on its page; then the run can start.",
+            field="recipe",
         )
 
 

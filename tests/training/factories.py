@@ -12,7 +12,7 @@ from django.db import transaction
 from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.judgments import record_judgments
-from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
+from curation.models import Approval, ApprovalAct, Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
 from generation.batches import plan_batch
 from generation.drawing import sample_seed
 from generation.engine.folders import hash_folder, inspect_folder
@@ -74,8 +74,9 @@ def make_dataset_version(
     images: int = 6,
     kind: str = DatasetKind.IMAGES,
     sizes: Sequence[tuple[int, int]] = ((32, 32),),
+    approved: bool = True,
 ) -> DatasetVersion:
-    """A frozen version of so many drawn samples, whose `sizes` take turns."""
+    """A frozen version of so many drawn samples, whose `sizes` take turns, and from which runs may learn."""
     holds_pairs = kind == DatasetKind.PAIRS
     number = next(_numbers)
     by = make_person(Role.CURATOR)
@@ -111,6 +112,8 @@ def make_dataset_version(
         )
         for i, (each, other) in enumerate(zip(samples, rejected, strict=True))
     )
+    if approved:
+        Approval.objects.create(version=version, act=ApprovalAct.APPROVED, by=by)
     finish_job(batch.job)
     return version
 

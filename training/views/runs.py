@@ -60,6 +60,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
         "has_recipe": Recipe.objects.exists(),
         "has_model": ModelVersion.objects.exists(),
         "estimate": _estimate_of(form),
+        "to_approve": _to_approve(form),
         "cadence_errors": any(form[name].errors for name in OF_CADENCE),
         "cadence_chosen": any(form[name].value() not in (None, "") for name in OF_CADENCE),
     }
@@ -72,7 +73,9 @@ def run_estimate(request: HttpRequest) -> HttpResponse:
     """What the run of the form would take, in words."""
     form = RunForm(request.GET)
     form.is_valid()
-    return render(request, "training/_run_estimate.html", {"estimate": _estimate_of(form)})
+    return render(
+        request, "training/_run_estimate.html", {"estimate": _estimate_of(form), "to_approve": _to_approve(form)}
+    )
 
 
 @require_safe
@@ -289,15 +292,26 @@ def _start(form: RunForm, by: User) -> TrainingRun | None:
     return None
 
 
-def _estimate_of(form: RunForm) -> dict[str, Any] | None:
-    """What the run would take, as far as it is known; None until a recipe and a parent are chosen."""
+def _to_approve(form: RunForm) -> list[DatasetVersion]:
+    """What the chosen recipe learns from and nobody has approved."""
+    recipe = _chosen(form)[0]
+    return runs.versions_to_approve(recipe) if recipe else []
+
+
+def _chosen(form: RunForm) -> tuple[Recipe | None, ModelVersion | None]:
     if form.is_bound:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
-        recipe, parent = form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
+        return form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
+    recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
+    return recipe, ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
+
+
+def _estimate_of(form: RunForm) -> dict[str, Any] | None:
+    """What the run would take, as far as it is known; None until a recipe and a parent are chosen."""
+    recipe, parent = _chosen(form)
+    if form.is_bound:
         overrides = form.overrides()
     else:
-        recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
-        parent = ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
         overrides = {key: form.initial[key] for key in runs.OVERRIDES if form.initial.get(key) is not None}
     if recipe is None or parent is None:
         return None
