@@ -15,7 +15,7 @@ from accounts.policies import signed_in
 from curation import tallies
 from curation.accuracy import accuracy_told
 from curation.adjudications import waiting_in
-from curation.approvals import may_approve
+from curation.approvals import APPROVERS, may_approve
 from curation.assignments import left_for
 from curation.campaigns import is_blind_for
 from curation.example_rounds import with_asked
@@ -131,7 +131,7 @@ def to_approve(user: User) -> list[DatasetVersion]:
 
 def next_step(user: User) -> dict[str, str] | None:
     """The first thing of the loop that is still missing, for a workspace that is only beginning."""
-    steps = [
+    steps: list[Any] = [
         (
             ModelVersion.objects.exists(),
             "Import a model",
@@ -166,7 +166,7 @@ def next_step(user: User) -> dict[str, str] | None:
             "Approve what was frozen",
             "datasets",
             "Look a dataset version over; then runs may learn from it.",
-            Role.CURATOR,
+            *APPROVERS,
         ),
         (TrainingRun.objects.exists(), "Start a run", "run_new", "Teach the model what was accepted.", Role.OPERATOR),
         (
@@ -177,8 +177,13 @@ def next_step(user: User) -> dict[str, str] | None:
             Role.OPERATOR,
         ),
     ]
-    for done, label, url, text, role in steps:
+    for done, label, url, text, *roles in steps:
         if not done:
-            allowed = user.is_superuser or user.has_role(role)
-            return {"label": label, "url": reverse(url) if allowed else "", "text": text, "role": str(Role(role).label)}
+            allowed = user.is_superuser or user.has_role(*roles)
+            return {
+                "label": label,
+                "url": reverse(url) if allowed else "",
+                "text": text,
+                "roles": " and ".join(f"{role.label.lower()}s" for role in roles).capitalize(),
+            }
     return None
