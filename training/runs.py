@@ -11,8 +11,8 @@ from django.db import connection, transaction
 from curation.approvals import not_approved
 from curation.models import DatasetEntry, DatasetVersion
 from generation.models import ModelVersion, Prompt, PromptSet
-from jobs import queue
-from jobs.models import Job
+from jobs import precedence, queue
+from jobs.models import Job, JobState
 from training.cadence import OF_CADENCE, with_cadence
 from training.corpora import folder_of as folder_of_corpus
 from training.engine.bands import table_problems
@@ -141,6 +141,16 @@ def start_next(run: TrainingRun, result: ModelVersion) -> TrainingRun | None:
 def request_cancel(run: TrainingRun, *, by: "User") -> bool:
     """Ask the run to stop; its last checkpoint stays. False where there is nothing left to stop."""
     return queue.request_cancel(run.job, by=by)
+
+
+def run_first(run: TrainingRun, *, by: "User") -> TrainingRun | None:
+    """Put a queued run before all that waits for the same workers. Where these are busy, a run that is under way gives way:
+    it saves a checkpoint after its step and goes on behind this one, to the same bits. Returns that one, None where none has to.
+
+    Raises RecipeRefused where the run does not wait."""
+    if not precedence.put_first(run.job, by=by):
+        raise RecipeRefused(f"The run {run} does not wait for a worker.")
+    return TrainingRun.objects.filter(job__yields_to=run.job, job__state=JobState.RUNNING).first()
 
 
 def request_pause(run: TrainingRun, *, by: "User") -> bool:
@@ -284,7 +294,15 @@ def _queue_run(
     previous: TrainingRun | None = None,
 ) -> TrainingRun:
     chosen = check_hyperparameters(with_cadence({**hyperparameters_of(recipe), **overrides}))
-    job = queue.enqueue(KIND, {}, label=f"Train {name}"[:200], created_by=by, unique_key=unique_key)
+    job = queue.enqueue(
+        KIND,
+        {},
+        label=f"Train {name}"[:200],
+        created_by=by,
+        unique_key=unique_key,
+        # A chain that was put first stays so.
+        priority=previous.job.priority if previous else 0,
+    )
     existing = TrainingRun.objects.filter(job=job).first()
     if existing is not None:
         return existing

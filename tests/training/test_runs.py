@@ -1,5 +1,6 @@
 """Starting runs, and a whole tiny run through the real child process: killed, cancelled, resumed, chained."""
 
+import html
 import json
 import os
 import signal
@@ -271,6 +272,33 @@ class TestTraining:
         check_whole(run)
         resumed = run.events.get(kind="resumed")
         assert (resumed.step, resumed.detail["exact"]) == (saved.step, True)
+        assert run.result == straight.result
+
+    def test_a_run_gives_way_to_a_more_urgent_one_and_ends_in_the_same_weights(self, client, tiny_folder):
+        parent = make_real_parent(tiny_folder)
+        recipe, operator = tiny_recipe(parent), make_person("operator")
+        straight = make_run(recipe, parent=parent)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(straight)
+
+        run = make_run(recipe, parent=parent)
+        urgent = make_run(tiny_recipe(parent, steps=4), parent=parent, name="Urgent")
+        client.force_login(operator)
+
+        def put_first(pid: int) -> None:
+            said = client.post(f"/runs/{urgent.pk}/first/", follow=True).content.decode()
+            assert f"The run {run} gives way after its step, and goes on behind it." in html.unescape(said)
+            connection.close()
+
+        watcher = when_step(run, 3, put_first)
+        ran = run_due_jobs(kinds=[runs.KIND], skip_waits=True)
+        watcher.join()
+        assert ran == [run.job, urgent.job, run.job]
+        urgent.refresh_from_db()
+        assert urgent.result is not None
+        check_whole(run)
+        assert list(run.job.attempts.values_list("outcome", flat=True)) == ["released", "succeeded"]
+        assert run.events.get(kind="resumed").detail["exact"] is True
         assert run.result == straight.result
 
     @pytest.mark.parametrize(("stop_seconds", "expected"), [(5, 30), (300, 300)])

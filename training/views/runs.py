@@ -160,6 +160,21 @@ def run_pause(request: HttpRequest, pk: int) -> HttpResponse:
 
 @require_POST
 @policy(write=[Role.OPERATOR])
+def run_first(request: HttpRequest, pk: int) -> HttpResponse:
+    """Put a waiting run before all others; where every worker is busy, the run that began last gives way and goes on behind it."""
+    found = _load(request, pk)
+    try:
+        yielding = runs.run_first(found, by=member(request))
+    except RecipeRefused as refused:
+        messages.warning(request, refused.sentence)
+    else:
+        after = f" The run {yielding} gives way after its step, and goes on behind it." if yielding else ""
+        messages.success(request, f"The run {found} goes first.{after}")
+    return redirect(found)
+
+
+@require_POST
+@policy(write=[Role.OPERATOR])
 def run_cancel(request: HttpRequest, pk: int) -> HttpResponse:
     """Stop the run; its last checkpoint stays."""
     found = _load(request, pk)
