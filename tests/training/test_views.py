@@ -570,7 +570,12 @@ class TestComparison:
 
 
 class TestExports:
-    def test_a_version_is_a_folder_that_diffusers_loads_with_a_card(self, client, sign_in, tiny_folder, tmp_path):
+    def test_a_version_is_a_folder_with_a_card_whose_script_draws_it(
+        self, client, sign_in, tiny_folder, tmp_path, monkeypatch
+    ):
+        from generation.engine.draw import DrawRequest, draw
+        from generation.engine.pipeline import load_pipeline
+
         sign_in("auditor")
         parent = make_real_parent(tiny_folder)
         run = make_run(make_recipe(parent), parent=parent)
@@ -590,6 +595,14 @@ class TestExports:
         assert "t > 900" in said
         again = client.get(reverse("model_download", args=[parent.number]))
         assert b"".join(again.streaming_content) == archive.read_bytes()
+        # First, since it sets the number of threads, on which the last bits depend.
+        here, outside = load_pipeline(parent.folder, "cpu"), {}
+        monkeypatch.chdir(tmp_path)
+        exec(said.split("```python\n")[1].split("```")[0], outside)
+        pipeline, image = outside["pipeline"], outside["image"]
+        request = DrawRequest("a cat", seed=0, steps=pipeline.num_timesteps, guidance=pipeline.guidance_scale)
+        (drawn,) = draw(here, [request])
+        assert (image.mode, image.size, image.tobytes()) == (drawn.mode, drawn.size, drawn.tobytes())
 
     def test_the_card_says_nothing_of_a_comparison_that_is_still_judged(self, client, sign_in):
         sign_in("operator")
