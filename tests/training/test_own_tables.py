@@ -148,6 +148,21 @@ def test_what_is_no_table_is_said_at_its_field(client, curator, changes, field, 
     assert any(sentence in error for error in errors_of(answer)[field])
 
 
+@pytest.mark.parametrize(("above", "up_to"), [("5.0001", "5.0000"), ("20", "15")])
+def test_a_band_without_a_timestep_is_said_whatever_else_the_recipe_asks(client, curator, above, up_to):
+    """Min-SNR's share of nothing is nothing: the page came to no word of the band for it."""
+    asked = form(
+        row(1, make_dataset_version(), name="alone", above=above, up_to=up_to),
+        edges="log_snr", mixture="shares", min_snr_gamma="5",
+    )  # fmt: skip
+    said = "The band of “alone” holds no timestep of this schedule."
+    preview = client.get(reverse("recipe_preview"), asked)
+    assert (preview.status_code, preview.context["problem"].startswith(said)) == (200, True)
+    answer = client.post(reverse("recipe_new"), asked)
+    assert errors_of(answer) == {"__all__": [said]}
+    assert said in answer.content.decode()
+
+
 def test_what_other_kinds_hide_keeps_no_recipe_back(client, curator):
     hidden = {"row1_weight": "0", "row1_above": "x", "row2_name": "two words"}
     asked = form(preset="single", style=make_dataset_version().pk, **hidden)
