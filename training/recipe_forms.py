@@ -9,9 +9,9 @@ from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.batches import SCHEDULER_LABELS
 from generation.models import ModelVersion
 from training.cadence_forms import CadenceFields
+from training.engine.bands import PAPER_T_PRIME
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Corpus, Preset, Recipe
-from training.presets import T_PRIME
 from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, warm_up_problem
 from training.row_forms import TableFields
 from training.shape_forms import ShapeFields
@@ -161,7 +161,7 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
     t_prime = forms.IntegerField(
         min_value=0,
         max_value=998,
-        initial=T_PRIME,
+        initial=PAPER_T_PRIME,
         label="Split T'",
         help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000; on a flow-matching model "
         "893 is the same noise.",
@@ -444,7 +444,7 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
             "style": cleaned.get("style"),
             "content_prompt_free": bool(cleaned.get("content_prompt_free")),
             "style_prompt_free": bool(cleaned.get("style_prompt_free")),
-            "t_prime": T_PRIME if t_prime is None else t_prime,
+            "t_prime": PAPER_T_PRIME if t_prime is None else t_prime,
             "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,
             "style_weight": (weighed and cleaned.get("style_weight")) or 1.0,
         }

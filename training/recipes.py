@@ -13,6 +13,7 @@ from curation.models import DatasetVersion
 from generation.models import ModelVersion
 from training.engine import recipe as run_json
 from training.engine.bands import (
+    PAPER_T_PRIME,
     Band,
     Schedule,
     TableRefused,
@@ -21,7 +22,7 @@ from training.engine.bands import (
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.models import Corpus, Preset, Recipe, RecipeSource
-from training.presets import T_PRIME, preset_tables
+from training.presets import preset_tables
 from training.recipe_rows import Data, RecipeRefused, Row
 from training.transparency import count_alpha
 
@@ -64,7 +65,7 @@ def create_recipe(
     content: Data | None = None,
     pairs: DatasetVersion | None = None,
     stickers: Sequence[DatasetVersion] = (),
-    t_prime: int = T_PRIME,
+    t_prime: int = PAPER_T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
     content_prompt_free: bool = False,

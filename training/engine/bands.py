@@ -16,7 +16,8 @@ from typing import Any, Protocol, Self
 # A stored edge is rounded down to this many decimals: far below the distance of two timesteps (about 0.01) and far
 # above the last bits in which two machines' logarithms may differ.
 EDGE_DECIMALS = 6
-# The paper's split as stored: log-SNR at T' = 900 of Stable Diffusion's schedule.
+# The paper's split: T' on Stable Diffusion's schedule, and as stored, the log-SNR there.
+PAPER_T_PRIME = 900
 PAPER_EDGE = -4.243708
 # Of what a flow's density leaves less than this in a band, shares and weights cannot be computed any more.
 LEAST_PROBABILITY = 1e-300
@@ -119,6 +120,11 @@ class Schedule(Protocol):
         """T' for an edge: the last timestep whose log-SNR is not below `log_snr`."""
         ...
 
+    @property
+    def t_primes(self) -> range:
+        """Every T' that leaves both bands a timestep."""
+        ...
+
     def split(self, t_prime: int) -> Split: ...
 
     def sampled(self, values: Mapping[str, Any]) -> Self:
@@ -169,9 +175,15 @@ def round_edge(log_snr: float) -> float:
     return math.floor(log_snr * scale) / scale
 
 
-def split_at(schedule: Schedule, t_prime: int = 900) -> Split:
+def split_at(schedule: Schedule, t_prime: int = PAPER_T_PRIME) -> Split:
     """The two bands of Style Tailoring at T'. Raises `TableRefused` for a T' that leaves one of them empty."""
     return schedule.split(t_prime)
+
+
+def paper_t_prime(schedule: Schedule) -> int | None:
+    """The T' of a schedule that is the noise of the paper's; None where that leaves one of the bands empty."""
+    found = schedule.timestep_at(PAPER_EDGE)
+    return found if found in schedule.t_primes else None
 
 
 def describe_band(schedule: Schedule, band: Band) -> str:
