@@ -150,12 +150,14 @@ def view_tables(
     for name, rows, hyperparameters in tables:
         images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
         images *= int(hyperparameters.get("gradient_accumulation") or 1)
+        step_counts = shown_step_counts(schedule, hyperparameters)
         sums = work_out(
             rows,
             schedule.sampled(hyperparameters),
             mixture=hyperparameters.get("mixture") or "natural",
             images=images or None,
             holdout=float(hyperparameters.get("holdout") or 0),
+            step_counts=step_counts,
         )
         total = schedule.num_timesteps
         lanes = [
@@ -179,7 +181,7 @@ def view_tables(
                 rows=lanes,
                 timesteps=schedule.num_timesteps,
                 ticks=list(schedule.drawing_timesteps(min(DRAWING_STEPS, schedule.num_timesteps))),
-                step_counts=shown_step_counts(schedule),
+                step_counts=step_counts,
                 has_noise=hyperparameters.get("objective") != "alpha",
                 edge=schedule.timestep_at(edge) if edge is not None and not others else None,
                 edge_start=edge_start,

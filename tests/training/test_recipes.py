@@ -53,6 +53,25 @@ def test_a_split_that_no_step_visits_is_a_warning(schedule):
     assert style.warning == ""
 
 
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [
+        ({}, (10, 20, 50)),
+        ({"sample_steps": None}, (10, 20, 50)),
+        ({"sample_steps": 20}, (10, 20, 50)),
+        ({"sample_steps": 8}, (8, 10, 20, 50)),
+        ({"sample_steps": 400}, (10, 20, 50, 400)),
+    ],
+)
+def test_the_steps_of_the_recipes_own_drawings_are_counted_too(schedule, values, counts):
+    recipe = make_recipe(t_prime=900)
+    (table,) = view_tables([("", rows_of(recipe), {**recipe.hyperparameters, **values})], schedule)
+    assert table.step_counts == tuple(table.rows[0].sums.steps) == counts
+    # DDIM's eight steps begin at 876, and those of 400, which lie 2 timesteps apart, at 799.
+    missed = [f"Drawing in {n} steps never visits the band of “content”" for n in counts if n in (8, 400)]
+    assert [text.partition(":")[0] for text in table.warnings] == missed
+
+
 def test_joint_is_two_full_rows_drawn_by_weight(schedule):
     recipe = make_recipe(preset=Preset.JOINT, content_weight=3, style_weight=1)
     assert [row.share for row in work_out(rows_of(recipe), schedule)] == [pytest.approx(0.75), pytest.approx(0.25)]

@@ -147,6 +147,13 @@ class TestRecipeForm:
         }
         return {**values, **changed}
 
+    def test_the_preview_warns_of_a_band_that_the_recipes_drawings_miss(self, client, sign_in):
+        sign_in("curator")
+        page = client.get(reverse("recipe_preview"), self.data(sample_steps=8)).content.decode()
+        assert "Drawing in 8 steps never visits the band of “content”" in page
+        assert "of 8 / 10 / 20 / 50" in page
+        assert "never visits" not in client.get(reverse("recipe_preview"), self.data(sample_steps=25)).content.decode()
+
     def test_a_curator_keeps_a_recipe(self, client, sign_in):
         curator = sign_in("curator")
         answer = client.post(reverse("recipe_new"), self.data())
@@ -379,6 +386,23 @@ class TestRuns:
         run = TrainingRun.objects.get()
         assert first["Location"] == second["Location"] == run.get_absolute_url()
         assert (run.total_steps, run.created_by, run.recipe) == (25, operator, recipe)
+
+    def test_the_form_warns_of_a_band_that_its_drawings_miss(self, client, sign_in):
+        sign_in("operator")
+        following = make_recipe(preset="single")
+        recipe = make_recipe(hyperparameters={"sample_steps": 8}, then=following)
+        asked = {"recipe": recipe.pk, "parent": ModelVersion.objects.first().pk}
+        missed = "Drawing in 8 steps never visits the band of “content”"
+        assert missed in client.get(reverse("run_new"), {"recipe": recipe.pk}).content.decode()
+        assert missed in client.get(reverse("run_estimate"), asked).content.decode()
+        # The run's own number counts, and is what the recipe that follows draws with too.
+        assert "never visits" not in client.get(reverse("run_estimate"), {**asked, "sample_steps": 25}).content.decode()
+        fewer = client.get(reverse("run_estimate"), {**asked, "sample_steps": 6}).content.decode()
+        assert fewer.count("never visits") == fewer.count("Drawing in 6 steps never visits the band of “content”") == 1
+        decoder = make_recipe(preset="single", hyperparameters={"sample_steps": 8})
+        assert (
+            "never visits" not in client.get(reverse("run_estimate"), {**asked, "recipe": decoder.pk}).content.decode()
+        )
 
     @pytest.mark.parametrize("changed", [{"recipe": ""}, {"parent": "x"}, {"steps": "-3"}, {"watch": "12345"}])
     def test_bad_input_starts_nothing(self, client, sign_in, changed):

@@ -91,7 +91,7 @@ LABELS = {
 # Settings that say something to the table of a recipe, or that it says something of.
 PREVIEWED = (
     "steps", "batch_size", "gradient_accumulation", "holdout", "ema_decay", "min_snr_gamma", "importance_weights",
-    *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
+    "sample_steps", *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
 )  # fmt: skip
 # The form's word for the only row of a recipe of preference.
 FIELDS = {"preference": "pairs"}
