@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from accounts.models import Role
 from generation import combinations
 from generation.batches import BatchRefused, request_batch
+from generation.engine.draw import DrawRequest, draw
+from generation.engine.pipeline import load_pipeline
 from generation.images import open_image
 from generation.model_versions import enqueue_import
 from generation.models import ModelOrigin, ModelVersion
@@ -24,6 +26,7 @@ from tests.tiny_flux import build_tiny_flux
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.factories import (
     SCHEDULER_CONFIG,
+    draw_by_card,
     make_dataset_version,
     make_pair_version,
     make_parent,
@@ -72,7 +75,8 @@ def flux_folder(tmp_path_factory) -> Path:
         ("flux_folder", 128, ["from diffusers import FluxPipeline", 'pipeline("a cat", max_sequence_length=256, ']),
     ],
 )
-def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, name, reach, script):
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, tmp_path, name, reach, script):
     folder = request.getfixturevalue(name)
     settings.IMPORT_ROOTS = [str(folder.parent)]
     operator = make_person(Role.OPERATOR)
@@ -117,6 +121,8 @@ def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, name, rea
         assert content.read(4) == b"\x89PNG"
     card = model_cards.card(run.result)
     assert all(line in card for line in script)
+    (ours,) = draw(load_pipeline(run.result.folder, "cpu"), [DrawRequest("a cat")])
+    assert draw_by_card(run.result, tmp_path).tobytes() == ours.tobytes()
 
 
 @pytest.mark.django_db

@@ -1,6 +1,8 @@
 """The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
 
+import json
 import re
+import shutil
 import uuid
 import zipfile
 
@@ -9,12 +11,16 @@ from django.db import connection
 from django.urls import reverse
 
 from curation.models import Campaign, CampaignKind, CampaignState, DatasetVersion
+from generation.batches import default_scheduler
+from generation.engine.draw import DrawRequest, draw
+from generation.engine.pipeline import load_pipeline
 from generation.model_versions import promote
 from generation.models import ModelPromotion, ModelVersion
 from jobs.models import Job, JobState
 from tests.generation.factories import finish_job
 from tests.training.factories import (
     SCHEDULER_CONFIG,
+    draw_by_card,
     make_dataset_version,
     make_evaluation,
     make_pair_version,
@@ -614,6 +620,36 @@ class TestExports:
         assert "t > 900" in said
         again = client.get(reverse("model_download", args=[parent.number]))
         assert b"".join(again.streaming_content) == archive.read_bytes()
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    @pytest.mark.parametrize(
+        "scheduler", [{}, {"_class_name": "PNDMScheduler", "clip_sample": None, "skip_prk_steps": True}]
+    )
+    def test_the_cards_script_draws_what_atelier_draws(self, tiny_folder, tmp_path, scheduler):
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_folder, folder)
+        path = folder / "scheduler/scheduler_config.json"
+        said = {**json.loads(path.read_text()), **scheduler}
+        path.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+        index = json.loads((folder / "model_index.json").read_text())
+        index["scheduler"][1] = said["_class_name"]
+        (folder / "model_index.json").write_text(json.dumps(index))
+        version = make_real_parent(folder)
+        asked = DrawRequest("a cat", scheduler=default_scheduler(version))
+        (ours,) = draw(load_pipeline(version.folder, "cpu"), [asked])
+        assert draw_by_card(version, tmp_path).tobytes() == ours.tobytes()
+        (own,) = draw(load_pipeline(version.folder, "cpu"), [DrawRequest("a cat")])
+        assert (own.tobytes() == ours.tobytes()) == (not scheduler)
+
+    def test_the_cards_script_goes_by_what_the_folder_holds(self):
+        few = {**SCHEDULER_CONFIG, "num_train_timesteps": 15}
+        said = card(make_parent(config={"size_factor": 8, "scheduler_config": few}))
+        assert 'from_pretrained("v1", dtype=torch.float32)' in said
+        assert "num_inference_steps=15, guidance_scale=4.0, generator" in said
+        checked = make_parent(manifest={"safety_checker/config.json": {"sha256": "a" * 64, "bytes": 1}})
+        assert "dtype=torch.float32, safety_checker=None, requires_safety_checker=False)" in card(checked)
+        large = make_parent(config={"pipeline": "StableDiffusionXLPipeline", "scheduler_config": SCHEDULER_CONFIG})
+        assert "dtype=torch.float32, add_watermarker=False)" in card(large)
 
     def test_the_card_says_nothing_of_a_comparison_that_is_still_judged(self, client, sign_in):
         sign_in("operator")
