@@ -51,7 +51,8 @@ NOT_OF_A_DECODER = (
     "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", "sharded", *FLOW_DEFAULTS,
 )  # fmt: skip
 NOT_OF_A_RECIPE = {
-    "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "device", "num_threads",
+    "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "sample_scheduler",
+    "device", "num_threads",
 }  # fmt: skip
 
 

@@ -104,6 +104,8 @@ def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, tmp_path,
     (validation, *_) = run.events.filter(kind="validation").order_by("step")
     assert set(validation.detail["by_band"]) == {"0-893", "893-1000"}
 
+    assert run.spec["sample_scheduler"] == "default"
+
     batch = request_batch(
         model_version=run.result,
         prompt_set=make_prompt_set(texts="a happy cat"),

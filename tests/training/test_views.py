@@ -392,6 +392,8 @@ class TestRuns:
         run = TrainingRun.objects.get()
         assert first["Location"] == second["Location"] == run.get_absolute_url()
         assert (run.total_steps, run.created_by, run.recipe) == (25, operator, recipe)
+        # As its steps are counted, and batches drawn.
+        assert run.spec["sample_scheduler"] == default_scheduler(run.parent) == "ddim"
 
     def test_the_form_warns_of_a_band_that_its_drawings_miss(self, client, sign_in):
         sign_in("operator")

@@ -27,6 +27,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from generation.engine.requests import SCHEDULERS
 from training.engine.bands import FULL_BAND, Band
 from training.engine.flows import FLOW_DEFAULTS, SAMPLINGS, WEIGHTINGS
 
@@ -191,6 +192,8 @@ class RunSettings:
     sample_prompts: tuple[SamplePrompt, ...] = field(default=())
     sample_steps: int = 20
     sample_guidance: float = 4.0
+    # Which of drawing's schedulers; runs from before it was said go on with the folder's own, as they began.
+    sample_scheduler: str = "default"
     device: str = "auto"
     # CPU threads; null takes OMP_NUM_THREADS, or all cores but one.
     num_threads: int | None = None
@@ -226,6 +229,7 @@ _CHOICES = {
     "flow_weighting": WEIGHTINGS,
     "device": DEVICES,
     "shapes": SHAPES,
+    "sample_scheduler": SCHEDULERS,
 }
 # (least, most), both allowed.
 _WHOLE_NUMBERS = {

@@ -87,6 +87,7 @@ LABELS = {
     "keep_checkpoints": "Checkpoints kept",
     "sample_steps": "Steps of a drawing",
     "sample_guidance": "Guidance of a drawing",
+    "sample_scheduler": "Scheduler of a drawing",
 }
 # Settings that say something to the table of a recipe, or that it says something of.
 PREVIEWED = (
@@ -131,6 +132,8 @@ VALUES: dict[tuple[str, Any], str] = {
     ("shapes", "aspect"): "near their own aspect ratio",
     ("never_enlarge", True): "yes",
     ("never_enlarge", False): "no",
+    ("sample_scheduler", "ddim"): "DDIM",
+    ("sample_scheduler", "default"): "the model's own",
 }
 
 
