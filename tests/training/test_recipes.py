@@ -16,9 +16,10 @@ from tests.training.factories import (
     make_person,
     make_recipe,
 )
+from training.engine.bands import Band
 from training.engine.noise import NoiseSchedule
 from training.models import Preset, Recipe, RecipeSource
-from training.recipe_rows import RecipeRefused, work_out
+from training.recipe_rows import RecipeRefused, Row, work_out
 from training.recipe_words import describe
 from training.recipes import NOT_OF_A_DECODER, chain_of, check_hyperparameters, create_recipe, rows_of, schedule_of
 from training.tables import view_tables
@@ -220,6 +221,13 @@ def test_tables_that_cannot_be_are_refused(schedule, values, field):
     with pytest.raises(RecipeRefused) as refusal:
         create_recipe(name="x", by=make_person("curator"), schedule=schedule, style=style, **arguments)
     assert refusal.value.field == field
+    assert not Recipe.objects.exists()
+
+
+def test_an_edge_that_the_trainer_does_not_take_is_refused(schedule):
+    row = Row("far", make_dataset_version(), Band(-5000.0, None))
+    with pytest.raises(RecipeRefused, match="beyond ±1000"):
+        create_recipe(name="x", preset=Preset.CUSTOM, by=make_person("curator"), schedule=schedule, rows=[row])
     assert not Recipe.objects.exists()
 
 

@@ -16,6 +16,8 @@ from typing import Any, Protocol, Self
 # A stored edge is rounded down to this many decimals: far below the distance of two timesteps (about 0.01) and far
 # above the last bits in which two machines' logarithms may differ.
 EDGE_DECIMALS = 6
+# Beyond this there is no noise at all, or nothing else: numbers of 64 bits tell apart levels from about -745 to 37.
+LARGEST_EDGE = 1000.0
 # The paper's split: T' on Stable Diffusion's schedule, and as stored, the log-SNR there.
 PAPER_T_PRIME = 900
 PAPER_EDGE = -4.243708
@@ -203,7 +205,11 @@ def table_problems(schedule: Schedule, rows: Sequence[TableRow]) -> list[str]:
         low, high = row.band.log_snr_min, row.band.log_snr_max
         if not (math.isfinite(row.weight) and row.weight > 0):
             problems.append(f"The weight of “{row.name}” must be a positive number.")
-        if low is not None and high is not None and low >= high:
+        if any(edge is not None and not abs(edge) <= LARGEST_EDGE for edge in (low, high)):
+            problems.append(
+                f"The band of “{row.name}” has an edge at a log-SNR beyond ±{LARGEST_EDGE:g}: leave that side open."
+            )
+        elif low is not None and high is not None and low >= high:
             problems.append(f"The band of “{row.name}” ends before it begins.")
         elif not schedule.timesteps_in(row.band):
             problems.append(f"The band of “{row.name}” holds no timestep of this schedule.")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from generation.engine.requests import SCHEDULERS
-from training.engine.bands import FULL_BAND, Band
+from training.engine.bands import FULL_BAND, LARGEST_EDGE, Band
 from training.engine.flows import FLOW_DEFAULTS, SAMPLINGS, WEIGHTINGS
 
 SCHEMA = 1
@@ -426,7 +426,8 @@ def _source(value: Any) -> Source:
         raise RunRefused("A source needs a name and a manifest.", field="sources")
     band = _only(row.get("band") or {}, {"log_snr_min", "log_snr_max"}, "A band", "sources")
     edges = {
-        key: None if edge is None else float(_number(key, edge, -1000, 1000, whole=False)) for key, edge in band.items()
+        key: None if edge is None else float(_number(key, edge, -LARGEST_EDGE, LARGEST_EDGE, whole=False))
+        for key, edge in band.items()
     }
     weight = float(_number("weight", row.get("weight", 1.0), 1e-6, 1e6, whole=False))
     prompt_free = row.get("prompt_free", False)

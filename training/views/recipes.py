@@ -348,6 +348,8 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         # The paper's T' in place of one that cannot be would show a table that nobody asked for.
         if values.get("preset") == Preset.STYLE_TAILORING and (wrong := form.errors.get("t_prime")):
             return {"tables": [], "problem": f"Split T': {wrong[0]}"}
+        if values.get("preset") == Preset.CUSTOM and form.edge_problem:
+            return {"tables": [], "problem": form.edge_problem}
     else:
         values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
         chosen = {version.pk: version for version in dataset_versions()}

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.engine.bands import (
+    LARGEST_EDGE,
     Band,
     TableRefused,
     check_table,
@@ -143,6 +144,12 @@ def test_empty_and_reversed_bands_and_bad_weights_are_named() -> None:
         "The band of “s2” ends before it begins.",
         "The weight of “s3” must be a positive number.",
     ]
+
+
+def test_edges_that_the_trainer_does_not_take_are_named() -> None:
+    far = [Band(-5000.0, None), Band(None, 1000.1), Band(math.nan, None), Band(-LARGEST_EDGE, LARGEST_EDGE)]
+    said = "has an edge at a log-SNR beyond ±1000: leave that side open."
+    assert table_problems(SCHEDULE, rows(*far)) == [f"The band of “s{i}” {said}" for i in range(3)]
 
 
 def test_shares_of_style_tailoring_are_its_timesteps() -> None:
