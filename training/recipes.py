@@ -3,7 +3,9 @@
 What the presets are is in `presets`, what a row comes to in `recipe_rows`. The trainer knows only the table and the objective.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
@@ -206,9 +208,15 @@ def schedule_of(version: ModelVersion) -> Schedule:
         raise RecipeRefused(f"The noise schedule of {version} is not known.", field="parent")
     try:
         tokens, pipeline = version.config.get("image_tokens") or 0, version.config.get("pipeline") or ""
-        return read_schedule(config, int(tokens), str(pipeline))
+        return _read_schedule(json.dumps(config, sort_keys=True), int(tokens), str(pipeline))
     except TableRefused as refused:
         raise RecipeRefused(refused.sentence, field="parent") from None
+
+
+@lru_cache(maxsize=32)
+def _read_schedule(config: str, image_tokens: int, pipeline: str) -> Schedule:
+    """Versions of one line have the same schedule, which takes milliseconds to work out."""
+    return read_schedule(json.loads(config), image_tokens, pipeline)
 
 
 def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:

@@ -322,7 +322,9 @@ class TestRecipeForm:
             ({"gradient_accumulation": "0"}, "greater than or equal to 1"),
             ({"content": ""}, "Choose the dataset version that teaches content."),
             ({"style": "999999"}, "Select a valid choice."),
-            ({"t_prime": "999"}, "less than or equal to 998"),
+            ({"t_prime": "999"}, "T&#x27; must lie between 0 and 998, so that both bands hold a timestep."),
+            ({"t_prime": "-1"}, "T&#x27; must lie between 0 and 998, so that both bands hold a timestep."),
+            ({"t_prime": "x"}, "Split T&#x27;: Enter a whole number."),
             ({"steps": "0"}, "greater than or equal to 1"),
             ({"learning_rate": "5"}, "Learning rate must lie between"),
             ({"learning_rate": "nan"}, "Enter a number."),
@@ -352,8 +354,31 @@ class TestRecipeForm:
         half = client.get(reverse("recipe_preview"), {**data, "style": "", "name": ""}).content.decode()
         assert "Choose the datasets" in half
         beyond = client.get(reverse("recipe_preview"), {**data, "t_prime": 5000}).content.decode()
-        assert "Split T&#x27;: " in beyond
+        assert "T&#x27; must lie between 0 and 998" in beyond
         assert "t 901 to" not in beyond
+
+    def test_the_split_is_counted_on_the_chosen_schedule_whatever_its_length(self, client, sign_in):
+        sign_in("curator")
+        data = self.data(t_prime="3600")
+        fine = {**SCHEDULER_CONFIG, "num_train_timesteps": 4000, "beta_start": 0.0002125, "beta_end": 0.003}
+        parent = make_parent(config={"size_factor": 8, "scheduler_config": fine})
+        data["schedule"] = parent.pk
+        # The newest is what one begins with: at the paper's noise.
+        begun = client.get(reverse("recipe_new"))
+        assert (begun.context["form"]["schedule"].value(), begun.context["form"]["t_prime"].value()) == (
+            parent.pk,
+            3607,
+        )
+        page = begun.content.decode()
+        assert 'data-least-split="0" data-most-split="3998" data-paper-split="3607"' in page
+        assert 'data-least-split="0" data-most-split="998" data-paper-split="900"' in page
+        assert "t 3601 to 3999 (399 of 4000)" in client.get(reverse("recipe_preview"), data).content.decode()
+        assert client.post(reverse("recipe_new"), data).status_code == 302
+        edge = Recipe.objects.get().sources.get(name="style").log_snr_min
+        assert schedule_of(parent).timestep_at(edge) == 3600
+        beyond = client.post(reverse("recipe_new"), {**data, "t_prime": "3999"})
+        assert "must lie between 0 and 3998" in beyond.context["form"].errors["t_prime"][0]
+        assert beyond.context["problem"] == beyond.context["form"].errors["t_prime"][0]
 
     def test_recipe_form_begins_with_what_was_accepted_for_style_and_for_content(self, client, sign_in):
         sign_in("operator")

@@ -188,6 +188,12 @@ def paper_t_prime(schedule: Schedule) -> int | None:
     return found if found in schedule.t_primes else None
 
 
+def suggested_t_prime(schedule: Schedule) -> int:
+    """The T' to begin with: the noise of the paper's, or where a band would be empty, what comes nearest to it."""
+    possible = schedule.t_primes
+    return min(max(schedule.timestep_at(PAPER_EDGE), possible[0]), possible[-1])
+
+
 def describe_band(schedule: Schedule, band: Band) -> str:
     """A band in timesteps, for a person: "t 901 to 999 (99 of 1000)"."""
     return schedule.describe(schedule.timesteps_in(band))

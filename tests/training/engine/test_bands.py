@@ -16,8 +16,10 @@ from training.engine.bands import (
     describe_band,
     draw_shares,
     inference_steps_in_band,
+    paper_t_prime,
     report_regions,
     split_at,
+    suggested_t_prime,
     table_problems,
 )
 from training.engine.noise import SCHEDULES, SPACINGS, NoiseSchedule
@@ -144,6 +146,24 @@ def test_empty_and_reversed_bands_and_bad_weights_are_named() -> None:
         "The band of “s2” ends before it begins.",
         "The weight of “s3” must be a positive number.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "papers", "suggested"),
+    [
+        ({}, 900, 900),
+        ({"num_train_timesteps": 4000, "beta_start": 0.0002125, "beta_end": 0.003}, 3607, 3607),
+        # They end before there is so much noise, or have more from the beginning.
+        ({"beta_end": 0.002}, None, 998),
+        ({"beta_start": 0.99, "beta_end": 0.999}, None, 0),
+    ],
+)
+def test_the_papers_split_is_a_timestep_of_any_schedule(
+    changes: dict[str, float], papers: int | None, suggested: int
+) -> None:
+    schedule = NoiseSchedule.from_config({**STABLE_DIFFUSION, **changes})
+    assert (paper_t_prime(schedule), suggested_t_prime(schedule)) == (papers, suggested)
+    assert schedule.split(suggested)
 
 
 def test_edges_that_the_trainer_does_not_take_are_named() -> None:
