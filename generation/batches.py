@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce, Now
 
 from accounts.models import User
 from generation.drawing import draw_images, sample_seed
-from generation.engine.requests import CHUNK_SIZE, FLOW_SCHEDULERS, MAX_SEED, SCHEDULERS, DrawRequest, usual_scheduler
+from generation.engine.requests import CHUNK_SIZE, FLOW_SCHEDULERS, MAX_SEED, SCHEDULERS, DrawRequest
 from generation.models import GenerationBatch, ModelVersion, Prompt, PromptSet, Sample
 from jobs.context import JobContext
 from jobs.models import Job, JobState
@@ -178,7 +178,7 @@ def find_drawn(
 
 def default_scheduler(model_version: ModelVersion) -> str:
     """What a model is drawn with where nobody says."""
-    return usual_scheduler(is_flow=model_version.is_flow)
+    return FLOW_SCHEDULERS[0] if model_version.is_flow else "ddim"
 
 
 def plan_batch(batch: GenerationBatch) -> list[tuple[Prompt, int]]:

@@ -12,11 +12,6 @@ CHUNK_SIZE = 8
 MAX_SEED = 2**63 - 1
 
 
-def usual_scheduler(*, is_flow: bool) -> str:
-    """What a model is drawn with where nobody says."""
-    return FLOW_SCHEDULERS[0] if is_flow else "ddim"
-
-
 @dataclass(frozen=True)
 class DrawRequest:
     """One image: `width` and `height` in pixels, None for the model's own; `guidance` 1 or less draws without it."""
