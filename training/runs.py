@@ -10,6 +10,7 @@ from django.db import connection, transaction
 
 from curation.approvals import not_approved
 from curation.models import DatasetEntry, DatasetVersion
+from generation.batches import default_scheduler
 from generation.models import ModelVersion, Prompt, PromptSet
 from jobs import precedence, queue
 from jobs.models import Job, JobState
@@ -313,7 +314,12 @@ def _queue_run(
         job=job,
         previous=previous,
         overrides=dict(overrides),
-        spec={**chosen, "sample_prompts": list(sample_prompts)},
+        # Drawn as a batch is where nobody says, and as the steps in each band are counted.
+        spec={
+            **chosen,
+            "sample_prompts": list(sample_prompts),
+            "sample_scheduler": default_scheduler(parent),
+        },
         total_steps=chosen["steps"],
         created_by=by,
     )

@@ -1,5 +1,6 @@
 """Rows of this room for tests, as plain functions."""
 
+import contextlib
 import hashlib
 import itertools
 import uuid
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.db import transaction
+from PIL import Image
 
 from accounts.models import Role, User
 from curation.assignments import lease_items
@@ -25,6 +27,7 @@ from tests.accounts.factories import make_person
 from tests.generation.factories import finish_job, make_batch, make_model, make_png, make_prompt_set, make_samples
 from training import comparisons, corpora
 from training.evaluations import paired_samples, start_evaluation
+from training.model_cards import card
 from training.models import Corpus, Evaluation, Preset, Recipe, TrainingRun
 from training.recipes import create_recipe, schedule_of
 from training.runs import start_run
@@ -61,6 +64,17 @@ def make_real_parent(folder: Path, **fields: Any) -> ModelVersion:
         byte_size=report.total_bytes,
         **fields,
     )
+
+
+def draw_by_card(version: ModelVersion, where: Path) -> Image.Image:
+    """What the script of a version's card draws, run where its archive was unpacked."""
+    script = card(version).split("```python\n")[1].split("```")[0]
+    (where / f"v{version.number}").symlink_to(version.folder)
+    names: dict[str, Any] = {}
+    with contextlib.chdir(where):
+        exec(script, names)
+    image: Image.Image = names["image"]
+    return image
 
 
 def make_pair_version(name: str = "", pairs: int = 6) -> DatasetVersion:

@@ -1,5 +1,6 @@
 """Runs: the list, the form, and one run as it goes on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from training.cadence import OF_CADENCE, describe_cadence
 from training.curves import charts_of, curve
 from training.drawings import drawings_of
 from training.models import Recipe, TrainingRun
-from training.recipe_rows import RecipeRefused
+from training.recipe_rows import RecipeRefused, unseen_bands
 from training.recipe_words import describe
 from training.run_forms import RunForm
 from training.tasks import TRAINER_LOG
@@ -333,4 +334,24 @@ def _estimate_of(form: RunForm) -> dict[str, Any] | None:
     found = estimates.estimate(recipe, parent, overrides=overrides)
     time = say_duration(found.seconds) if found.seconds is not None else ""
     cadence = describe_cadence({**recipes.hyperparameters_of(recipe), **overrides})
-    return {"found": found, "memory": found.memory, "time": time, "cadence": cadence}
+    return {
+        "found": found,
+        "memory": found.memory,
+        "time": time,
+        "cadence": cadence,
+        "unseen": _unseen_of(recipe, parent, overrides),
+    }
+
+
+def _unseen_of(recipe: Recipe, parent: ModelVersion, overrides: Mapping[str, Any]) -> list[str]:
+    """What drawings would miss of what the chain teaches; nothing where the parent cannot be trained, which starting says."""
+    try:
+        schedule = recipes.schedule_of(parent)
+    except RecipeRefused:
+        return []
+    found = [
+        sentence
+        for each in recipes.chain_of(recipe)
+        for sentence in unseen_bands(recipes.rows_of(each), schedule, {**recipes.hyperparameters_of(each), **overrides})
+    ]
+    return list(dict.fromkeys(found))
