@@ -18,12 +18,14 @@ from curation.models import Campaign, Question, TallyKind
 from curation.picks import question_of
 
 RESAMPLES = 1000
+# Where more of the resamples than this define no alpha, either end of a 95% interval could be one of them.
+MOST_UNDEFINED = 0.025
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Alpha with a 95% percentile interval over resampled items; None where it is not defined.
+    """Alpha with a 95% percentile interval over resampled items; None where it is not defined, or nothing to be told.
 
     `items` have two judgments or more and count, with `judgments` in all.
     """
@@ -86,8 +88,11 @@ def measure(patterns: Iterable[Pattern], resamples: int = RESAMPLES) -> Agreemen
     # The same figures whenever the page is looked at.
     drawn = np.random.default_rng(0).multinomial(total, items / total, size=resamples).astype(float)
     spread = _alphas(counts, drawn)
-    # A sample in which only one value occurs defines no alpha; it agrees as far as can be seen.
-    low, high = np.quantile(np.where(np.isnan(spread), 1.0, spread), [0.025, 0.975])
+    # A sample in which only one value occurs defines no alpha. Where that is common, all but one value hang on so few items that
+    # these might as well be missing, or be others: what the rest of the samples say is no interval.
+    if np.isnan(spread).mean() > MOST_UNDEFINED:
+        return Agreement(float(alpha), None, None, total, judgments)
+    low, high = np.nanquantile(spread, [0.025, 0.975])
     return Agreement(float(alpha), float(low), float(high), total, judgments)
 
 

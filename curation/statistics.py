@@ -12,9 +12,7 @@ from typing import Any, NamedTuple
 from django.db import connection
 
 from curation import tallies
-from curation.models import Campaign, CampaignState, Outcome, Question, TallyKind
-from curation.picks import PICKED, question_of
-from curation.rules import accepting
+from curation.models import Campaign, CampaignState, Outcome, TallyKind
 
 Z95 = 1.959963984540054
 CURVE_POINTS = 120
@@ -36,12 +34,14 @@ OF_RATERS = (
 
 @dataclass
 class Progress:
-    """How far a campaign is: `wanted` judgments if every item that is open is decided by the next that it needs, and `at_most`
-    so many. `agreement` is the share of pairs of judgments of one item that say the same, per question."""
+    """How far a campaign is: `judgments` that stand and count, `wanted` if every item that is open is decided by the next that it
+    needs, and `at_most` so many; those `beyond` came to items that had all of theirs. `agreement` is the share of pairs of
+    judgments of one item that say the same, per question."""
 
     items: int = 0
     done: int = 0
     judgments: int = 0
+    beyond: int = 0
     wanted: int = 0
     at_most: int = 0
     split: int = 0
@@ -109,6 +109,7 @@ def progress_of(campaigns: Iterable[Campaign]) -> dict[int, Progress]:
             progress.items += n
             progress.done += n * is_done
             progress.judgments += n * judged
+            progress.beyond += n * (int(name.key) - judged)
             progress.wanted += n * (judged if is_done else max(campaign.overlap, judged + 1))
             progress.at_most += n * (judged if is_done else campaign.most)
     return found
@@ -219,31 +220,6 @@ def seconds_by_rater(campaign: Campaign) -> dict[int, Counter[float]]:
     return dict(found)
 
 
-def pass_rates(campaign: Campaign, questions: Iterable[Question]) -> tuple[list[Question], list[dict[str, Any]]]:
-    """The questions that can be passed, and for each bucket a row {"bucket", "shares": a Share for each question}; then all."""
-    asked = [question for question in questions if accepting(question)]
-    sums: defaultdict[str, list[list[int]]] = defaultdict(lambda: [[0, 0] for _ in asked])
-    places = {
-        question.name: (place, {PICKED} if question.multiple else accepting(question))
-        for place, question in enumerate(asked)
-    }
-    for found, (n, _) in tallies.read([campaign.pk], TallyKind.PATTERN).items():
-        asked_by = question_of(found.question)
-        if asked_by not in places:
-            continue
-        place, accepts = places[asked_by]
-        for value, count in json.loads(found.key).items():
-            for name in (found.bucket, "\0all"):
-                cell = sums[name][place]
-                cell[0] += n * count if value in accepts else 0
-                cell[1] += n * count
-    total = sums.pop("\0all", [[0, 0] for _ in asked])
-    rows = [
-        {"bucket": bucket or "no bucket", "shares": [Share(*cell) for cell in sums[bucket]]} for bucket in sorted(sums)
-    ]
-    return asked, [*rows, {"bucket": "all", "shares": [Share(*cell) for cell in total]}]
-
-
 def outcomes_of(campaign: Campaign) -> dict[str, int]:
     """Outcome -> number of items; items that nobody has judged are pending."""
     items, counts = 0, Counter[str]()
@@ -272,7 +248,8 @@ def answers_by_revision(campaign: Campaign, what: TallyKind = TallyKind.REVISION
 
 
 def judgments_curve(campaign: Campaign) -> dict[str, Any]:
-    """Judgments since the first, as `curves.js` reads them: x in minutes or hours, at most 120 points."""
+    """Judgments since the first, as `curves.js` reads them: x in minutes or hours, at most 120 points. Those that stand and count,
+    as in Progress: with those beyond, it ends at as many."""
     short = tallies.total([campaign.pk], TallyKind.SEEN) <= MOST_DRAWN_ONE_BY_ONE
     rows = _curve_of_judgments(campaign) if short else _curve_of_minutes(campaign)
     unit, size = ("Hours", 3600) if rows and rows[-1][0] > 3 * 3600 else ("Minutes", 60)
@@ -295,7 +272,9 @@ def _curve_of_judgments(campaign: Campaign) -> list[tuple[float, int]]:
                        sum(count(*)) OVER (ORDER BY j.tile) AS n
                 FROM (SELECT j.received_at, ntile(%s) OVER (ORDER BY j.received_at) AS tile
                       FROM curation_judgment j JOIN curation_item i ON i.id = j.item_id
-                      WHERE i.campaign_id = %s AND NOT i.is_gold AND j.action = 'answer') j
+                      LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
+                      LEFT JOIN curation_assignment barred ON barred.id = j.assignment_id AND barred.excluded
+                      WHERE i.campaign_id = %s AND NOT i.is_gold AND j.action = 'answer' AND later.id IS NULL AND barred.id IS NULL) j
                 GROUP BY j.tile) bins ORDER BY 1
             """,
             [CURVE_POINTS, campaign.pk],
@@ -328,14 +307,24 @@ def _curve_of_minutes(campaign: Campaign) -> list[tuple[float, int]]:
 
 
 def recent_rate(campaign: Campaign) -> float:
-    """Judgments a minute over the last ten minutes, of which the first is cut off in part."""
+    """Judgments a minute over the last ten minutes, or since the first if that is less (but not less than one)."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT coalesce(sum(n), 0) FROM curation_tally WHERE what = %s AND campaign_id = %s "
-            "AND key = ANY(ARRAY(SELECT (floor(extract(epoch FROM now()) / 60)::bigint - ago)::text FROM generate_series(0, 9) ago))",
-            [TallyKind.MINUTE, campaign.pk],
+            """
+            WITH now AS (SELECT extract(epoch FROM now())::float8 / 60 AS minutes)
+            SELECT (SELECT coalesce(sum(n), 0)::float8 FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+                    AND key = ANY(ARRAY(SELECT (floor(minutes)::bigint - ago)::text FROM generate_series(0, 9) ago))),
+                   -- Whole minutes are counted: of the first all has passed, of the last a part. They have all as many digits, so
+                   -- that the campaign's first is one end of an index.
+                   greatest(1, minutes - greatest(floor(minutes) - 9, (
+                       SELECT min(key)::bigint FROM curation_tally WHERE what = %(what)s AND campaign_id = %(campaign)s
+                   )))
+            FROM now
+            """,
+            {"what": TallyKind.MINUTE, "campaign": campaign.pk},
         )
-        return float(cursor.fetchone()[0]) / 10
+        count, minutes = cursor.fetchone()
+        return count / minutes if count else 0.0
 
 
 def pace_of_day(campaign: Campaign) -> float:

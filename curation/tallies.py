@@ -120,7 +120,7 @@ WITH chosen AS MATERIALIZED (
            count(*), CASE WHEN what = 'seen' THEN max(received_at) END
     FROM (
         SELECT g.campaign_id, g.rater_id, g.received_at, what, CASE what
-               WHEN 'minute' THEN CASE WHEN g.action = 'answer' AND NOT g.is_gold THEN
+               WHEN 'minute' THEN CASE WHEN g.says AND g.counts AND NOT g.is_gold THEN
                    floor(extract(epoch FROM g.received_at) / 60)::bigint::text END
                WHEN 'revision' THEN CASE WHEN g.says AND NOT g.is_gold THEN coalesce(g.revision::text, '') END
                WHEN 'wording' THEN CASE WHEN g.says AND NOT g.is_gold THEN coalesce(g.wording::text, '') END

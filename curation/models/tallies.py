@@ -19,7 +19,7 @@ class TallyKind(models.TextChoices):
     PATTERN = "pattern", "Items by bucket, question and what was answered how often, as JSON"
     REASON = "reason", "Reasons of standing fails by bucket, question and reason"
     WORD = "word", "Words of prompts that standing fails marked as wrong or missing"
-    MINUTE = "minute", "Answers by the minute in which they came, since 1970"
+    MINUTE = "minute", "Judgments of items that stand and count, by the minute in which they came, since 1970"
     REVISION = "revision", "Standing answers by the number of the guidelines' revision, empty where it is not known"
     WORDING = "wording", "Standing answers by the number of the questions' revision, empty where it is not known"
     SEEN = "seen", "A rater's judgments, with the time of the last"

@@ -35,6 +35,7 @@ from curation.models import (
     TallyKind,
 )
 from curation.order import order_of
+from curation.pass_rates import pass_rates
 from curation.probes import consistency_by_rater
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
@@ -46,7 +47,6 @@ from curation.statistics import (
     answers_by_revision,
     judgments_curve,
     outcomes_of,
-    pass_rates,
     progress_of,
     rater_rows,
     recent_rate,
@@ -60,8 +60,6 @@ SPLIT_SHOWN = 60
 RATERS_SHOWN = 20
 # What a dataset takes.
 SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
-# What the page asks for again, by its own name.
-PARTS = ("standing", "measures")
 # What is counted beside the rows and shown on a campaign's page.
 SHOWN = (
     *OF_PROGRESS,
@@ -72,6 +70,9 @@ SHOWN = (
     TallyKind.REVISION,
     TallyKind.WORDING,
 )
+# The same of what the page asks for again, by its own name.
+OF_STANDING = (*OF_PROGRESS, TallyKind.SPLIT, TallyKind.FLAGGED)
+PARTS = {"standing": OF_STANDING, "raters": (*OF_STANDING, *OF_RATERS), "measures": OF_STANDING}
 
 
 def may_curate(user: User) -> bool:
@@ -152,12 +153,12 @@ def campaign(request: HttpRequest, slug: str) -> HttpResponse:
     visible = Campaign.objects.visible_to(request.user).select_related("created_by", "recount_job")
     found = get_object_or_404(visible.prefetch_related("questions"), slug=slug)
     part = request.htmx.target if request.htmx and request.htmx.target in PARTS else ""  # type: ignore[attr-defined]
-    with tallies.at_one_moment([found.pk], *(OF_PROGRESS if part == "standing" else SHOWN)):
+    with tallies.at_one_moment([found.pk], *PARTS.get(part, SHOWN)):
         context = _standing(found, request.user)
+        if part in ("", "raters"):
+            context |= _raters(found, is_blind=context["is_blind"], every=request.GET.get("raters") == "all")
         if not part:
-            context |= _shown(found, request.user, is_blind=context["is_blind"])
-            if request.GET.get("raters") != "all":
-                context["raters"] = context["raters"][:RATERS_SHOWN]
+            context |= _shown(found, request.user, context)
         elif part == "measures" and not context["is_blind"]:
             questions = list(found.questions.all())
             context |= {"questions": questions} | _measures(found, questions)
@@ -176,13 +177,15 @@ def _standing(found: Campaign, user: User) -> dict[str, Any]:
         "pace": f"{rate:.1f} judgments/min" if rate else "",
         "time_left": _time_left(progress.wanted - progress.judgments, rate),
         "is_blind": is_blind,
+        "waiting": None if is_blind else waiting_in([found])[found.pk],
+        "may_write": may_curate(user),
         "outcomes": [(Outcome(outcome), count) for outcome, count in sorted(outcomes.items()) if count],
         "selected": sum(outcomes.get(outcome, 0) for outcome in SELECTED),
     }
 
 
-def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
-    """What the page of a campaign says to this person besides."""
+def _raters(found: Campaign, *, is_blind: bool, every: bool) -> dict[str, Any]:
+    """Who judges, those with a standing before the others: every one, or the first."""
     raters = rater_rows(found)
     accuracy = accuracy_by_rater(found)
     consistency = {} if is_blind else consistency_by_rater(found)
@@ -191,16 +194,24 @@ def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
         row |= {"accuracy": accuracy.get(place.rater_id), "state": place.state, "standing": in_words(place)}
         row["excluded"] = place.excluded
         row["consistency"] = consistency.get(place.rater_id)
-    questions = list(found.questions.all())
-    context: dict[str, Any] = {
-        "raters": sorted(raters, key=lambda row: (not row["standing"], row["is_removed"])),
+    raters.sort(key=lambda row: (not row["standing"], row["is_removed"]))
+    rating = [row["place"].rater_id for row in raters if not row["is_removed"]]
+    return {
+        "raters": raters if every else raters[:RATERS_SHOWN],
         "all_raters": len(raters),
+        "rating": rating,
+        "has_excluded": any(row["excluded"] for row in raters),
         "has_accuracy": bool(accuracy),
         "has_consistency": bool(consistency),
-        "too_few_raters": _too_few(found, sum(not row["is_removed"] for row in raters)),
-        "raters_form": RatersForm(
-            campaign=found, initial={"raters": [row["place"].rater_id for row in raters if not row["is_removed"]]}
-        ),
+        "too_few_raters": _too_few(found, len(rating)),
+    }
+
+
+def _shown(found: Campaign, user: User, known: dict[str, Any]) -> dict[str, Any]:
+    """What the page of a campaign says to this person besides how it stands and who judges, which is `known`."""
+    questions = list(found.questions.all())
+    context: dict[str, Any] = {
+        "raters_form": RatersForm(campaign=found, initial={"raters": known["rating"]}),
         "rule": read_rule(found.rule),
         "rule_words": read_rule(found.rule).in_words(found.compares),
         "rule_form": RuleForm(campaign=found),
@@ -213,13 +224,12 @@ def _shown(found: Campaign, user: User, *, is_blind: bool) -> dict[str, Any]:
         "questions": questions,
         "by_wording": answers_by_revision(found, TallyKind.WORDING),
         "events": _events(found),
-        "may_write": may_curate(user),
         "may_rate": Campaign.objects.rateable_by(user).filter(pk=found.pk).exists(),
         "is_selectable": found.kind in SELECTABLE
         or (found.kind == CampaignKind.COMPARE and found.state == CampaignState.CLOSED),
         "moves": _moves(found),
     }
-    return context if is_blind else context | _results(found)
+    return context if known["is_blind"] else context | _results(found, bool(known["waiting"].split))
 
 
 def _events(campaign: Campaign) -> list[tuple[CampaignEvent, str]]:
@@ -286,17 +296,15 @@ def _time_left(judgments: int, rate: float) -> str:
     return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.0f} h"
 
 
-def _results(campaign: Campaign) -> dict[str, Any]:
+def _results(campaign: Campaign, has_split: bool) -> dict[str, Any]:
     questions = list(campaign.questions.all())
     samples = Prefetch("item_samples", ItemSample.objects.select_related("sample").order_by("slot"))
     split = split_items(campaign).select_related("prompt").prefetch_related(samples)[:SPLIT_SHOWN]
-    waiting = waiting_in([campaign])[campaign.pk]
     return {
         **_measures(campaign, questions),
         "reason_tables": reason_tables(campaign, questions),
         "marked_words": marked_words(campaign) if any(row.marks == Mark.WORDS for row in questions) else [],
-        "split": split if waiting.split else [],
-        "waiting": waiting,
+        "split": split if has_split else [],
         "datasets": campaign.datasets.all(),
     }
 

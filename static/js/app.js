@@ -163,14 +163,45 @@ watchTables(document);
 const FOCUSABLE = "a[href], button, input, select, textarea, summary, [tabindex]";
 let kept = null;
 
-document.addEventListener("htmx:beforeSwap", ({ detail: { target } }) => {
+// What an element leads to, or does. By its place alone it could be another rater's button, where a row came or went above.
+function nameOf(element) {
+  return [element.localName, element.id, element.getAttribute("href"), element.form?.getAttribute("action"), element.getAttribute("name"),
+    element.getAttribute("value"), element.dataset.dialog].join("\n");
+}
+
+function findFocus(target, { name, nth, place, all }) {
+  const now = [...target.querySelectorAll(FOCUSABLE)];
+  const same = now.filter((element) => nameOf(element) === name);
+  if (same.length) return same[Math.min(nth, same.length - 1)];
+  // Where all else is as it was, an address that changed is still the same link. What is gone leaves the focus where it was.
+  if (now.length === all && now[place].localName === "a" && name.startsWith("a\n")) return now[place];
+  target.tabIndex = -1;
+  return target;
+}
+
+function readFocus(target) {
+  const all = [...target.querySelectorAll(FOCUSABLE)];
+  const place = all.indexOf(document.activeElement);
+  if (place < 0) return null;
+  const name = nameOf(all[place]);
+  return { name, place, nth: all.slice(0, place).filter((element) => nameOf(element) === name).length, all: all.length };
+}
+
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  const { target } = detail;
   kept = null;
+  // An open dialog gives the focus back to what opened it, and sends the form that asked: they stay until it is closed. The next turn comes anyway.
+  const dialog = document.querySelector("dialog[open]");
+  if (dialog && !dialog.contains(target) && target.matches("[hx-trigger*='every']")) {
+    detail.shouldSwap = false;
+    return;
+  }
   if (!target.id) return;
   kept = {
     id: target.id,
     scrolled: [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].map((box) => [box.scrollLeft, box.scrollTop]),
     unfolded: [...target.querySelectorAll("details")].map((box) => box.open),
-    focus: [...target.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement),
+    focus: readFocus(target),
   };
 });
 document.addEventListener("htmx:afterSwap", () => {
@@ -179,7 +210,7 @@ document.addEventListener("htmx:afterSwap", () => {
   watchTables(target);
   [...target.querySelectorAll("details")].forEach((box, index) => { if (kept.unfolded[index]) box.open = true; });
   [...target.querySelectorAll(".table-wrap, .tree-wrap, .log")].forEach((box, index) => box.scrollTo(...(kept.scrolled[index] ?? [0, 0])));
-  if (kept.focus >= 0) target.querySelectorAll(FOCUSABLE)[kept.focus]?.focus({ preventScroll: true });
+  if (kept.focus) findFocus(target, kept.focus).focus({ preventScroll: true });
   kept = null;
 });
 

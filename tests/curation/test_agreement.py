@@ -61,6 +61,15 @@ def test_interval_holds_alpha_narrows_with_more_items_and_repeats():
     assert few == measure([Pattern({"pass": 2}, 12), Pattern({"fail": 2}, 9), Pattern({"pass": 1, "fail": 1}, 3)])
 
 
+@pytest.mark.parametrize(("passing", "failing"), [(1, 1), (19, 1), (3, 2), (400, 3)])
+def test_answers_that_hang_on_a_few_items_are_called_nothing(passing, failing):
+    few = measure([Pattern({"pass": 2}, passing), Pattern({"fail": 2}, failing)])
+    assert (few.alpha, few.items) == (1.0, passing + failing)
+    assert (few.low, few.high, few.in_words) == (None, None, "")
+    enough = measure([Pattern({"pass": 2}, passing), Pattern({"fail": 2}, failing + 20), Pattern({"pass": 2}, 20)])
+    assert enough.in_words == "reliable"
+
+
 def test_counted_patterns_are_the_same_as_single_items():
     single = [Pattern({"a": 2}, 1)] * 5 + [Pattern({"a": 1, "b": 2}, 1)] * 4
     counted = [Pattern({"a": 2}, 5), Pattern({"a": 1, "b": 2}, 4)]
@@ -102,6 +111,17 @@ class TestCampaign:
         alone = make_campaign(items=3, raters=[rater := make_rater()])
         judge_all(alone, rater)
         assert "Agreement beyond chance" not in client.get(alone.get_absolute_url()).content.decode()
+
+    def test_page_says_why_there_is_no_interval(self, client):
+        raters = [make_rater(), make_rater()]
+        campaign = make_campaign(items=2, raters=raters, overlap=2)
+        for rater in raters:
+            answer_in_turn(campaign, rater, ["pass", "fail"])
+        client.force_login(make_curator())
+        page = client.get(campaign.get_absolute_url()).content.decode()
+        assert '1.00 <span class="muted">no interval</span> <span class="muted">n 2</span>' in page
+        assert "Where all but a few items have the same answer, there is no interval" in page
+        assert "reliable <span" not in page
 
     def test_who_judges_blind_sees_none_of_it(self, client):
         rater = make_rater()

@@ -11,8 +11,10 @@ from curation.campaigns import close_campaign, create_compare_campaign
 from curation.effort import Effort, effort_of
 from curation.habits import chance_of_run, least_chance_of_run, longest_run, run_flags, speed_flags
 from curation.judgments import record_judgments
+from curation.models import Campaign, Judgment
 from curation.statistics import pace_of_day
 from tests.curation.factories import judge_all, make_campaign, make_curator, make_rater, make_row
+from tests.curation.test_gold import make_gold_campaign
 from tests.curation.test_leases import make_pairs
 
 
@@ -131,8 +133,39 @@ class TestPage:
         page = self.page(client, campaign).content.decode()
         assert "less than an hour" in page
         assert "40 judgments to go" in page
+        assert "at the pace of the last 24 hours</span>" in page
+        assert "At the pace of the last ten minutes" in client.get(campaign.get_absolute_url()).content.decode()
         close_campaign(campaign, by=campaign.created_by)
         assert "the campaign is not open" in self.page(client, campaign).content.decode()
+
+    def test_hours_to_go_are_those_of_gold_and_of_what_is_asked_again_too(self, client):
+        rater = make_rater()
+        campaign = make_gold_campaign(items=100, gold=40, raters=[rater], percent=20)
+        answer(campaign, rater, ["pass"] * 40, 9)
+        effort = effort_of(campaign)
+        given = Judgment.objects.filter(item__campaign=campaign, item__is_gold=True).count()
+        assert effort.left == 60 + given
+        assert effort.timed == 40
+        # A fifth of what comes is gold: a fourth of what is wanted comes beside it.
+        assert effort.beside == round(effort.left / 4)
+        assert effort.hours_left == pytest.approx((effort.left + effort.beside) * 9 / 3600)
+        page = self.page(client, campaign).content.decode()
+        assert f"with about {effort.beside} answers to gold items and items asked again" in page
+        assert "Left out are skips and reports" in page
+        assert judge_all(campaign, rater) - effort.left == pytest.approx(effort.beside, abs=2)
+        assert effort_of(campaign).beside == 0
+
+    def test_hours_to_go_hold_no_more_gold_than_raters_have_not_answered(self):
+        rater, gone = make_rater(), make_rater()
+        campaign = make_gold_campaign(items=60, gold=3, raters=[rater, gone], percent=50)
+        campaign.memberships.filter(rater=gone).update(removed_at=timezone.now())
+        assert effort_of(campaign).beside == 3
+        answer(campaign, rater, ["pass"] * 20)
+        assert effort_of(campaign).beside == 0
+        Campaign.objects.filter(pk=campaign.pk).update(probe_percent=10)
+        campaign.refresh_from_db()
+        left = effort_of(campaign).left
+        assert effort_of(campaign).beside == round(left / 0.9) - left
 
     def test_who_judges_blind_sees_neither(self, client):
         both = make_rater()

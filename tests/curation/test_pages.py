@@ -298,6 +298,39 @@ def test_a_campaign_page_asks_again_for_how_it_stands_alone(curator, campaign, d
     assert "<html" in curator.get(address, headers={"HX-Request": "true"}).content.decode()
 
 
+def test_a_campaign_page_asks_again_for_its_raters_as_many_as_are_shown(curator, django_assert_max_num_queries):
+    raters = [make_rater() for _ in range(23)]
+    campaign = make_campaign(items=2, raters=raters)
+    for address, rows in ((campaign.get_absolute_url(), 20), (f"{campaign.get_absolute_url()}?raters=all", 23)):
+        assert f'hx-get="{address}" hx-select="#raters" hx-trigger="every 30s"' in curator.get(address).content.decode()
+        judge_all(campaign, raters[0])
+        with django_assert_max_num_queries(14):
+            part = curator.get(address, headers={"HX-Request": "true", "HX-Target": "raters"})
+        page = part.content.decode()
+        assert page.count('<th scope="row">') == len(part.context["raters"]) == rows
+        assert "<html" not in page
+        assert "What a verdict needs" not in page
+    assert max(row["answers"] for row in part.context["raters"]) == 2
+    curator.post(reverse("campaign_close", args=[campaign.slug]))
+    assert 'hx-select="#raters"' not in curator.get(campaign.get_absolute_url()).content.decode()
+
+
+def test_what_waits_for_a_curator_appears_with_how_the_campaign_stands(curator, rater):
+    other = make_rater()
+    campaign = make_campaign(items=3, raters=[rater, other], overlap=2)
+    judge_all(campaign, rater)
+    address = campaign.get_absolute_url()
+    assert "Decide about" not in curator.get(address, headers=STANDING).content.decode()
+    judge_all(campaign, other, {"alignment": "fail"})
+    part = curator.get(address, headers=STANDING).content.decode()
+    assert "Decide about 3 split items" in part
+    # All is judged, but a curator may be at it, and what is excluded opens items again.
+    assert 'hx-trigger="every 30s"' in part
+    auditor = signed_in(make_person(Role.AUDITOR))
+    assert "Decide about" not in auditor.get(address, headers=STANDING).content.decode()
+    assert "Decide about 3 split items" in curator.get(address).content.decode()
+
+
 def test_comparison_hides_its_results_from_who_judges_in_it():
     judge = make_person(Role.RATER, Role.CURATOR)
     campaign = create_compare_campaign("Blind", make_pairs(2), by=make_curator(), raters=[judge])

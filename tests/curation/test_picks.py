@@ -13,9 +13,10 @@ from curation.datasets import select_entries
 from curation.gold import GoldRefused, mark_gold
 from curation.judgments import record_judgments
 from curation.models import ItemSample, Judgment, Outcome, Verdict
+from curation.pass_rates import pass_rates
 from curation.recounts import set_rule
 from curation.rules import MAJORITY, RuleRefused
-from curation.statistics import pass_rates, progress_of
+from curation.statistics import progress_of
 from generation.models import Sample
 from tests.curation.factories import make_batch, make_curator, make_dataset, make_rater, make_row
 

@@ -127,12 +127,24 @@ def test_comparison_is_asked_again_with_the_sides_swapped():
         assert orders[0] == orders[1][::-1]
     found = consistency_by_rater(campaign)
     asked = {rater: Probe.objects.filter(rater=rater).count() for rater in (leaning, fair)}
-    assert found[leaning.pk] == (Share(0, asked[leaning]), Share(2 * asked[leaning], 2 * asked[leaning]))
-    assert found[fair.pk] == (Share(asked[fair], asked[fair]), Share(asked[fair], 2 * asked[fair]))
+    # Both times of a pair are worth one choice.
+    for rater, left in ((leaning, 2), (fair, 1)):
+        n = asked[rater]
+        assert found[rater.pk] == (Share(n * (rater == fair), n), Share(left * n, 2 * n, n))
+    assert found[leaning.pk].left.interval == Share(asked[leaning], asked[leaning]).interval
     # Sides of the others stay balanced.
     shown = Assignment.objects.filter(rater=fair, item__probe=None).values_list("order", flat=True)
     assert sorted(map(tuple, shown)) == [(0, 1)] * 20 + [(1, 0)] * 20
     assert list(problems()) == []
+
+
+def test_pair_is_worth_one_choice_whichever_times_a_side_was_chosen():
+    twenty = probes._of_pairs([(2, 2)] * 20)
+    assert (twenty.k, twenty.n, twenty.worth) == (40, 40, 20)
+    assert [round(end) for end in twenty.interval] == [84, 100]
+    assert probes._of_pairs([(1, 1), (0, 0), (0, 1)]).worth == 2
+    assert probes._of_pairs([(0, 0)]).interval is None
+    assert probes._of_pairs([]) == Share(0, 0)
 
 
 def test_lease_of_a_probe_that_ran_out_is_taken_again():

@@ -12,6 +12,7 @@ from config.home import rating, stations
 from curation import tallies
 from curation.adjudications import adjudicate, undo_adjudication, waiting_in
 from curation.assignments import _gold_ahead, done_by, lease_items, left_for
+from curation.exclusions import set_excluded
 from curation.gold import mark_gold, retire_gold
 from curation.judgments import record_judgments
 from curation.models import Assignment, Item, Judgment, Tally, TallyKind, Verdict
@@ -87,7 +88,10 @@ def test_counts_say_who_did_what(worked):
     assert waiting_in([campaign])[campaign.pk].flagged == 1
     progress = progress_of([campaign])[campaign.pk]
     assert (progress.items, progress.done, progress.judgments, progress.wanted) == (4, 1, 2, 8)
-    assert recent_rate(campaign) == Judgment.objects.filter(action="answer", item__is_gold=False).count() / 10
+    # What was corrected, taken back or became gold is in neither.
+    assert (
+        tallies.total([campaign.pk], TallyKind.MINUTE) == judgments_curve(campaign)["series"][0]["points"][-1][1] == 2
+    )
 
 
 def test_left_and_done_are_what_a_rater_could_count(worked):
@@ -178,6 +182,66 @@ def test_a_few_minutes_of_a_long_campaign_are_a_point_each():
     assert points == [[0.0, 0], [1.0, 2000], [2.0, 4000], [3.0, 4000], [4.0, 6000]]
 
 
+def test_what_is_taken_back_corrected_or_excluded_leaves_the_curve_and_the_pace_as_it_leaves_progress(client):
+    raters = first, second, third = [make_rater() for _ in range(3)]
+    campaign = make_campaign(items=10, raters=raters, overlap=2)
+    held = lease_items(campaign, first, 10)
+    said = [judge(first, row) for row in held]
+    for row, earlier in zip(held[:4], said, strict=False):
+        undone = judge(first, row, action="undo", supersedes=earlier)
+        judge(first, row, "fail", supersedes=undone)
+    judge(first, held[4], action="undo", supersedes=said[4])
+    late = lease_items(campaign, third, 1)[0]
+    expire(late)
+    # The two others fill the item; what comes after that is beyond what it needs.
+    for row in lease_items(campaign, second, 10):
+        judge(second, row)
+    judge(third, late)
+
+    def figures():
+        progress = progress_of([campaign])[campaign.pk]
+        curve = judgments_curve(campaign)["series"][0]["points"][-1][1]
+        return progress.judgments, progress.beyond, curve, tallies.total([campaign.pk], TallyKind.MINUTE)
+
+    def page():
+        client.force_login(campaign.created_by)
+        return client.get(campaign.get_absolute_url()).content.decode()
+
+    assert figures() == (19, 1, 20, 20)
+    assert "1 judgment more came to items that had all of theirs. It counts for what is decided." in page()
+    assert "Those that are excluded are among them" not in page()
+    place = campaign.memberships.get(rater=first)
+    set_excluded(place, excluded=True, reason="Slept", by=campaign.created_by)
+    assert figures() == (11, 0, 11, 11)
+    assert "more came to items" not in page()
+    # Of answers, and of judgments under each revision, they are a part, which the page says.
+    assert "those that are excluded, which are not among the campaign’s judgments" in page()
+    assert "Those that are excluded are among them" in page()
+    assert tallies.differences(campaign) == []
+
+
+@pytest.mark.parametrize(
+    ("came", "least", "most"),
+    # The first came so many minutes ago, in a minute of which a part may have passed before; the minute of now is not over.
+    [
+        ({2: 60, 0: 60}, 40, 60),
+        ({0: 7}, 7, 7),
+        ({9: 50, 0: 45}, 9.5, 95 / 9),
+        ({600: 300, 9: 50, 0: 45}, 9.5, 95 / 9),
+        ({600: 300}, 0, 0),
+    ],
+    ids=["two minutes", "one", "ten", "long ago", "pause"],
+)
+def test_pace_of_a_campaign_that_has_just_begun_is_over_its_time_alone(came, least, most):
+    campaign = make_campaign(items=1)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT floor(extract(epoch FROM now()) / 60)::bigint")
+        (now,) = cursor.fetchone()
+    for ago, n in came.items():
+        Tally.objects.create(campaign=campaign, what=TallyKind.MINUTE, key=str(now - ago), n=n)
+    assert least - 1e-9 <= recent_rate(campaign) <= most + 1e-9
+
+
 def test_station_counts_what_is_accepted():
     rater = make_rater()
     campaign = make_campaign(items=3, raters=[rater])
@@ -238,7 +302,8 @@ def test_migration_counts_what_was_there_before(worked):
     expected = tallies.read([campaign.pk], *TallyKind)
     Tally.objects.all().delete()
     with connection.cursor() as cursor:
-        for name in ("0008_tallies", "0017_tally_of_hour", "0024_tally_of_revision"):
+        names = ("0008_tallies", "0017_tally_of_hour", "0024_tally_of_revision", "0033_minutes_of_what_stands")
+        for name in names:
             cursor.execute(import_module(f"curation.migrations.{name}").FILL)
     # Revisions of questions came with their own count, and the squares of how many others answered (test_agreement).
     assert tallies.read([campaign.pk], *TallyKind) == {

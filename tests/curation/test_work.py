@@ -181,13 +181,18 @@ def test_as_many_queries_for_many_campaigns_as_for_one(client):
 
 def test_nothing_yet_says_so_and_others_have_no_such_page(client):
     rater = make_rater()
-    assert "You are on no campaign yet" in page(client, rater)
+    content = page(client, rater)
+    assert "You are on no campaign yet" in content
+    assert 'hx-select="#my-work" hx-trigger="every 30s"' in content
     campaign = make_campaign(items=2, raters=[rater])
     content = page(client, rater)
     assert "Start rating" in content
+    assert "every 30s" not in content
     assert "You judged nothing yet" in content
     close_campaign(campaign, by=campaign.created_by)
-    assert "Nothing waits for you" in page(client, rater)
+    content = page(client, rater)
+    assert "Nothing waits for you" in content
+    assert 'hx-trigger="every 30s"' in content
     client.force_login(make_person(Role.CURATOR))
     assert client.get(reverse("my_work")).status_code == 403
 
