@@ -15,10 +15,21 @@ from accounts.policies import signed_in
 from curation import tallies
 from curation.accuracy import accuracy_told
 from curation.adjudications import waiting_in
+from curation.approvals import APPROVERS, may_approve
 from curation.assignments import left_for
 from curation.campaigns import is_blind_for
 from curation.example_rounds import with_asked
-from curation.models import Campaign, CampaignState, DatasetVersion, Judgment, JudgmentAction, Outcome, TallyKind
+from curation.models import (
+    Approval,
+    ApprovalAct,
+    Campaign,
+    CampaignState,
+    DatasetVersion,
+    Judgment,
+    JudgmentAction,
+    Outcome,
+    TallyKind,
+)
 from curation.standing import home_words
 from curation.statistics import progress_of
 from generation.batches import count_samples
@@ -41,6 +52,7 @@ def home(request: HttpRequest) -> HttpResponse:
         context["moving"] = Job.objects.open().select_related("created_by").order_by("-state", "-created_at")[:6]
         context["workers"] = Worker.objects.filter(seen_at__gt=timezone.now() - timedelta(minutes=1))
         context["campaigns"] = campaigns(user)
+        context["to_approve"] = to_approve(user)
         context["last_evaluation"] = Evaluation.objects.select_related("baseline", "candidate", "job").first()
         context["promoted"] = ModelVersion.objects.promoted()
         context["next_step"] = next_step(user)
@@ -110,9 +122,16 @@ def campaigns(user: User) -> list[dict[str, Any]]:
     ]
 
 
+def to_approve(user: User) -> list[DatasetVersion]:
+    """The dataset versions whose approval was asked for, of whoever may approve them; those that wait longest first."""
+    if not may_approve(user):
+        return []
+    return list(DatasetVersion.objects.waiting().select_related("dataset", "frozen_by").order_by("frozen_at")[:8])
+
+
 def next_step(user: User) -> dict[str, str] | None:
     """The first thing of the loop that is still missing, for a workspace that is only beginning."""
-    steps = [
+    steps: list[Any] = [
         (
             ModelVersion.objects.exists(),
             "Import a model",
@@ -142,6 +161,13 @@ def next_step(user: User) -> dict[str, str] | None:
             "Keep what the raters accepted, for good.",
             Role.CURATOR,
         ),
+        (
+            TrainingRun.objects.exists() or Approval.objects.filter(act=ApprovalAct.APPROVED).exists(),
+            "Approve what was frozen",
+            "datasets",
+            "Look a dataset version over; then runs may learn from it.",
+            *APPROVERS,
+        ),
         (TrainingRun.objects.exists(), "Start a run", "run_new", "Teach the model what was accepted.", Role.OPERATOR),
         (
             Evaluation.objects.exists(),
@@ -151,8 +177,13 @@ def next_step(user: User) -> dict[str, str] | None:
             Role.OPERATOR,
         ),
     ]
-    for done, label, url, text, role in steps:
+    for done, label, url, text, *roles in steps:
         if not done:
-            allowed = user.is_superuser or user.has_role(role)
-            return {"label": label, "url": reverse(url) if allowed else "", "text": text, "role": str(Role(role).label)}
+            allowed = user.is_superuser or user.has_role(*roles)
+            return {
+                "label": label,
+                "url": reverse(url) if allowed else "",
+                "text": text,
+                "roles": " and ".join(f"{role.label.lower()}s" for role in roles).capitalize(),
+            }
     return None

@@ -138,6 +138,8 @@ CORPORA_DIR = DATA_DIR / "corpora"
 TRAINER_PROCESSES = env_int("TRAINER_PROCESSES", 1, least=1, most=64)
 # A worker that has trained once keeps torch imported, for half a gigabyte, and its next runs begin seconds earlier.
 WARM_TRAINER = env_bool("WARM_TRAINER", True)
+# Whether somebody else than who froze a dataset version has to approve it.
+APPROVAL_BY_ANOTHER = env_bool("APPROVAL_BY_ANOTHER", False)
 
 STATIC_URL = "/static/"
 STATIC_ROOT = DATA_DIR / "static"

@@ -2,7 +2,7 @@
 
 from django.contrib import admin
 
-from curation.models import Adjudication, Campaign, CampaignEvent, Dataset, DatasetVersion, Judgment, Verdict
+from curation.models import Adjudication, Approval, Campaign, CampaignEvent, Dataset, DatasetVersion, Judgment, Verdict
 from generation.admin import ReadOnlyAdmin
 
 
@@ -49,3 +49,9 @@ class DatasetAdmin(ReadOnlyAdmin):
 class DatasetVersionAdmin(ReadOnlyAdmin):
     list_display = ["dataset", "number", "entry_count", "content_hash", "frozen_by", "frozen_at"]
     list_select_related = ["dataset", "frozen_by"]
+
+
+@admin.register(Approval)
+class ApprovalAdmin(ReadOnlyAdmin):
+    list_display = ["version", "act", "by", "at", "note"]
+    list_select_related = ["version__dataset", "by"]

@@ -60,6 +60,7 @@ urlpatterns = [
     path("datasets/<slug:slug>/freeze/", datasets.dataset_freeze, name="dataset_freeze"),
     path("datasets/<slug:slug>/campaigns/", datasets.dataset_campaigns, name="dataset_campaigns"),
     path("datasets/<slug:slug>/v<int:number>/", datasets.dataset_version, name="dataset_version"),
+    path("datasets/<slug:slug>/v<int:number>/approval/", datasets.dataset_approval, name="dataset_approval"),
     path(
         "datasets/<slug:slug>/v<int:number>/download/",
         datasets.dataset_version_download,

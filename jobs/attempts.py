@@ -29,7 +29,7 @@ WHERE id = %(id)s AND state = 'queued' AND run_after <= statement_timestamp() AN
 RETURNING *
 """
 
-# One statement extends the lease, notes the progress if there is any, and reads the wish to cancel or to pause.
+# One statement extends the lease, notes the progress if there is any, and reads the wish to cancel or to pause, be it only to give way.
 HEARTBEAT = """
 WITH mine AS (
     UPDATE jobs_job SET
@@ -38,7 +38,7 @@ WITH mine AS (
         progress_total = coalesce(%(total)s::int, progress_total),
         progress_note = coalesce(%(note)s, progress_note)
     WHERE id = %(id)s AND token = %(token)s AND state = 'running'
-    RETURNING cancel_requested_at IS NOT NULL AS cancelled, pause_requested_at IS NOT NULL AS paused
+    RETURNING cancel_requested_at IS NOT NULL AS cancelled, pause_requested_at IS NOT NULL OR yields_to_id IS NOT NULL AS paused
 ), noted AS (
     UPDATE jobs_jobattempt SET
         heartbeat_at = statement_timestamp(),
@@ -165,10 +165,14 @@ def cancel(job: Job) -> bool:
 
 
 def pause(job: Job) -> bool:
-    """Ends an attempt that was asked to wait: it does not count, and nothing runs the job until somebody resumes it."""
+    """Ends an attempt that was asked to wait: it does not count, and nothing runs the job until somebody resumes it. One that only
+    gives way to a more urgent job is due again at once."""
     with transaction.atomic():
-        if "cancel" in _wishes(job):
+        wishes = _wishes(job)
+        if "cancel" in wishes:
             return cancel(job)
+        if wishes == {"give way"}:
+            return _give_back(job, "gave_way")
         changed = _end(job, AttemptOutcome.PAUSED, state=JobState.PAUSED, max_attempts=F("max_attempts") + 1)
         if changed:
             add_event(job, "paused")
@@ -183,16 +187,7 @@ def release(job: Job) -> bool:
             return cancel(job)
         if "pause" in wishes:
             return pause(job)
-        changed = _end(
-            job,
-            AttemptOutcome.RELEASED,
-            state=JobState.QUEUED,
-            max_attempts=F("max_attempts") + 1,
-            run_after=Now(),
-        )
-        if changed:
-            _hang_up(job, "released", seconds=0)
-    return changed
+        return _give_back(job, "released")
 
 
 def lose(job: Job) -> bool:
@@ -251,6 +246,19 @@ def _queue_again(job: Job, outcome: AttemptOutcome, *, detail: str, error: str) 
     return True
 
 
+def _give_back(job: Job, event: str) -> bool:
+    changed = _end(
+        job,
+        AttemptOutcome.RELEASED,
+        state=JobState.QUEUED,
+        max_attempts=F("max_attempts") + 1,
+        run_after=Now(),
+    )
+    if changed:
+        _hang_up(job, event, seconds=0)
+    return changed
+
+
 def _hang_up(job: Job, event: str, *, seconds: float) -> None:
     OutboxMessage.objects.get_or_create(job=job)
     add_event(job, event, seconds=round(seconds, 1))
@@ -263,7 +271,7 @@ def _end(job: Job, outcome: AttemptOutcome, *, detail: str = "", **changes: Any)
     if job.token is None:
         return False
     mine = Job.objects.filter(pk=job.pk, token=job.token, state=JobState.RUNNING)
-    if not mine.update(token=None, lease_until=None, **changes):
+    if not mine.update(token=None, lease_until=None, yields_to=None, **changes):
         return False
     JobAttempt.objects.filter(token=job.token, outcome="").update(outcome=outcome, ended_at=Now(), error=detail)
     return True
@@ -273,5 +281,5 @@ def _wishes(job: Job) -> set[str]:
     """What somebody wants of the attempt. Locks the row: no wish comes between this look and the end of the transaction,
     since one on a job that is then queued or paused would be neither seen nor taken back."""
     mine = Job.objects.select_for_update(no_key=True).filter(pk=job.pk, token=job.token)
-    asked = mine.values_list("cancel_requested_at", "pause_requested_at").first() or (None, None)
-    return {wish for wish, at in zip(("cancel", "pause"), asked, strict=True) if at is not None}
+    asked = mine.values_list("cancel_requested_at", "pause_requested_at", "yields_to").first() or (None, None, None)
+    return {wish for wish, at in zip(("cancel", "pause", "give way"), asked, strict=True) if at is not None}

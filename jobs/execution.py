@@ -12,6 +12,7 @@ from django.db import connection
 
 from jobs import attempts
 from jobs.context import LOST_CONNECTION, Cancelled, JobContext, JobFailed, LeaseLost, Paused, Released
+from jobs.doorbell import ring
 from jobs.handlers import Handler, UnknownKind, find_handler
 from jobs.heartbeat import Heartbeat
 from jobs.models import Job
@@ -29,9 +30,15 @@ _stopping = False
 
 
 def execute(job_id: UUID, holder: Holder, *, heartbeat: bool = True, may_kill: bool = False) -> bool:
-    """Claims the job and runs it to the end of this attempt; False when there was nothing to claim."""
+    """Claims the job, or what goes before it in its queue, and runs it to the end of this attempt; False when there was nothing
+    to claim."""
     if _stopping:
         return False
+    first = Job.objects.first_in_line(job_id)
+    if first != job_id:
+        # Its turn comes later; if this ring is lost, the sweeper rings again.
+        ring([job_id])
+        job_id = first
     kind = Job.objects.filter(pk=job_id).values_list("kind", flat=True).first()
     if kind is None:
         return False

@@ -25,7 +25,8 @@ HandlerFunction = Callable[["JobContext"], "dict[str, Any] | None"]
 class Handler:
     """`schema` is the newest form of the payload that the code understands; `stall_seconds` is how long it may go without
     any sign (progress, check, event, a fenced write) before its process is given up. `once` are keys of the payload that ask
-    for something this once: who queues a failed or cancelled job again does not ask for it again."""
+    for something this once: who queues a failed or cancelled job again does not ask for it again. `gives_way` says that it keeps
+    what it goes on from when it is paused, so that it can stop in the middle for a more urgent job."""
 
     kind: str
     run: HandlerFunction
@@ -34,6 +35,7 @@ class Handler:
     schema: int
     stall_seconds: float
     once: frozenset[str] = frozenset()
+    gives_way: bool = False
 
 
 class UnknownKind(LookupError):
@@ -52,6 +54,7 @@ def handler(
     schema: int = 1,
     stall_seconds: float = 3600,
     once: Sequence[str] = (),
+    gives_way: bool = False,
 ) -> Callable[[HandlerFunction], HandlerFunction]:
     """Register a function as the handler of a kind of job. Raises ValueError when another function has the kind."""
 
@@ -62,7 +65,9 @@ def handler(
             function.__qualname__,
         ):
             raise ValueError(f"The kind {kind} is registered by {known.run.__module__}.{known.run.__qualname__}.")
-        _handlers[kind] = Handler(kind, function, queue, max_attempts, schema, stall_seconds, frozenset(once))
+        _handlers[kind] = Handler(
+            kind, function, queue, max_attempts, schema, stall_seconds, frozenset(once), gives_way
+        )
         return function
 
     return register
@@ -70,11 +75,22 @@ def handler(
 
 def find_handler(kind: str) -> Handler:
     """The handler of a kind. Raises UnknownKind."""
-    global _discovered
-    if kind not in _handlers and not _discovered:
-        _discovered = True
-        autodiscover_modules("tasks")
+    if kind not in _handlers:
+        _discover()
     try:
         return _handlers[kind]
     except KeyError:
         raise UnknownKind(kind) from None
+
+
+def gives_way(queue: Queue) -> list[str]:
+    """The kinds of a queue whose jobs can stop in the middle for a more urgent one."""
+    _discover()
+    return [each.kind for each in _handlers.values() if each.queue == queue and each.gives_way]
+
+
+def _discover() -> None:
+    global _discovered
+    if not _discovered:
+        _discovered = True
+        autodiscover_modules("tasks")

@@ -20,6 +20,9 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "retried": ("idle", "Queued again{by}{forgotten}."),
     "pause_requested": ("warn", "Asked to wait{by}."),
     "paused": ("warn", "Paused{by}."),
+    "put_first": ("idle", "Put before all others that wait{by}."),
+    "asked_to_give_way": ("warn", "Asked to give way to “{to}”."),
+    "gave_way": ("warn", "Gave way, and waits behind it."),
     "resumed": ("idle", "Resumed{by}."),
 }
 
@@ -47,6 +50,7 @@ def describe_event(event: JobEvent) -> tuple[str, str]:
         "attempt": event.attempt,
         "worker": detail.get("worker", "a worker"),
         "error": detail.get("error", ""),
+        "to": detail.get("to", "another job"),
         "by": f" by {detail['by']}" if "by" in detail else "",
         "forgotten": _forgotten(detail.get("forgotten", [])),
         "wait": f" in {detail['seconds']:g} s" if detail.get("seconds") else " at once",

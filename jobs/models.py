@@ -15,6 +15,7 @@ attempt which lost its lease writes nothing. A job revoked before its start neve
 leaves a lease that runs out, and the reaper queues the job again until its attempts are used up. A job with blockers is
 due when all of them have succeeded; when one fails or is cancelled, it fails without having run. Attempts that got
 further than any before them do not count against the cap: it is there for poison, not for long work on poor machines.
+A running job that is asked to give way to a more urgent one ends its attempt as for a pause, and is queued again at once.
 A paused job is neither open nor over: nothing runs it, what waits for it goes on waiting, and an attempt that ends for
 another reason after the pause was asked for leaves it paused all the same.
 """
@@ -69,6 +70,15 @@ class JobQuerySet(models.QuerySet["Job"]):
         waiting = Job.objects.filter(dependents=models.OuterRef("pk")).exclude(state=JobState.SUCCEEDED)
         return self.filter(~models.Exists(waiting), state=JobState.QUEUED, run_after__lte=Now())
 
+    def first_in_line(self, job_id: uuid.UUID) -> uuid.UUID:
+        """The job itself, or the due one of its queue that goes before it."""
+        mine = Job.objects.filter(pk=job_id).values_list("queue", "priority").first()
+        if mine is None:
+            return job_id
+        queue, priority = mine
+        before = self.due().filter(queue=queue, priority__gt=priority).order_by("-priority", "created_at")
+        return before.values_list("pk", flat=True).first() or job_id
+
     def expired(self) -> "JobQuerySet":
         """Running under a lease that has run out."""
         return self.filter(state=JobState.RUNNING, lease_until__lt=Now())
@@ -110,6 +120,14 @@ class Job(models.Model):
     pause_requested_at = models.DateTimeField(null=True, blank=True)
     pause_requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    yields_to = models.ForeignKey(
+        "self",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The more urgent job for which the running attempt was asked to stop.",
     )
     result = models.JSONField(default=dict)
     error = models.TextField(blank=True, help_text="A sentence for a person.")
@@ -157,6 +175,10 @@ class Job(models.Model):
     @property
     def is_cancelling(self) -> bool:
         return self.is_open and self.cancel_requested_at is not None
+
+    @property
+    def is_yielding(self) -> bool:
+        return self.state == JobState.RUNNING and self.yields_to_id is not None and not self.is_pausing
 
     @property
     def is_pausing(self) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.engine.bands import Schedule, TableRow, draw_shares, report_regions
+from training.engine.bands import Schedule, TableRow, draw_shares, report_regions, table_problems
 from training.engine.noise import NoiseSchedule
 
 # A band with less of the loss's weight than this hardly learns.
@@ -29,7 +29,8 @@ def weigh_regions(schedule: NoiseSchedule, rows: Sequence[TableRow], values: Map
     """Every band of the table, or where all rows have the full axis its noisiest tenth and the rest, noise first.
 
     `values` are a recipe's settings with `min_snr_gamma`. A region's weight is the share of its draws times the mean of
-    Min-SNR over its timesteps, which training draws evenly.
+    Min-SNR over its timesteps, which training draws evenly. Empty where no weight is left to share: all that is drawn is
+    pure noise, of which v says nothing.
     """
     gamma = float(values["min_snr_gamma"])
     # Importance weights bring fixed shares back to the natural mixture.
@@ -53,18 +54,23 @@ def weigh_regions(schedule: NoiseSchedule, rows: Sequence[TableRow], values: Map
         where = f"t {inside.start} to {inside.stop - 1}"
         names.append(f"{sources} ({where})" if is_split else where)
     total = sum(weights)
+    if not total:
+        return []
     return [
         RegionWeight(name, drawn, weight / total) for name, drawn, weight in zip(names, draws, weights, strict=True)
     ]
 
 
 def say_weights(schedule: Schedule, rows: Sequence[TableRow], values: Mapping[str, Any]) -> tuple[str, str]:
-    """(note, warning) for a recipe's settings on a schedule; both empty where Min-SNR has no say."""
+    """(note, warning) for a recipe's settings on a schedule; both empty where Min-SNR has no say, and of a table that
+    cannot be trained, whose problems are said instead."""
     gamma = float(values.get("min_snr_gamma") or 0)
     has_noise = (values.get("objective") or "denoise") == "denoise"
     if not isinstance(schedule, NoiseSchedule) or not has_noise or gamma <= 0:
         return "", ""
-    parts = weigh_regions(schedule, rows, values)
+    parts = [] if table_problems(schedule, rows) else weigh_regions(schedule, rows, values)
+    if not parts:
+        return "", ""
     shares = "; ".join(f"{part.name} {_percent(part.weight)} for {_percent(part.draws)} of the draws" for part in parts)
     named = f"Min-SNR γ = {gamma:g}"
     note = f"The loss’s weight under {named} on a model that {PREDICTIONS[schedule.prediction_type]}: {shares}."

@@ -8,8 +8,9 @@ from django.utils.text import capfirst
 
 from curation.models import CampaignState
 from generation.archives import Tray, put, put_file
-from generation.engine.families import FLUX, STABLE_DIFFUSION_3
+from generation.engine.families import FLUX, STABLE_DIFFUSION_3, STABLE_DIFFUSION_XL
 from generation.engine.folders import LOW_RANK_FILE, hash_file
+from generation.engine.requests import DrawRequest
 from generation.models import ModelVersion
 from training.models import Evaluation, RecipeSource, RunEvent, TrainingRun
 from training.recipe_rows import RecipeRefused
@@ -69,25 +70,15 @@ def lora_file(version: ModelVersion) -> Path:
 def card(version: ModelVersion) -> str:
     """The model card in Markdown: what it is, its line of parents, what taught it, and what was measured."""
     config = version.config
-    pipeline = config.get("pipeline", "StableDiffusionPipeline")
-    is_without_t5 = version.family is STABLE_DIFFUSION_3 and "text_encoder_3" not in config.get("parameters", {})
-    absent = ", text_encoder_3=None, tokenizer_3=None" if is_without_t5 else ""
-    # What diffusers would not take by itself.
-    tokens = f"max_sequence_length={config.get('t5_tokens')}, " if version.family is FLUX else ""
     lines = [
         f"# {version.name} (v{version.number})",
         "",
-        f"A diffusers `{pipeline}`: {version.image_size} x {version.image_size} px"
+        f"A diffusers `{version.family.pipeline}`: {version.image_size} x {version.image_size} px"
         f"{' with transparency' if version.has_alpha else ''}, {config.get('prediction_type', 'unknown')} prediction, "
         f"{config.get('scheduler', 'unknown scheduler')}, weights in {config.get('dtype', 'an unknown type')}.",
         "",
         "```python",
-        "import torch",
-        f"from diffusers import {pipeline}",
-        "",
-        f'pipeline = {pipeline}.from_pretrained("v{version.number}", dtype=torch.float32{absent})',
-        f'image = pipeline("a cat", {tokens}generator=torch.Generator().manual_seed(0)).images[0]',
-        *(['image.save("cat.png")  # RGBA: what is not there is transparent.'] if version.has_alpha else []),
+        *_script(version),
         "```",
         *_decoder_notes(version),
         "",
@@ -103,6 +94,42 @@ def card(version: ModelVersion) -> str:
         *_licences(version),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _script(version: ModelVersion) -> list[str]:
+    """Lines of Python that draw what Atelier draws where nobody says otherwise: diffusers' own defaults are others."""
+    pipeline = version.family.pipeline
+    steps = min(DrawRequest.steps, version.most_steps or DrawRequest.steps)
+    settings = f"num_inference_steps={steps}, guidance_scale={DrawRequest.guidance}"
+    if version.family is FLUX:
+        # Whatever its transformer says, the pipeline would take 512 tokens, and 1024 pixels.
+        size = version.image_size
+        settings = f"max_sequence_length={version.config.get('t5_tokens')}, height={size}, width={size}, {settings}"
+    # What `derive_scheduler` makes of the folder's own; a flow keeps it.
+    scheduler = [] if version.is_flow else [
+        "config = pipeline.scheduler.config",
+        'pipeline.scheduler = DDIMScheduler.from_config(config, clip_sample=config.get("clip_sample", False))',
+    ]  # fmt: skip
+    return [
+        "import torch",
+        f"from diffusers import {pipeline if version.is_flow else f'DDIMScheduler, {pipeline}'}",
+        "",
+        f'pipeline = {pipeline}.from_pretrained("v{version.number}", dtype=torch.float32{_left_out(version)})',
+        *scheduler,
+        f'image = pipeline("a cat", {settings}, generator=torch.Generator().manual_seed(0)).images[0]',
+        *(['image.save("cat.png")  # RGBA: what is not there is transparent.'] if version.has_alpha else []),
+    ]
+
+
+def _left_out(version: ModelVersion) -> str:
+    """Arguments that name what drawing leaves out of the folder, or what the folder has not."""
+    if version.family is STABLE_DIFFUSION_3 and "text_encoder_3" not in version.config.get("parameters", {}):
+        return ", text_encoder_3=None, tokenizer_3=None"
+    if version.family is STABLE_DIFFUSION_XL:
+        return ", add_watermarker=False"
+    if any(path.startswith("safety_checker/") for path in version.manifest):
+        return ", safety_checker=None, requires_safety_checker=False"
+    return ""
 
 
 def _decoder_notes(version: ModelVersion) -> list[str]:

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from curation.models import DatasetKind, DatasetVersion
-from training.engine.bands import Schedule, TableRefused, split_at
+from training.engine.bands import PAPER_T_PRIME, Schedule, TableRefused, split_at
 from training.models import Corpus, Preset
 from training.recipe_rows import Data, RecipeRefused, Row
-
-T_PRIME = 900
 
 
 def preset_tables(
@@ -25,7 +23,7 @@ def preset_tables(
     content: Data | None = None,
     pairs: DatasetVersion | None = None,
     stickers: Sequence[DatasetVersion] = (),
-    t_prime: int = T_PRIME,
+    t_prime: int = PAPER_T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
     content_prompt_free: bool = False,

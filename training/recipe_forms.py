@@ -1,6 +1,7 @@
 """What people ask of recipes: a table by its preset, and several values of T'."""
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django import forms
@@ -9,10 +10,11 @@ from curation.models import CampaignKind, DatasetKind, DatasetVersion
 from generation.batches import SCHEDULER_LABELS
 from generation.models import ModelVersion
 from training.cadence_forms import CadenceFields
+from training.engine.bands import PAPER_T_PRIME, Schedule, suggested_t_prime
 from training.engine.flows import FLOW_DEFAULTS
 from training.models import Corpus, Preset, Recipe
-from training.presets import T_PRIME
-from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, warm_up_problem
+from training.recipe_rows import RecipeRefused
+from training.recipes import DEFAULT_HYPERPARAMETERS, NOT_OF_A_DECODER, schedule_of, warm_up_problem
 from training.row_forms import TableFields
 from training.shape_forms import ShapeFields
 from training.source_fields import SourceField, SourcesField, dataset_versions, ready_corpora
@@ -95,14 +97,28 @@ def taught_content(
 
 
 class ScheduleSelect(forms.Select):
-    """Model versions, those that match flows marked for the page, which hides what says nothing of the chosen one."""
+    """Model versions, those that match flows marked for the page, which hides what says nothing of the chosen one, and all
+    with the values of T' that their schedules take."""
 
     def create_option(self, name: str, value: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         option = super().create_option(name, value, *args, **kwargs)
         version = getattr(value, "instance", None)
         if version is not None and version.is_flow:
             option["attrs"]["data-flow"] = ""
+        if version is not None:
+            with suppress(RecipeRefused):
+                option["attrs"] |= _split_values(schedule_of(version))
         return option
+
+
+def _split_values(schedule: Schedule) -> dict[str, str]:
+    """For the page: between what T' lies, and what it is to begin with."""
+    possible = schedule.t_primes
+    return {
+        "data-least-split": str(possible[0]),
+        "data-most-split": str(possible[-1]),
+        "data-paper-split": str(suggested_t_prime(schedule)),
+    }
 
 
 class RecipeForm(TableFields, CadenceFields, ShapeFields):
@@ -158,13 +174,11 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
         label="Count drawing steps as of",
         help_text="Only for the figures beside: it is chosen anew whenever something is drawn.",
     )
+    # What may be chosen goes by the schedule, which `preset_tables` asks.
     t_prime = forms.IntegerField(
-        min_value=0,
-        max_value=998,
-        initial=T_PRIME,
+        initial=PAPER_T_PRIME,
         label="Split T'",
-        help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of 1000; on a flow-matching model "
-        "893 is the same noise.",
+        help_text="Content trains where t > T', style where t ≤ T'. The paper takes 900 of Stable Diffusion's 1000.",
     )
     content_prompt_free = forms.BooleanField(
         required=False,
@@ -444,7 +458,7 @@ class RecipeForm(TableFields, CadenceFields, ShapeFields):
             "style": cleaned.get("style"),
             "content_prompt_free": bool(cleaned.get("content_prompt_free")),
             "style_prompt_free": bool(cleaned.get("style_prompt_free")),
-            "t_prime": T_PRIME if t_prime is None else t_prime,
+            "t_prime": PAPER_T_PRIME if t_prime is None else t_prime,
             "content_weight": (weighed and cleaned.get("content_weight")) or 1.0,
             "style_weight": (weighed and cleaned.get("style_weight")) or 1.0,
         }

@@ -1,10 +1,12 @@
 """A row of a recipe's table: what it learns from, at which noise, and what that comes to in draws and drawing steps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from curation.models import DatasetVersion
 from training.engine.bands import FULL_BAND, Band, Schedule, describe_band, draw_shares, inference_steps_in_band
+from training.engine.recipe import RunSettings
 from training.models import Corpus
 
 SCARCE_SHARE = 0.05
@@ -80,7 +82,7 @@ class RowArithmetic:
 
     @property
     def warning(self) -> str:
-        """A sentence where a common number of drawing steps never visits the band, or an empty text."""
+        """A sentence where a number of drawing steps that people take never visits the band, or an empty text."""
         blind = [str(count) for count, inside in self.steps.items() if inside == 0]
         if not blind:
             return ""
@@ -90,9 +92,11 @@ class RowArithmetic:
         )
 
 
-def shown_step_counts(schedule: Schedule) -> tuple[int, ...]:
-    """How many steps the drawings have whose steps are counted: none more than the schedule has timesteps."""
-    counts = tuple(count for count in SHOWN_STEP_COUNTS if count <= schedule.num_timesteps)
+def shown_step_counts(schedule: Schedule, values: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many steps the drawings have whose steps are counted: the common numbers and that of the settings' own drawings,
+    none more than the schedule has timesteps."""
+    asked = {*SHOWN_STEP_COUNTS, int(values.get("sample_steps") or RunSettings.sample_steps)}
+    counts = tuple(count for count in sorted(asked) if count <= schedule.num_timesteps)
     return counts or (schedule.num_timesteps,)
 
 
@@ -107,7 +111,7 @@ def work_out(
 ) -> list[RowArithmetic]:
     """The arithmetic of a table; `images` is how many images the whole run draws (steps x batch), `holdout` the share of
     each source's images that it does not train on."""
-    step_counts = step_counts or shown_step_counts(schedule)
+    step_counts = step_counts or shown_step_counts(schedule, {})
     shares = draw_shares(schedule, rows, mixture)
     worked = []
     for row, share in zip(rows, shares, strict=True):
@@ -129,3 +133,9 @@ def work_out(
             )
         )
     return worked
+
+
+def unseen_bands(rows: Sequence[Row], schedule: Schedule, values: Mapping[str, Any]) -> list[str]:
+    """A sentence for each band that drawings miss, in common numbers of steps or in that of the settings `values`."""
+    sums = work_out(rows, schedule, step_counts=shown_step_counts(schedule, values))
+    return [row.warning for row in sums if row.warning]

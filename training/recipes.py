@@ -3,7 +3,9 @@
 What the presets are is in `presets`, what a row comes to in `recipe_rows`. The trainer knows only the table and the objective.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
@@ -13,6 +15,7 @@ from curation.models import DatasetVersion
 from generation.models import ModelVersion
 from training.engine import recipe as run_json
 from training.engine.bands import (
+    PAPER_T_PRIME,
     Band,
     Schedule,
     TableRefused,
@@ -21,7 +24,7 @@ from training.engine.bands import (
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.schedules import misplaced_setting, read_schedule
 from training.models import Corpus, Preset, Recipe, RecipeSource
-from training.presets import T_PRIME, preset_tables
+from training.presets import preset_tables
 from training.recipe_rows import Data, RecipeRefused, Row
 from training.transparency import count_alpha
 
@@ -50,7 +53,8 @@ NOT_OF_A_DECODER = (
     "caption_dropout", "mixture", "importance_weights", "lora_rank", "min_snr_gamma", "noise_offset", "sharded", *FLOW_DEFAULTS,
 )  # fmt: skip
 NOT_OF_A_RECIPE = {
-    "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "device", "num_threads",
+    "schema", "parent", "parent_hash", "sources", "cache_dir", "corpus_cache_gib", "sample_prompts", "sample_scheduler",
+    "device", "num_threads",
 }  # fmt: skip
 
 
@@ -64,7 +68,7 @@ def create_recipe(
     content: Data | None = None,
     pairs: DatasetVersion | None = None,
     stickers: Sequence[DatasetVersion] = (),
-    t_prime: int = T_PRIME,
+    t_prime: int = PAPER_T_PRIME,
     content_weight: float = 1.0,
     style_weight: float = 1.0,
     content_prompt_free: bool = False,
@@ -204,9 +208,15 @@ def schedule_of(version: ModelVersion) -> Schedule:
         raise RecipeRefused(f"The noise schedule of {version} is not known.", field="parent")
     try:
         tokens, pipeline = version.config.get("image_tokens") or 0, version.config.get("pipeline") or ""
-        return read_schedule(config, int(tokens), str(pipeline))
+        return _read_schedule(json.dumps(config, sort_keys=True), int(tokens), str(pipeline))
     except TableRefused as refused:
         raise RecipeRefused(refused.sentence, field="parent") from None
+
+
+@lru_cache(maxsize=32)
+def _read_schedule(config: str, image_tokens: int, pipeline: str) -> Schedule:
+    """Versions of one line have the same schedule, which takes milliseconds to work out."""
+    return read_schedule(json.loads(config), image_tokens, pipeline)
 
 
 def hyperparameters_of(recipe: Recipe) -> dict[str, Any]:

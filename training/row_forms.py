@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from django.utils.text import slugify
 
 from curation.models import DatasetVersion
-from training.engine.bands import Band, Schedule, TableRefused
+from training.engine.bands import LARGEST_EDGE, Band, Schedule, TableRefused
 from training.models import Corpus, RecipeSource
 from training.recipe_rows import Data, RecipeRefused, Row
 from training.source_fields import dataset_versions, label_of, ready_corpora
@@ -116,6 +116,7 @@ class TableFields(forms.Form):
             if said["name"] and said["name"] in taken:
                 self.add_error(field_name(number, "name"), "Another row is called so.")
             taken.add(said["name"] or "")
+            self._check_edges(number)
             above, up_to = said["above"], said["up_to"]
             # More noise is a larger t and a smaller log-SNR.
             if (
@@ -126,6 +127,26 @@ class TableFields(forms.Form):
                 self.add_error(field_name(number, "up_to"), "This edge has to be noisier than the one before it.")
         if not any(self._said(number)["data"] for number in ROWS) and not self.errors:
             self.add_error(field_name(1, "data"), "Choose what the first row learns from.")
+
+    def _check_edges(self, number: int) -> None:
+        """Timesteps are looked at on the schedule."""
+        for column in ("above", "up_to"):
+            edge = self._said(number)[column]
+            if edge is not None and abs(edge) > LARGEST_EDGE and self.cleaned_data.get("edges") == LOG_SNR:
+                self.add_error(
+                    field_name(number, column),
+                    f"A log-SNR lies between -{LARGEST_EDGE:g} and {LARGEST_EDGE:g}. Left empty, the band has no edge here.",
+                )
+
+    @property
+    def edge_problem(self) -> str:
+        """What is wrong with the first edge that is, and whose it is; an empty text where none is."""
+        for number in ROWS:
+            for column in ("above", "up_to"):
+                bound = self[field_name(number, column)]
+                if bound.errors:
+                    return f"Source {number}, {bound.label[0].lower()}{bound.label[1:]}: {bound.errors[0]}"
+        return ""
 
     def forget_rows(self) -> None:
         """Lets rows say what they like, where another kind of recipe hides them: nobody could see what is wrong."""

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.db import connection, transaction
 
-from curation.models import DatasetEntry
+from curation.approvals import not_approved
+from curation.models import DatasetEntry, DatasetVersion
+from generation.batches import default_scheduler
 from generation.models import ModelVersion, Prompt, PromptSet
-from jobs import queue
-from jobs.models import Job
+from jobs import precedence, queue
+from jobs.models import Job, JobState
 from training.cadence import OF_CADENCE, with_cadence
 from training.corpora import folder_of as folder_of_corpus
 from training.engine.bands import table_problems
 from training.engine.shards import CorpusRefused
-from training.models import Corpus, Recipe, TrainingRun
+from training.models import Corpus, Recipe, RecipeSource, TrainingRun
 from training.presets import corpus_problem
 from training.recipe_rows import RecipeRefused
 from training.recipes import (
@@ -58,13 +60,14 @@ def start_run(
 
     `overrides` may change steps, batch_size, learning_rate, seed, and how often it writes, validates and draws. `watch` is the prompt set whose prompts are drawn
     as the run goes on; without one the captions of its sources are. The same `request_key` starts one run only.
-    Raises RecipeRefused with a sentence.
+    Raises RecipeRefused with a sentence, also where somebody has yet to approve what it learns from.
     """
     changed = {key: value for key, value in (overrides or {}).items() if value is not None}
     if unknown := sorted(set(changed) - set(OVERRIDES)):
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
     check_table(recipe, parent, changed)
     check_steps(recipe, changed)
+    check_approved(recipe)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
         return _queue_run(
@@ -75,6 +78,25 @@ def start_run(
             overrides=changed,
             sample_prompts=prompts,
             unique_key=f"{KIND}:{request_key}" if request_key else None,
+        )
+
+
+def versions_to_approve(recipe: Recipe) -> list[DatasetVersion]:
+    """What the recipe and those that follow it learn from and nobody has approved."""
+    chain = [each.pk for each in chain_of(recipe)]
+    sources = RecipeSource.objects.filter(recipe__in=chain).exclude(dataset_version=None)
+    return not_approved(sources.values_list("dataset_version", flat=True))
+
+
+def check_approved(recipe: Recipe) -> None:
+    """Raises RecipeRefused where the recipe or one that follows it learns from a version that is not approved."""
+    waiting = [f"“{version}”" for version in versions_to_approve(recipe)]
+    if waiting:
+        *others, last = waiting
+        names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        raise RecipeRefused(
+            f"{names} not approved. A curator or operator approves a dataset version on its page; then the run can start.",
+            field="recipe",
         )
 
 
@@ -120,6 +142,16 @@ def start_next(run: TrainingRun, result: ModelVersion) -> TrainingRun | None:
 def request_cancel(run: TrainingRun, *, by: "User") -> bool:
     """Ask the run to stop; its last checkpoint stays. False where there is nothing left to stop."""
     return queue.request_cancel(run.job, by=by)
+
+
+def run_first(run: TrainingRun, *, by: "User") -> TrainingRun | None:
+    """Put a queued run before all that waits for the same workers. Where these are busy, a run that is under way gives way:
+    it saves a checkpoint after its step and goes on behind this one, to the same bits. Returns that one, None where none has to.
+
+    Raises RecipeRefused where the run does not wait."""
+    if not precedence.put_first(run.job, by=by):
+        raise RecipeRefused(f"The run {run} does not wait for a worker.")
+    return TrainingRun.objects.filter(job__yields_to=run.job, job__state=JobState.RUNNING).first()
 
 
 def request_pause(run: TrainingRun, *, by: "User") -> bool:
@@ -263,7 +295,15 @@ def _queue_run(
     previous: TrainingRun | None = None,
 ) -> TrainingRun:
     chosen = check_hyperparameters(with_cadence({**hyperparameters_of(recipe), **overrides}))
-    job = queue.enqueue(KIND, {}, label=f"Train {name}"[:200], created_by=by, unique_key=unique_key)
+    job = queue.enqueue(
+        KIND,
+        {},
+        label=f"Train {name}"[:200],
+        created_by=by,
+        unique_key=unique_key,
+        # A chain that was put first stays so.
+        priority=previous.job.priority if previous else 0,
+    )
     existing = TrainingRun.objects.filter(job=job).first()
     if existing is not None:
         return existing
@@ -274,7 +314,12 @@ def _queue_run(
         job=job,
         previous=previous,
         overrides=dict(overrides),
-        spec={**chosen, "sample_prompts": list(sample_prompts)},
+        # Drawn as a batch is where nobody says, and as the steps in each band are counted.
+        spec={
+            **chosen,
+            "sample_prompts": list(sample_prompts),
+            "sample_scheduler": default_scheduler(parent),
+        },
         total_steps=chosen["steps"],
         created_by=by,
     )

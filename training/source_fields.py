@@ -3,7 +3,7 @@
 from django import forms
 from django.db.models import QuerySet
 
-from curation.models import DatasetKind, DatasetVersion
+from curation.models import ApprovalAct, DatasetKind, DatasetVersion
 from training.models import Corpus
 from training.recipe_rows import Data
 
@@ -21,7 +21,10 @@ class SourcesField(forms.ModelMultipleChoiceField):  # type: ignore[type-arg]
 def label_of(data: Data) -> str:
     """ "Faces v3: 120 images"."""
     holds_pairs = isinstance(data, DatasetVersion) and data.dataset.kind == DatasetKind.PAIRS
-    return f"{data}: {data.entry_count} {'pair' if holds_pairs else 'image'}{'' if data.entry_count == 1 else 's'}"
+    # Only the versions of a form's choices know it.
+    waits = isinstance(data, DatasetVersion) and getattr(data, "approval", ApprovalAct.APPROVED) != ApprovalAct.APPROVED
+    count = f"{data.entry_count} {'pair' if holds_pairs else 'image'}{'' if data.entry_count == 1 else 's'}"
+    return f"{data}: {count}{' (not approved)' if waits else ''}"
 
 
 def ready_corpora() -> QuerySet[Corpus]:
@@ -31,5 +34,5 @@ def ready_corpora() -> QuerySet[Corpus]:
 
 def dataset_versions(kind: str = DatasetKind.IMAGES) -> QuerySet[DatasetVersion]:
     """The frozen versions of one kind, the newest first."""
-    versions = DatasetVersion.objects.filter(entry_count__gt=0, dataset__kind=kind)
+    versions = DatasetVersion.objects.with_approval().filter(entry_count__gt=0, dataset__kind=kind)
     return versions.select_related("dataset").order_by("-frozen_at", "-pk")

@@ -7,7 +7,7 @@ from typing import Any
 from curation.models import DatasetKind
 from generation.models import ModelVersion
 from training.engine.averages import decay_at, steps_until
-from training.engine.bands import Schedule
+from training.engine.bands import PAPER_T_PRIME, Schedule, paper_t_prime
 from training.engine.noise import NoiseSchedule
 from training.image_shapes import ShapeTable, table_of_shapes
 from training.min_snr import say_weights
@@ -75,6 +75,10 @@ class TableView:
     has_noise: bool
     edge_start: float
     is_flow: bool
+    # Whether a source is drawn first, by its weight, and then the noise.
+    has_shares: bool = False
+    # The T' that is the noise of the paper's here, where it is another number.
+    paper_t_prime: int | None = None
     # How many images the whole run draws; 0 where it is not known.
     images: int = 0
     shapes: ShapeTable | None = None
@@ -141,17 +145,19 @@ def view_tables(
 ) -> list[TableView]:
     """Every (name, rows, hyperparameters) as a page shows it; a series keeps its colour across the tables. `version` is that
     of the schedule, for the shapes of images."""
-    counted = steps_in_words(schedule)
+    counted, papers = steps_in_words(schedule), paper_t_prime(schedule)
     views, series = [], 0
     for name, rows, hyperparameters in tables:
         images = int(hyperparameters.get("steps") or 0) * int(hyperparameters.get("batch_size") or 0)
         images *= int(hyperparameters.get("gradient_accumulation") or 1)
+        step_counts = shown_step_counts(schedule, hyperparameters)
         sums = work_out(
             rows,
             schedule.sampled(hyperparameters),
             mixture=hyperparameters.get("mixture") or "natural",
             images=images or None,
             holdout=float(hyperparameters.get("holdout") or 0),
+            step_counts=step_counts,
         )
         total = schedule.num_timesteps
         lanes = [
@@ -175,11 +181,13 @@ def view_tables(
                 rows=lanes,
                 timesteps=schedule.num_timesteps,
                 ticks=list(schedule.drawing_timesteps(min(DRAWING_STEPS, schedule.num_timesteps))),
-                step_counts=shown_step_counts(schedule),
+                step_counts=step_counts,
                 has_noise=hyperparameters.get("objective") != "alpha",
                 edge=schedule.timestep_at(edge) if edge is not None and not others else None,
                 edge_start=edge_start,
                 is_flow=schedule.is_flow,
+                has_shares=hyperparameters.get("mixture") == "shares",
+                paper_t_prime=papers if papers != PAPER_T_PRIME else None,
                 shapes=table_of_shapes(sums, hyperparameters, version),
                 images=images,
                 notes=tuple(

@@ -31,7 +31,7 @@ GRACE_SECONDS = 30.0
 logger = logging.getLogger(__name__)
 
 
-@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8, once=[runs.START_OVER])
+@handler(runs.KIND, queue=Queue.TRAIN, max_attempts=8, once=[runs.START_OVER], gives_way=True)
 def train(context: JobContext) -> dict[str, Any]:
     """Train one run in a child process, keep its rows in step, and make its result a model version once."""
     run = _run_of(context)

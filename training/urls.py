@@ -27,6 +27,7 @@ urlpatterns = [
     path("runs/<int:pk>/state/", runs.run_state, name="run_state"),
     path("runs/<int:pk>/samples/", runs.run_samples, name="run_samples"),
     path("runs/<int:pk>/curves/", runs.run_curves, name="run_curves"),
+    path("runs/<int:pk>/first/", runs.run_first, name="run_first"),
     path("runs/<int:pk>/pause/", runs.run_pause, name="run_pause"),
     path("runs/<int:pk>/cancel/", runs.run_cancel, name="run_cancel"),
     path("runs/<int:pk>/resume/", runs.run_resume, name="run_resume"),

@@ -18,9 +18,10 @@ from accounts.models import Role, Scope, User
 from config.loop.eye import Eye
 from config.loop.raters import PATIENCE_SECONDS, Rater
 from config.workspace import MODEL_NAME, PROMPT_SETS, load_prompt_set, promote_base
+from curation.approvals import not_approved, say
 from curation.campaigns import close_campaign, create_campaign
 from curation.datasets import create_dataset, freeze
-from curation.models import Campaign, CampaignKind, Dataset, DatasetVersion, Judgment, Outcome, Verdict
+from curation.models import ApprovalAct, Campaign, CampaignKind, Dataset, DatasetVersion, Judgment, Outcome, Verdict
 from generation.batches import request_batch
 from generation.model_versions import enqueue_import, promote
 from generation.models import GenerationBatch, ModelPromotion, ModelVersion, PromptSet, Sample
@@ -215,7 +216,10 @@ class Turn:
                 Dataset.objects.filter(name=name).first() or create_dataset(name=name, campaigns=[campaign], by=curator)
             )
         )
-        return stubborn(lambda: freeze(dataset, by=curator))
+        version = stubborn(lambda: freeze(dataset, by=curator))
+        operator = self._people["operator"]
+        stubborn(lambda: [say(each, ApprovalAct.APPROVED, by=operator) for each in not_approved([version.pk])])
+        return version
 
     def _train(self, parent: ModelVersion, content: DatasetVersion, style: DatasetVersion) -> TrainingRun:
         operator = self._people["operator"]

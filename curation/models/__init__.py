@@ -18,6 +18,8 @@ from curation.models.campaigns import (
     RaterState,
 )
 from curation.models.datasets import (
+    Approval,
+    ApprovalAct,
     Dataset,
     DatasetEntry,
     DatasetKind,
@@ -56,6 +58,8 @@ __all__ = [
     "Adjudication",
     "AdjudicationAction",
     "AdjudicationQuerySet",
+    "Approval",
+    "ApprovalAct",
     "Assignment",
     "AssignmentQuerySet",
     "AssignmentState",

@@ -1,11 +1,11 @@
-"""Datasets: selections of what was accepted or preferred, and their frozen versions."""
+"""Datasets: selections of what was accepted or preferred, their frozen versions, and whether a run may learn from these."""
 
 from typing import TYPE_CHECKING, ClassVar
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q, Value
-from django.db.models.functions import Now
+from django.db.models import F, OuterRef, Q, Subquery, Value
+from django.db.models.functions import Coalesce, Now
 from django.urls import reverse
 
 from curation.models.campaigns import Campaign
@@ -62,6 +62,15 @@ class DatasetVersionQuerySet(models.QuerySet["DatasetVersion"]):
     def visible_to(self, user: "User") -> "DatasetVersionQuerySet":
         return self if user.is_superuser or user.has_role("curator", "operator", "auditor") else self.none()
 
+    def with_approval(self) -> "DatasetVersionQuerySet":
+        """`approval` is the newest ApprovalAct of each, or an empty text."""
+        newest = Approval.objects.filter(version=OuterRef("pk")).order_by("-pk")
+        return self.annotate(approval=Coalesce(Subquery(newest.values("act")[:1]), Value("")))
+
+    def waiting(self) -> "DatasetVersionQuerySet":
+        """Those whose approval was asked for, and of which nobody has decided."""
+        return self.with_approval().filter(Q(approval=ApprovalAct.ASKED))
+
 
 class DatasetVersion(models.Model):
     """A frozen snapshot of a dataset. The database refuses to change or remove it or its entries."""
@@ -105,6 +114,42 @@ class DatasetVersion(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("dataset_version", args=[self.dataset.slug, self.number])
+
+
+class ApprovalAct(models.TextChoices):
+    ASKED = "asked", "Approval asked for"
+    APPROVED = "approved", "Approved"
+    REFUSED = "refused", "Refused"
+    WITHDRAWN = "withdrawn", "Approval withdrawn"
+
+
+class Approval(models.Model):
+    """One thing that somebody said of a version, append-only; the newest is how the version stands."""
+
+    version = models.ForeignKey(DatasetVersion, on_delete=models.PROTECT, related_name="approvals")
+    act = models.CharField(max_length=16, choices=ApprovalAct.choices)
+    note = models.CharField(max_length=300, blank=True)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="Nobody for versions that were frozen before anybody was asked.",
+    )
+    at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar = models.Manager["Approval"]()
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(act__in=["asked", "approved"]) | ~Q(note=""), name="approval_says_why_not"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.version}: {self.get_act_display()}"
 
 
 class DatasetEntry(models.Model):

@@ -13,10 +13,11 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from accounts.models import Role, User
 from accounts.policies import policy
 from curation import downloads
+from curation.approvals import APPROVERS, NEEDS_REASON, ApprovalRefused, say, standing_of
 from curation.dataset_forms import DatasetCampaignsForm, DatasetForm, FreezeForm
 from curation.datasets import DatasetRefused, freeze, preview
 from curation.integrity import version_problems
-from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
+from curation.models import ApprovalAct, Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
 from curation.pairs import waiting_comparisons
 from curation.rules import join_names, names_in_words
 from curation.views.campaigns import TEAM, may_curate, read_key
@@ -25,6 +26,13 @@ from generation.images import image_matches
 WALL = 60
 PAGE = 120
 VERIFY_SECONDS = 15
+# What the buttons are called.
+SAID = {
+    ApprovalAct.ASKED: "Ask for approval",
+    ApprovalAct.APPROVED: "Approve",
+    ApprovalAct.REFUSED: "Refuse",
+    ApprovalAct.WITHDRAWN: "Withdraw the approval",
+}
 
 
 @policy(read=TEAM)
@@ -39,7 +47,7 @@ def datasets(request: HttpRequest) -> HttpResponse:
     )
     newest = {
         version.dataset_id: version
-        for version in DatasetVersion.objects.filter(dataset__in=rows).order_by("dataset", "number")
+        for version in DatasetVersion.objects.filter(dataset__in=rows).with_approval().order_by("dataset", "number")
     }
     context = {
         "datasets": [(dataset, newest.get(dataset.pk)) for dataset in rows],
@@ -86,7 +94,7 @@ def dataset(request: HttpRequest, slug: str) -> HttpResponse:
         "waiting": waiting_comparisons(found.campaigns.order_by("name")),
         "preview": now,
         "largest": max((row.accepted for row in now.balance), default=0),
-        "versions": found.versions.select_related("frozen_by").order_by("-number"),
+        "versions": found.versions.with_approval().select_related("frozen_by").order_by("-number"),
         "freeze_form": FreezeForm(),
         "campaigns_form": DatasetCampaignsForm(dataset=found, user=request.user),
         "may_write": may_curate(request.user),
@@ -136,6 +144,7 @@ def dataset_version(request: HttpRequest, slug: str, number: int) -> HttpRespons
     """One frozen version: its images or pairs, its hash, where it is used, and how to have it. `?verify=1` checks it."""
     assert isinstance(request.user, User)
     version = _version(request.user, slug, number)
+    standing = standing_of(version, request.user)
     entries = version.entries.select_related("sample", "rejected").order_by("position")
     after = read_key(request.GET.get("after", ""))
     if after is not None:
@@ -153,8 +162,33 @@ def dataset_version(request: HttpRequest, slug: str, number: int) -> HttpRespons
         "sources": version.recipe_sources.select_related("recipe").order_by("recipe__name"),
         "check": _verify(version) if request.GET.get("verify") else None,
         "rule": _rule(version.dataset, version.rule),
+        "standing": standing,
+        "offers": [(act, SAID[act]) for act in standing.offered],
+        "needs_reason": any(act in NEEDS_REASON for act in standing.offered),
+        "approvals": version.approvals.select_related("by"),
     }
     return render(request, "curation/dataset_version.html", context)
+
+
+@policy(write=APPROVERS)
+@require_POST
+def dataset_approval(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Ask for approval of a version, approve or refuse it, or take an approval back; runs learn from approved versions only."""
+    assert isinstance(request.user, User)
+    version = _version(request.user, slug, number)
+    try:
+        said = say(
+            version,
+            request.POST.get("act", ""),
+            by=request.user,
+            note=request.POST.get("note", "").replace("\0", ""),
+            seen=read_key(request.POST.get("seen", "")),
+        )
+    except ApprovalRefused as refused:
+        messages.error(request, refused.args[0])
+    else:
+        messages.success(request, f"{version}: {said.get_act_display().lower()}.")
+    return redirect(version)
 
 
 @policy(read=TEAM)

@@ -53,6 +53,16 @@ def freeze(curator: Visitor, name: str, campaign: str) -> None:
     page.wait_for_url(re.compile(r"/datasets/[\w-]+/$"))
     page.get_by_role("button", name=re.compile("Freeze")).first.click()
     page.wait_for_url(re.compile(r"/datasets/[\w-]+/v1/$"))
+    page.get_by_role("button", name="Ask for approval").click()
+    expect(page.locator("main")).to_contain_text("Waits for approval")
+
+
+def approve(operator: Visitor, name: str) -> None:
+    page = operator.page
+    operator.go("/")
+    page.get_by_role("link", name=f"{name} v1").click()
+    page.get_by_role("button", name="Approve", exact=True).click()
+    expect(page.locator("main")).to_contain_text("Runs may learn from it.")
 
 
 def test_the_loop_goes_round_in_a_browser(demo: Demo, visitor):
@@ -62,9 +72,11 @@ def test_the_loop_goes_round_in_a_browser(demo: Demo, visitor):
     assert rate_everything(rater, "Does it show the prompt?", ["f"]) == 96
     assert rate_everything(rater, "Is it our style?", ["e", "d", "c"]) == 96
 
-    # A curator freezes what was accepted.
+    # A curator freezes what was accepted, and an operator approves it.
     freeze(curator, "Content", "Does it show the prompt?")
     freeze(curator, "House style", "Is it our style?")
+    approve(operator, "Content")
+    approve(operator, "House style")
 
     # An operator starts a Style Tailoring run from the dashboard.
     page = operator.page

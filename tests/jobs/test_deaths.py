@@ -12,6 +12,7 @@ from django.db import connections
 from jobs.doorbell import forget_connection, ring
 from jobs.integrity import problems
 from jobs.models import Job, JobState, OutboxMessage, Worker
+from jobs.precedence import put_first
 from jobs.queue import enqueue, request_cancel
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
 from tests.jobs.site import LEASE_SECONDS, Site, running_site, wait_for, wait_until
@@ -335,3 +336,17 @@ def lives(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_running_job_gives_way_to_an_urgent_one_and_goes_on_behind_it(site):
+    site.start_worker("one")
+    job = start_steps(site, steps=40)
+    waiting, urgent = (enqueue("tests.steps", {"steps": 3, "seconds": 0.1}, label=name) for name in ("Waits", "Urgent"))
+    assert put_first(urgent, by=None)
+    note(f"An urgent job was done {wait_until(urgent, JobState.SUCCEEDED):.1f} s after it was put first.")
+    assert Job.objects.get(pk=job.pk).state != JobState.SUCCEEDED
+    for each in (job, waiting):
+        wait_until(each, JobState.SUCCEEDED)
+    job.refresh_from_db()
+    assert_done_once(job, 40)
+    assert outcomes(job) == ["released", "succeeded"]

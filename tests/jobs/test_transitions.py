@@ -28,6 +28,7 @@ ACTIONS = [
     "stop",
     "pause",
     "ask_to_pause",
+    "ask_to_give_way",
     "expire",
     "reap",
     "retry",
@@ -40,6 +41,7 @@ class World:
 
     def __init__(self) -> None:
         self.job = enqueue("tests.add", {"a": 1, "b": 1}, label="Add")
+        self.urgent = enqueue("tests.generate", {}, label="Urgent")
         self.held: list[Job] = []
 
     def act(self, action: str, which: int) -> None:
@@ -56,6 +58,8 @@ class World:
             request_cancel(Job.objects.get(pk=self.job.pk), by=None)
         elif action == "ask_to_pause":
             request_pause(Job.objects.get(pk=self.job.pk), by=None)
+        elif action == "ask_to_give_way":
+            Job.objects.filter(pk=self.job.pk, state=JobState.RUNNING).update(yields_to=self.urgent)
         elif action == "retry":
             retry(Job.objects.get(pk=self.job.pk), by=None)
         elif held is not None:
@@ -90,6 +94,7 @@ class World:
         assert job.attempts.filter(outcome="").count() == (job.state == JobState.RUNNING)
         assert job.attempts.filter(outcome="succeeded").count() == (job.state == JobState.SUCCEEDED)
         assert (job.state in FINAL_STATES) == (job.finished_at is not None)
+        assert job.yields_to is None or job.state == JobState.RUNNING
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

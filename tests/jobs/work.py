@@ -22,7 +22,7 @@ def add(context: JobContext) -> dict[str, Any]:
     return {"sum": context.payload["a"] + context.payload["b"]}
 
 
-@handler("tests.steps", queue=Queue.CPU, max_attempts=3)
+@handler("tests.steps", queue=Queue.CPU, max_attempts=3, gives_way=True)
 def steps(context: JobContext) -> dict[str, Any]:
     """Takes `steps` steps of `seconds` each, and writes each of them once, whichever attempt gets there."""
     total = context.payload["steps"]
@@ -36,6 +36,12 @@ def steps(context: JobContext) -> dict[str, Any]:
                 add_event(job, "wrote", step=number, attempt_number=context.attempt)
         context.progress(number + 1, total)
     return {"steps": total}
+
+
+@handler("tests.generate", queue=Queue.GENERATE)
+def generate(context: JobContext) -> dict[str, Any]:
+    """Does nothing, in another queue."""
+    return {}
 
 
 @handler("tests.deaf", queue=Queue.CPU, max_attempts=3)

@@ -43,7 +43,7 @@ NO_PAGES = {
         "invitation_revoke", "token_revoke", "job_cancel", "job_retry", "batch_cancel", "batch_retry", "model_promote", "model_licence",
         "model_decoder", "campaign_open", "campaign_pause", "campaign_close", "campaign_raters", "campaign_adjudicate_undo",
         "rater_let_in", "rater_round", "gold_copy", "gold_retire", "campaign_quality", "campaign_rule", "campaign_order",
-        "campaign_recount", "dataset_freeze", "dataset_campaigns", "recipe_sweep", "rehearse", "run_cancel", "run_pause", "run_resume",
+        "campaign_recount", "dataset_approval", "dataset_freeze", "dataset_campaigns", "recipe_sweep", "rehearse", "run_cancel", "run_first", "run_pause", "run_resume",
         "evaluation_promote", "corpus_stop", "corpus_resume", "corpus_remove", "corpus_verify", "corpus_licence",
     },
     "of allauth, by our elements, which the pages of allauth that are looked at show": {

@@ -5,7 +5,7 @@ from playwright.sync_api import Page
 
 from accounts.models import Role
 from tests.accounts.factories import make_person
-from tests.training.factories import make_dataset_version, make_pair_version, make_parent
+from tests.training.factories import SCHEDULER_CONFIG, make_dataset_version, make_pair_version, make_parent
 from tests.training.test_flows import make_flow
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -64,6 +64,40 @@ def test_rows_of_a_table_come_one_after_the_other(sign_in):
     page.fill("[name=row2_up_to]", "900")
     page.locator("#preview table").get_by_text("t 901 to 999").first.wait_for()
     assert not page.locator("[name=content]").is_visible()
+
+
+def test_the_split_and_its_slider_follow_the_chosen_schedule(sign_in):
+    fine = {**SCHEDULER_CONFIG, "num_train_timesteps": 4000, "beta_start": 0.0002125, "beta_end": 0.003}
+    longer = make_parent(config={"size_factor": 8, "scheduler_config": fine})
+    unknown, flow, plain = make_parent(config={}), make_flow(), make_parent()
+    make_dataset_version("Faces")
+    make_dataset_version("Die-cut")
+    page = sign_in(make_person(Role.CURATOR)).new_page()
+    page.goto("/recipes/new/")
+    slider = page.get_by_role("slider", name="Split T', as a slider")
+
+    def split() -> tuple[str, str, str, str]:
+        bounds = slider.get_attribute("min"), slider.get_attribute("max")
+        return page.input_value("[name=t_prime]"), slider.input_value(), *bounds
+
+    assert page.input_value("[name=schedule]") == str(plain.pk)
+    assert split() == ("900", "900", "0", "998")
+    page.select_option("[name=schedule]", str(longer.pk))
+    assert split() == ("3607", "3607", "0", "3998")
+    page.locator("#preview table").get_by_text("t 3608 to 3999").first.wait_for()
+    page.select_option("[name=schedule]", str(flow.pk))
+    assert split() == ("893", "893", "1", "999")
+    # What somebody chose stays.
+    page.select_option("[name=schedule]", str(longer.pk))
+    page.fill("[name=t_prime]", "3600")
+    page.select_option("[name=schedule]", str(plain.pk))
+    assert split() == ("3600", "998", "0", "998")
+    page.get_by_text("T' must lie between 0 and 998").wait_for()
+    page.select_option("[name=schedule]", str(unknown.pk))
+    assert not slider.is_visible()
+    page.select_option("[name=schedule]", str(longer.pk))
+    assert split() == ("3600", "3600", "0", "3998")
+    page.locator("#preview table").get_by_text("t 3601 to 3999").first.wait_for()
 
 
 def test_how_often_follows_the_steps_as_they_are_typed(sign_in):

@@ -1,5 +1,6 @@
 """Rows of this room for tests, as plain functions."""
 
+import contextlib
 import hashlib
 import itertools
 import uuid
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from django.db import transaction
+from PIL import Image
 
 from accounts.models import Role, User
 from curation.assignments import lease_items
 from curation.judgments import record_judgments
-from curation.models import Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
+from curation.models import Approval, ApprovalAct, Campaign, Dataset, DatasetEntry, DatasetKind, DatasetVersion
 from generation.batches import plan_batch
 from generation.drawing import sample_seed
 from generation.engine.folders import hash_folder, inspect_folder
@@ -25,6 +27,7 @@ from tests.accounts.factories import make_person
 from tests.generation.factories import finish_job, make_batch, make_model, make_png, make_prompt_set, make_samples
 from training import comparisons, corpora
 from training.evaluations import paired_samples, start_evaluation
+from training.model_cards import card
 from training.models import Corpus, Evaluation, Preset, Recipe, TrainingRun
 from training.recipes import create_recipe, schedule_of
 from training.runs import start_run
@@ -63,6 +66,17 @@ def make_real_parent(folder: Path, **fields: Any) -> ModelVersion:
     )
 
 
+def draw_by_card(version: ModelVersion, where: Path) -> Image.Image:
+    """What the script of a version's card draws, run where its archive was unpacked."""
+    script = card(version).split("```python\n")[1].split("```")[0]
+    (where / f"v{version.number}").symlink_to(version.folder)
+    names: dict[str, Any] = {}
+    with contextlib.chdir(where):
+        exec(script, names)
+    image: Image.Image = names["image"]
+    return image
+
+
 def make_pair_version(name: str = "", pairs: int = 6) -> DatasetVersion:
     """A frozen version of so many pairs of drawn samples of one prompt each."""
     return make_dataset_version(name, pairs, kind=DatasetKind.PAIRS)
@@ -74,8 +88,9 @@ def make_dataset_version(
     images: int = 6,
     kind: str = DatasetKind.IMAGES,
     sizes: Sequence[tuple[int, int]] = ((32, 32),),
+    approved: bool = True,
 ) -> DatasetVersion:
-    """A frozen version of so many drawn samples, whose `sizes` take turns."""
+    """A frozen version of so many drawn samples, whose `sizes` take turns, and from which runs may learn."""
     holds_pairs = kind == DatasetKind.PAIRS
     number = next(_numbers)
     by = make_person(Role.CURATOR)
@@ -111,6 +126,8 @@ def make_dataset_version(
         )
         for i, (each, other) in enumerate(zip(samples, rejected, strict=True))
     )
+    if approved:
+        Approval.objects.create(version=version, act=ApprovalAct.APPROVED, by=by)
     finish_job(batch.job)
     return version
 

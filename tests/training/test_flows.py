@@ -1,5 +1,6 @@
 """A flow-matching model through the product: imported, taught by a recipe, and its version drawn."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from accounts.models import Role
 from generation import combinations
 from generation.batches import BatchRefused, request_batch
+from generation.engine.draw import DrawRequest, draw
+from generation.engine.pipeline import load_pipeline
 from generation.images import open_image
 from generation.model_versions import enqueue_import
 from generation.models import ModelOrigin, ModelVersion
@@ -22,8 +25,11 @@ from tests.generation.factories import make_model, make_prompt_set
 from tests.tiny_flux import build_tiny_flux
 from tests.tiny_sd3 import build_tiny_sd3
 from tests.training.factories import (
+    SCHEDULER_CONFIG,
+    draw_by_card,
     make_dataset_version,
     make_pair_version,
+    make_parent,
     make_person,
     make_real_parent,
     make_recipe,
@@ -69,7 +75,8 @@ def flux_folder(tmp_path_factory) -> Path:
         ("flux_folder", 128, ["from diffusers import FluxPipeline", 'pipeline("a cat", max_sequence_length=256, ']),
     ],
 )
-def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, name, reach, script):
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, tmp_path, name, reach, script):
     folder = request.getfixturevalue(name)
     settings.IMPORT_ROOTS = [str(folder.parent)]
     operator = make_person(Role.OPERATOR)
@@ -97,6 +104,8 @@ def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, name, rea
     (validation, *_) = run.events.filter(kind="validation").order_by("step")
     assert set(validation.detail["by_band"]) == {"0-893", "893-1000"}
 
+    assert run.spec["sample_scheduler"] == "default"
+
     batch = request_batch(
         model_version=run.result,
         prompt_set=make_prompt_set(texts="a happy cat"),
@@ -114,6 +123,8 @@ def test_a_tiny_flow_is_imported_tailored_and_drawn(settings, request, name, rea
         assert content.read(4) == b"\x89PNG"
     card = model_cards.card(run.result)
     assert all(line in card for line in script)
+    (ours,) = draw(load_pipeline(run.result.folder, "cpu"), [DrawRequest("a cat")])
+    assert draw_by_card(run.result, tmp_path).tobytes() == ours.tobytes()
 
 
 @pytest.mark.django_db
@@ -139,6 +150,15 @@ def test_a_folder_that_is_no_whole_sd3_is_refused_before_a_job(settings, sd3_fol
         enqueue_import("broken", name="Broken", by=make_person(Role.OPERATOR))
 
 
+def preview(client, **changed) -> str:
+    """What the form of a split recipe shows beside itself."""
+    values = {
+        "preset": "style_tailoring", "content": make_dataset_version().pk, "style": make_dataset_version().pk,
+        "t_prime": 893, "mixture": "natural", "steps": 120, "batch_size": 8,
+    }  # fmt: skip
+    return html.unescape(client.get(reverse("recipe_preview"), {**values, **changed}).content.decode())
+
+
 @pytest.mark.django_db
 class TestRecipes:
     def test_the_arithmetic_is_that_of_the_parents_density_and_shift(self):
@@ -153,6 +173,48 @@ class TestRecipes:
         assert content.share == pytest.approx(0.153, abs=1e-3)
         assert content.steps == {10: 3, 20: 6, 50: 13}
         assert "for t > 893, style" in describe(recipe, plain)
+
+    @pytest.mark.parametrize(
+        ("is_flow", "mixture", "words"),
+        [
+            (False, "natural", "t is drawn first, evenly, then a source whose band holds it."),
+            (False, "shares", "a source is drawn first, by weight, then a t of its band, evenly."),
+            (
+                True,
+                "natural",
+                "the noise level is drawn first, by the recipe's density, then a source whose band holds it. On this "
+                "flow-matching model t is 1000 times the noise level σ. The paper's T' = 900 is the noise of T' = 893 here.",
+            ),
+            (
+                True,
+                "shares",
+                "a source is drawn first, by weight, then a noise level of its band, by the recipe's density. On this "
+                "flow-matching model t is 1000 times the noise level σ. The paper's T' = 900 is the noise of T' = 893 here.",
+            ),
+        ],
+    )
+    def test_the_preview_says_what_is_drawn_first(self, client, sign_in, is_flow, mixture, words):
+        sign_in("curator")
+        parent = make_flow() if is_flow else make_parent()
+        page = preview(client, schedule=parent.pk, mixture=mixture)
+        assert f"A share is the expected part of training images: {words} The ticks" in page
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"num_train_timesteps": 4000, "beta_start": 0.00085 / 4, "beta_end": 0.012 / 4}, "is the noise of T' = 3607 here"),
+            # It ends before there is so much noise.
+            ({"beta_end": 0.002}, None),
+            ({}, None),
+        ],
+    )  # fmt: skip
+    def test_the_papers_split_is_counted_on_the_model_at_hand(self, client, sign_in, changes, words):
+        sign_in("curator")
+        parent = make_parent(config={"size_factor": 8, "scheduler_config": {**SCHEDULER_CONFIG, **changes}})
+        page = preview(client, schedule=parent.pk, t_prime=500)
+        assert "t is drawn first" in page
+        assert ("The paper's" in page) == bool(words)
+        assert (words or "") in page
 
     def test_memory_is_counted_of_the_transformer(self):
         parent = make_flow()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.training.factories import SCHEDULER_CONFIG
-from training.engine.bands import split_at
+from training.engine.bands import Band, split_at
 from training.engine.batches import Diffusion
 from training.engine.flows import FlowSchedule
 from training.engine.noise import NoiseSchedule
@@ -96,3 +96,19 @@ def test_a_flow_and_a_schedule_that_ends_in_pure_noise_are_no_trouble() -> None:
     assert say_weights(flow, [Source("style", "-")], FIVE) == ("", "")
     ends = make_schedule(rescale_betas_zero_snr=True)
     assert "predicts v" in say_weights(ends, make_rows(ends), FIVE)[0]
+
+
+@pytest.mark.parametrize("band", [Band(5.0, 5.0001), Band(15.0, 20.0)])
+@pytest.mark.parametrize("mixture", ["shares", "natural"])
+def test_nothing_is_said_of_a_table_that_cannot_be_trained(band: Band, mixture: str) -> None:
+    schedule = make_schedule()
+    rows = [Source("alone", "-", band)]
+    assert not schedule.timesteps_in(band)
+    assert say_weights(schedule, rows, {**FIVE, "mixture": mixture}) == ("", "")
+
+
+def test_where_all_that_is_drawn_is_pure_noise_no_weight_is_left_to_share() -> None:
+    ends = make_schedule(rescale_betas_zero_snr=True)
+    last = Source("noise", "-", split_at(ends, 998).content)
+    assert list(ends.timesteps_in(last.band)) == [999]
+    assert weigh_regions(ends, [last], {**FIVE, "mixture": "shares"}) == []

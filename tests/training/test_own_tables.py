@@ -3,12 +3,13 @@
 import pytest
 from django.urls import reverse
 
-from tests.training.factories import make_corpus, make_dataset_version, make_pair_version, make_parent
+from tests.training.factories import make_corpus, make_dataset_version, make_pair_version, make_parent, make_person
 from tests.training.test_flows import make_flow
 from training.engine.bands import Band
 from training.models import Preset, Recipe
 from training.recipe_words import describe
 from training.recipes import chain_of, create_recipe, rows_of, schedule_of
+from training.runs import start_run
 
 pytestmark = pytest.mark.django_db
 
@@ -135,6 +136,8 @@ def test_edges_in_log_snr_are_kept_as_they_are_and_mean_the_same_on_a_flow(clien
         ({"row1_above": "1000"}, "row1_above", "An edge must lie between 0 and 998"),
         ({"row1_above": "-1"}, "row1_above", "An edge must lie between 0 and 998"),
         ({"row1_above": "nan"}, "row1_above", "Enter a number."),
+        ({"row1_up_to": "-5000", "edges": "log_snr"}, "row1_up_to", "A log-SNR lies between -1000 and 1000."),
+        ({"row1_above": "1000.1", "edges": "log_snr"}, "row1_above", "Left empty, the band has no edge here."),
         ({"row1_weight": "0"}, "row1_weight", "greater than or equal to 0.001"),
         ({"row1_data": "version-0"}, "row1_data", "Select a valid choice"),
         ({"row1_data": ""}, "row1_data", "Choose what the first row learns from."),
@@ -146,6 +149,44 @@ def test_edges_in_log_snr_are_kept_as_they_are_and_mean_the_same_on_a_flow(clien
 def test_what_is_no_table_is_said_at_its_field(client, curator, changes, field, sentence):
     answer = client.post(reverse("recipe_new"), form(row(1, make_dataset_version()), **changes))
     assert any(sentence in error for error in errors_of(answer)[field])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"row1_up_to": "-5000"}, "Source 1, noise up to: A log-SNR lies between -1000 and 1000."),
+        ({"row1_above": "-3", "row1_up_to": "-2"}, "Source 1, noise up to: This edge has to be noisier"),
+        ({"row1_above": "x"}, "Source 1, noise above: Enter a number."),
+    ],
+)
+def test_the_preview_shows_no_table_without_an_edge_that_is_wrong(client, curator, changes, problem):
+    asked = form(row(1, make_dataset_version(), name="alone"), edges="log_snr", **changes)
+    page = client.get(reverse("recipe_preview"), asked)
+    assert page.context["tables"] == []
+    assert page.context["problem"].startswith(problem)
+
+
+def test_the_largest_edges_are_kept_and_trained(client, curator):
+    asked = form(row(1, make_dataset_version(), above="1000", up_to="-1000"), edges="log_snr")
+    assert client.post(reverse("recipe_new"), asked).status_code == 302
+    recipe = Recipe.objects.get()
+    assert [each.band for each in rows_of(recipe)] == [Band(-1000, 1000)]
+    assert start_run(recipe, parent=make_parent(), by=make_person("operator"))
+
+
+@pytest.mark.parametrize(("above", "up_to"), [("5.0001", "5.0000"), ("20", "15")])
+def test_a_band_without_a_timestep_is_said_whatever_else_the_recipe_asks(client, curator, above, up_to):
+    """Min-SNR's share of nothing is nothing: the page came to no word of the band for it."""
+    asked = form(
+        row(1, make_dataset_version(), name="alone", above=above, up_to=up_to),
+        edges="log_snr", mixture="shares", min_snr_gamma="5",
+    )  # fmt: skip
+    said = "The band of “alone” holds no timestep of this schedule."
+    preview = client.get(reverse("recipe_preview"), asked)
+    assert (preview.status_code, preview.context["problem"].startswith(said)) == (200, True)
+    answer = client.post(reverse("recipe_new"), asked)
+    assert errors_of(answer) == {"__all__": [said]}
+    assert said in answer.content.decode()
 
 
 def test_what_other_kinds_hide_keeps_no_recipe_back(client, curator):

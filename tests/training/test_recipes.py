@@ -16,9 +16,10 @@ from tests.training.factories import (
     make_person,
     make_recipe,
 )
+from training.engine.bands import Band
 from training.engine.noise import NoiseSchedule
 from training.models import Preset, Recipe, RecipeSource
-from training.recipe_rows import RecipeRefused, work_out
+from training.recipe_rows import RecipeRefused, Row, work_out
 from training.recipe_words import describe
 from training.recipes import NOT_OF_A_DECODER, chain_of, check_hyperparameters, create_recipe, rows_of, schedule_of
 from training.tables import view_tables
@@ -51,6 +52,25 @@ def test_a_split_that_no_step_visits_is_a_warning(schedule):
     assert content.steps == {10: 0, 20: 0, 50: 0}
     assert content.warning.startswith("Drawing in 10, 20 or 50 steps never visits the band of “content”")
     assert style.warning == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "counts"),
+    [
+        ({}, (10, 20, 50)),
+        ({"sample_steps": None}, (10, 20, 50)),
+        ({"sample_steps": 20}, (10, 20, 50)),
+        ({"sample_steps": 8}, (8, 10, 20, 50)),
+        ({"sample_steps": 400}, (10, 20, 50, 400)),
+    ],
+)
+def test_the_steps_of_the_recipes_own_drawings_are_counted_too(schedule, values, counts):
+    recipe = make_recipe(t_prime=900)
+    (table,) = view_tables([("", rows_of(recipe), {**recipe.hyperparameters, **values})], schedule)
+    assert table.step_counts == tuple(table.rows[0].sums.steps) == counts
+    # DDIM's eight steps begin at 876, and those of 400, which lie 2 timesteps apart, at 799.
+    missed = [f"Drawing in {n} steps never visits the band of “content”" for n in counts if n in (8, 400)]
+    assert [text.partition(":")[0] for text in table.warnings] == missed
 
 
 def test_joint_is_two_full_rows_drawn_by_weight(schedule):
@@ -201,6 +221,13 @@ def test_tables_that_cannot_be_are_refused(schedule, values, field):
     with pytest.raises(RecipeRefused) as refusal:
         create_recipe(name="x", by=make_person("curator"), schedule=schedule, style=style, **arguments)
     assert refusal.value.field == field
+    assert not Recipe.objects.exists()
+
+
+def test_an_edge_that_the_trainer_does_not_take_is_refused(schedule):
+    row = Row("far", make_dataset_version(), Band(-5000.0, None))
+    with pytest.raises(RecipeRefused, match="beyond ±1000"):
+        create_recipe(name="x", preset=Preset.CUSTOM, by=make_person("curator"), schedule=schedule, rows=[row])
     assert not Recipe.objects.exists()
 
 

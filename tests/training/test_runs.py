@@ -1,5 +1,6 @@
 """Starting runs, and a whole tiny run through the real child process: killed, cancelled, resumed, chained."""
 
+import html
 import json
 import os
 import signal
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from django.core.files.storage import default_storage
-from django.db import connection
+from django.db import connection, transaction
 
+from curation.approvals import say
 from generation.images import storage_name
 from generation.models import ModelVersion
 from jobs import queue
@@ -19,6 +21,7 @@ from jobs.context import JobContext, Paused
 from jobs.models import Job, JobState
 from jobs.testing import run_due_jobs
 from tests.training.factories import (
+    make_dataset_version,
     make_pair_version,
     make_parent,
     make_person,
@@ -88,6 +91,38 @@ class TestStarting:
         with pytest.raises(RecipeRefused) as refusal:
             make_run(recipe, parent=make_parent(config={}))
         assert refusal.value.field == "parent"
+
+    def test_a_run_starts_once_all_that_its_chain_learns_from_is_approved(self, client):
+        parent, waiting = make_parent(), make_dataset_version("Die-cut", approved=False)
+        recipe = make_recipe(parent, preset=Preset.SEQUENTIAL, style=waiting)
+        operator = make_person("operator")
+        client.force_login(operator)
+        address = f"/runs/new/?recipe={recipe.pk}&parent={parent.number}"
+        assert f'href="{waiting.get_absolute_url()}#approval"' in client.get(address).content.decode()
+        with pytest.raises(RecipeRefused, match="“Die-cut v1” is not approved") as refusal:
+            make_run(recipe, parent=parent)
+        assert (refusal.value.field, TrainingRun.objects.exists()) == ("recipe", False)
+        said = client.post("/runs/new/", {"recipe": recipe.pk, "parent": parent.pk})
+        assert (said.status_code, "is not approved" in said.content.decode()) == (422, True)
+
+        say(waiting, "approved", by=operator)
+        assert "#approval" not in client.get(address).content.decode()
+        run = make_run(recipe, parent=parent)
+        say(waiting, "withdrawn", by=operator, note="It has halos.")
+        # What has begun goes on, the next of its chain included.
+        with transaction.atomic():
+            assert runs.start_next(run, parent).recipe == recipe.then
+        with pytest.raises(RecipeRefused):
+            make_run(recipe, parent=parent)
+
+    def test_a_recipe_may_name_what_is_not_approved_yet(self, client):
+        client.force_login(make_person("operator"))
+        make_parent()
+        make_dataset_version("Halos", approved=False)
+        make_dataset_version("Clean")
+        page = client.get("/recipes/new/").content.decode()
+        assert "Halos v1: 6 images (not approved)" in page
+        assert "Clean v1: 6 images<" in page
 
     def test_a_time_is_estimated_from_earlier_runs_alone(self):
         recipe = make_recipe(preset=Preset.SEQUENTIAL)
@@ -237,6 +272,33 @@ class TestTraining:
         check_whole(run)
         resumed = run.events.get(kind="resumed")
         assert (resumed.step, resumed.detail["exact"]) == (saved.step, True)
+        assert run.result == straight.result
+
+    def test_a_run_gives_way_to_a_more_urgent_one_and_ends_in_the_same_weights(self, client, tiny_folder):
+        parent = make_real_parent(tiny_folder)
+        recipe, operator = tiny_recipe(parent), make_person("operator")
+        straight = make_run(recipe, parent=parent)
+        run_due_jobs(kinds=[runs.KIND])
+        check_whole(straight)
+
+        run = make_run(recipe, parent=parent)
+        urgent = make_run(tiny_recipe(parent, steps=4), parent=parent, name="Urgent")
+        client.force_login(operator)
+
+        def put_first(pid: int) -> None:
+            said = client.post(f"/runs/{urgent.pk}/first/", follow=True).content.decode()
+            assert f"The run {run} gives way after its step, and goes on behind it." in html.unescape(said)
+            connection.close()
+
+        watcher = when_step(run, 3, put_first)
+        ran = run_due_jobs(kinds=[runs.KIND], skip_waits=True)
+        watcher.join()
+        assert ran == [run.job, urgent.job, run.job]
+        urgent.refresh_from_db()
+        assert urgent.result is not None
+        check_whole(run)
+        assert list(run.job.attempts.values_list("outcome", flat=True)) == ["released", "succeeded"]
+        assert run.events.get(kind="resumed").detail["exact"] is True
         assert run.result == straight.result
 
     @pytest.mark.parametrize(("stop_seconds", "expected"), [(5, 30), (300, 300)])

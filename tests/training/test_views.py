@@ -1,6 +1,8 @@
 """The room's pages: who may open which, what they say, what their forms refuse, and how many queries lists take."""
 
+import json
 import re
+import shutil
 import uuid
 import zipfile
 
@@ -9,12 +11,16 @@ from django.db import connection
 from django.urls import reverse
 
 from curation.models import Campaign, CampaignKind, CampaignState, DatasetVersion
+from generation.batches import default_scheduler
+from generation.engine.draw import DrawRequest, draw
+from generation.engine.pipeline import load_pipeline
 from generation.model_versions import promote
 from generation.models import ModelPromotion, ModelVersion
 from jobs.models import Job, JobState
 from tests.generation.factories import finish_job
 from tests.training.factories import (
     SCHEDULER_CONFIG,
+    draw_by_card,
     make_dataset_version,
     make_evaluation,
     make_pair_version,
@@ -146,6 +152,13 @@ class TestRecipeForm:
             "caption_dropout": "0.1",
         }
         return {**values, **changed}
+
+    def test_the_preview_warns_of_a_band_that_the_recipes_drawings_miss(self, client, sign_in):
+        sign_in("curator")
+        page = client.get(reverse("recipe_preview"), self.data(sample_steps=8)).content.decode()
+        assert "Drawing in 8 steps never visits the band of “content”" in page
+        assert "of 8 / 10 / 20 / 50" in page
+        assert "never visits" not in client.get(reverse("recipe_preview"), self.data(sample_steps=25)).content.decode()
 
     def test_a_curator_keeps_a_recipe(self, client, sign_in):
         curator = sign_in("curator")
@@ -309,7 +322,9 @@ class TestRecipeForm:
             ({"gradient_accumulation": "0"}, "greater than or equal to 1"),
             ({"content": ""}, "Choose the dataset version that teaches content."),
             ({"style": "999999"}, "Select a valid choice."),
-            ({"t_prime": "999"}, "less than or equal to 998"),
+            ({"t_prime": "999"}, "T&#x27; must lie between 0 and 998, so that both bands hold a timestep."),
+            ({"t_prime": "-1"}, "T&#x27; must lie between 0 and 998, so that both bands hold a timestep."),
+            ({"t_prime": "x"}, "Split T&#x27;: Enter a whole number."),
             ({"steps": "0"}, "greater than or equal to 1"),
             ({"learning_rate": "5"}, "Learning rate must lie between"),
             ({"learning_rate": "nan"}, "Enter a number."),
@@ -339,8 +354,31 @@ class TestRecipeForm:
         half = client.get(reverse("recipe_preview"), {**data, "style": "", "name": ""}).content.decode()
         assert "Choose the datasets" in half
         beyond = client.get(reverse("recipe_preview"), {**data, "t_prime": 5000}).content.decode()
-        assert "Split T&#x27;: " in beyond
+        assert "T&#x27; must lie between 0 and 998" in beyond
         assert "t 901 to" not in beyond
+
+    def test_the_split_is_counted_on_the_chosen_schedule_whatever_its_length(self, client, sign_in):
+        sign_in("curator")
+        data = self.data(t_prime="3600")
+        fine = {**SCHEDULER_CONFIG, "num_train_timesteps": 4000, "beta_start": 0.0002125, "beta_end": 0.003}
+        parent = make_parent(config={"size_factor": 8, "scheduler_config": fine})
+        data["schedule"] = parent.pk
+        # The newest is what one begins with: at the paper's noise.
+        begun = client.get(reverse("recipe_new"))
+        assert (begun.context["form"]["schedule"].value(), begun.context["form"]["t_prime"].value()) == (
+            parent.pk,
+            3607,
+        )
+        page = begun.content.decode()
+        assert 'data-least-split="0" data-most-split="3998" data-paper-split="3607"' in page
+        assert 'data-least-split="0" data-most-split="998" data-paper-split="900"' in page
+        assert "t 3601 to 3999 (399 of 4000)" in client.get(reverse("recipe_preview"), data).content.decode()
+        assert client.post(reverse("recipe_new"), data).status_code == 302
+        edge = Recipe.objects.get().sources.get(name="style").log_snr_min
+        assert schedule_of(parent).timestep_at(edge) == 3600
+        beyond = client.post(reverse("recipe_new"), {**data, "t_prime": "3999"})
+        assert "must lie between 0 and 3998" in beyond.context["form"].errors["t_prime"][0]
+        assert beyond.context["problem"] == beyond.context["form"].errors["t_prime"][0]
 
     def test_recipe_form_begins_with_what_was_accepted_for_style_and_for_content(self, client, sign_in):
         sign_in("operator")
@@ -379,6 +417,25 @@ class TestRuns:
         run = TrainingRun.objects.get()
         assert first["Location"] == second["Location"] == run.get_absolute_url()
         assert (run.total_steps, run.created_by, run.recipe) == (25, operator, recipe)
+        # As its steps are counted, and batches drawn.
+        assert run.spec["sample_scheduler"] == default_scheduler(run.parent) == "ddim"
+
+    def test_the_form_warns_of_a_band_that_its_drawings_miss(self, client, sign_in):
+        sign_in("operator")
+        following = make_recipe(preset="single")
+        recipe = make_recipe(hyperparameters={"sample_steps": 8}, then=following)
+        asked = {"recipe": recipe.pk, "parent": ModelVersion.objects.first().pk}
+        missed = "Drawing in 8 steps never visits the band of “content”"
+        assert missed in client.get(reverse("run_new"), {"recipe": recipe.pk}).content.decode()
+        assert missed in client.get(reverse("run_estimate"), asked).content.decode()
+        # The run's own number counts, and is what the recipe that follows draws with too.
+        assert "never visits" not in client.get(reverse("run_estimate"), {**asked, "sample_steps": 25}).content.decode()
+        fewer = client.get(reverse("run_estimate"), {**asked, "sample_steps": 6}).content.decode()
+        assert fewer.count("never visits") == fewer.count("Drawing in 6 steps never visits the band of “content”") == 1
+        decoder = make_recipe(preset="single", hyperparameters={"sample_steps": 8})
+        assert (
+            "never visits" not in client.get(reverse("run_estimate"), {**asked, "recipe": decoder.pk}).content.decode()
+        )
 
     @pytest.mark.parametrize("changed", [{"recipe": ""}, {"parent": "x"}, {"steps": "-3"}, {"watch": "12345"}])
     def test_bad_input_starts_nothing(self, client, sign_in, changed):
@@ -570,7 +627,12 @@ class TestComparison:
 
 
 class TestExports:
-    def test_a_version_is_a_folder_that_diffusers_loads_with_a_card(self, client, sign_in, tiny_folder, tmp_path):
+    def test_a_version_is_a_folder_with_a_card_whose_script_draws_it(
+        self, client, sign_in, tiny_folder, tmp_path, monkeypatch
+    ):
+        from generation.engine.draw import DrawRequest, draw
+        from generation.engine.pipeline import load_pipeline
+
         sign_in("auditor")
         parent = make_real_parent(tiny_folder)
         run = make_run(make_recipe(parent), parent=parent)
@@ -590,6 +652,44 @@ class TestExports:
         assert "t > 900" in said
         again = client.get(reverse("model_download", args=[parent.number]))
         assert b"".join(again.streaming_content) == archive.read_bytes()
+        # First, since it sets the number of threads, on which the last bits depend.
+        here, outside = load_pipeline(parent.folder, "cpu"), {}
+        monkeypatch.chdir(tmp_path)
+        exec(said.split("```python\n")[1].split("```")[0], outside)
+        pipeline, image = outside["pipeline"], outside["image"]
+        request = DrawRequest("a cat", seed=0, steps=pipeline.num_timesteps, guidance=pipeline.guidance_scale)
+        (drawn,) = draw(here, [request])
+        assert (image.mode, image.size, image.tobytes()) == (drawn.mode, drawn.size, drawn.tobytes())
+
+    @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+    @pytest.mark.parametrize(
+        "scheduler", [{}, {"_class_name": "PNDMScheduler", "clip_sample": None, "skip_prk_steps": True}]
+    )
+    def test_the_cards_script_draws_what_atelier_draws(self, tiny_folder, tmp_path, scheduler):
+        folder = tmp_path / "model"
+        shutil.copytree(tiny_folder, folder)
+        path = folder / "scheduler/scheduler_config.json"
+        said = {**json.loads(path.read_text()), **scheduler}
+        path.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+        index = json.loads((folder / "model_index.json").read_text())
+        index["scheduler"][1] = said["_class_name"]
+        (folder / "model_index.json").write_text(json.dumps(index))
+        version = make_real_parent(folder)
+        asked = DrawRequest("a cat", scheduler=default_scheduler(version))
+        (ours,) = draw(load_pipeline(version.folder, "cpu"), [asked])
+        assert draw_by_card(version, tmp_path).tobytes() == ours.tobytes()
+        (own,) = draw(load_pipeline(version.folder, "cpu"), [DrawRequest("a cat")])
+        assert (own.tobytes() == ours.tobytes()) == (not scheduler)
+
+    def test_the_cards_script_goes_by_what_the_folder_holds(self):
+        few = {**SCHEDULER_CONFIG, "num_train_timesteps": 15}
+        said = card(make_parent(config={"size_factor": 8, "scheduler_config": few}))
+        assert 'from_pretrained("v1", dtype=torch.float32)' in said
+        assert "num_inference_steps=15, guidance_scale=4.0, generator" in said
+        checked = make_parent(manifest={"safety_checker/config.json": {"sha256": "a" * 64, "bytes": 1}})
+        assert "dtype=torch.float32, safety_checker=None, requires_safety_checker=False)" in card(checked)
+        large = make_parent(config={"pipeline": "StableDiffusionXLPipeline", "scheduler_config": SCHEDULER_CONFIG})
+        assert "dtype=torch.float32, add_watermarker=False)" in card(large)
 
     def test_the_card_says_nothing_of_a_comparison_that_is_still_judged(self, client, sign_in):
         sign_in("operator")

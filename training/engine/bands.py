@@ -16,7 +16,10 @@ from typing import Any, Protocol, Self
 # A stored edge is rounded down to this many decimals: far below the distance of two timesteps (about 0.01) and far
 # above the last bits in which two machines' logarithms may differ.
 EDGE_DECIMALS = 6
-# The paper's split as stored: log-SNR at T' = 900 of Stable Diffusion's schedule.
+# Beyond this there is no noise at all, or nothing else: numbers of 64 bits tell apart levels from about -745 to 37.
+LARGEST_EDGE = 1000.0
+# The paper's split: T' on Stable Diffusion's schedule, and as stored, the log-SNR there.
+PAPER_T_PRIME = 900
 PAPER_EDGE = -4.243708
 # Of what a flow's density leaves less than this in a band, shares and weights cannot be computed any more.
 LEAST_PROBABILITY = 1e-300
@@ -119,6 +122,11 @@ class Schedule(Protocol):
         """T' for an edge: the last timestep whose log-SNR is not below `log_snr`."""
         ...
 
+    @property
+    def t_primes(self) -> range:
+        """Every T' that leaves both bands a timestep."""
+        ...
+
     def split(self, t_prime: int) -> Split: ...
 
     def sampled(self, values: Mapping[str, Any]) -> Self:
@@ -169,9 +177,21 @@ def round_edge(log_snr: float) -> float:
     return math.floor(log_snr * scale) / scale
 
 
-def split_at(schedule: Schedule, t_prime: int = 900) -> Split:
+def split_at(schedule: Schedule, t_prime: int = PAPER_T_PRIME) -> Split:
     """The two bands of Style Tailoring at T'. Raises `TableRefused` for a T' that leaves one of them empty."""
     return schedule.split(t_prime)
+
+
+def paper_t_prime(schedule: Schedule) -> int | None:
+    """The T' of a schedule that is the noise of the paper's; None where that leaves one of the bands empty."""
+    found = schedule.timestep_at(PAPER_EDGE)
+    return found if found in schedule.t_primes else None
+
+
+def suggested_t_prime(schedule: Schedule) -> int:
+    """The T' to begin with: the noise of the paper's, or where a band would be empty, what comes nearest to it."""
+    possible = schedule.t_primes
+    return min(max(schedule.timestep_at(PAPER_EDGE), possible[0]), possible[-1])
 
 
 def describe_band(schedule: Schedule, band: Band) -> str:
@@ -191,7 +211,11 @@ def table_problems(schedule: Schedule, rows: Sequence[TableRow]) -> list[str]:
         low, high = row.band.log_snr_min, row.band.log_snr_max
         if not (math.isfinite(row.weight) and row.weight > 0):
             problems.append(f"The weight of “{row.name}” must be a positive number.")
-        if low is not None and high is not None and low >= high:
+        if any(edge is not None and not abs(edge) <= LARGEST_EDGE for edge in (low, high)):
+            problems.append(
+                f"The band of “{row.name}” has an edge at a log-SNR beyond ±{LARGEST_EDGE:g}: leave that side open."
+            )
+        elif low is not None and high is not None and low >= high:
             problems.append(f"The band of “{row.name}” ends before it begins.")
         elif not schedule.timesteps_in(row.band):
             problems.append(f"The band of “{row.name}” holds no timestep of this schedule.")

@@ -102,11 +102,15 @@ class FlowSchedule:
         """T' for an edge, to the next whole timestep."""
         return round(self._time(log_snr))
 
+    @property
+    def t_primes(self) -> range:
+        return range(1, self.num_timesteps)
+
     def split(self, t_prime: int) -> Split:
         """Content in t > T', style in t <= T'."""
-        if not 0 < t_prime < self.num_timesteps:
+        if t_prime not in self.t_primes:
             raise TableRefused(
-                f"T' must lie between 1 and {self.num_timesteps - 1} on this schedule, so that both bands hold a timestep."
+                f"T' must lie between 1 and {self.t_primes[-1]} on this schedule, so that both bands hold a timestep."
             )
         edge = round_edge(log_snr_of(t_prime / self.num_timesteps))
         return Split(content=Band(None, edge), style=Band(edge, None))

@@ -117,15 +117,18 @@ class NoiseSchedule:
         """T' for an edge: the last timestep whose log-SNR is not below `log_snr` (-1 if there is none)."""
         return sum(value >= log_snr for value in self.log_snr) - 1
 
+    @property
+    def t_primes(self) -> range:
+        return range(self.num_timesteps - 1)
+
     def split(self, t_prime: int) -> Split:
         """Content in t > T', style in t <= T': T' itself belongs to style, T' + 1 to content.
 
         The stored edge is log-SNR(T') rounded down to six decimals, so it reads as the published figure (-4.244 for
         T' = 900 of Stable Diffusion's schedule) and survives a round trip through JSON or a form field.
         """
-        last = self.num_timesteps - 1
-        if not 0 <= t_prime < last:
-            raise TableRefused(f"T' must lie between 0 and {last - 1}, so that both bands hold a timestep.")
+        if t_prime not in self.t_primes:
+            raise TableRefused(f"T' must lie between 0 and {self.t_primes[-1]}, so that both bands hold a timestep.")
         edge = round_edge(self.log_snr[t_prime])
         if self.log_snr[t_prime + 1] >= edge:
             # Two timesteps closer than the rounding: keep the exact value.

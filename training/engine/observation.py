@@ -89,7 +89,13 @@ def _draw_samples(run: Run) -> None:
     """samples/step-000100/00.png ... in the order of the prompts."""
     settings, step = run.settings, run.learner.step
     requests = [
-        DrawRequest(each.prompt, seed=each.seed, steps=settings.sample_steps, guidance=settings.sample_guidance)
+        DrawRequest(
+            each.prompt,
+            seed=each.seed,
+            steps=settings.sample_steps,
+            guidance=settings.sample_guidance,
+            scheduler=settings.sample_scheduler,
+        )
         for each in settings.sample_prompts
     ]
     images = []

@@ -27,7 +27,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from training.engine.bands import FULL_BAND, Band
+from generation.engine.requests import SCHEDULERS
+from training.engine.bands import FULL_BAND, LARGEST_EDGE, Band
 from training.engine.flows import FLOW_DEFAULTS, SAMPLINGS, WEIGHTINGS
 
 SCHEMA = 1
@@ -191,6 +192,8 @@ class RunSettings:
     sample_prompts: tuple[SamplePrompt, ...] = field(default=())
     sample_steps: int = 20
     sample_guidance: float = 4.0
+    # Which of drawing's schedulers; runs from before it was said go on with the folder's own, as they began.
+    sample_scheduler: str = "default"
     device: str = "auto"
     # CPU threads; null takes OMP_NUM_THREADS, or all cores but one.
     num_threads: int | None = None
@@ -226,6 +229,7 @@ _CHOICES = {
     "flow_weighting": WEIGHTINGS,
     "device": DEVICES,
     "shapes": SHAPES,
+    "sample_scheduler": SCHEDULERS,
 }
 # (least, most), both allowed.
 _WHOLE_NUMBERS = {
@@ -422,7 +426,8 @@ def _source(value: Any) -> Source:
         raise RunRefused("A source needs a name and a manifest.", field="sources")
     band = _only(row.get("band") or {}, {"log_snr_min", "log_snr_max"}, "A band", "sources")
     edges = {
-        key: None if edge is None else float(_number(key, edge, -1000, 1000, whole=False)) for key, edge in band.items()
+        key: None if edge is None else float(_number(key, edge, -LARGEST_EDGE, LARGEST_EDGE, whole=False))
+        for key, edge in band.items()
     }
     weight = float(_number("weight", row.get("weight", 1.0), 1e-6, 1e6, whole=False))
     prompt_free = row.get("prompt_free", False)

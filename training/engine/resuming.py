@@ -25,6 +25,7 @@ FREE_SETTINGS = {
     "sample_prompts",
     "sample_steps",
     "sample_guidance",
+    "sample_scheduler",
     "sharded",
 }
 # What older runs did without, and the value that is the same as without: they may be continued.

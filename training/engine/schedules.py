@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from generation.engine.families import FLOW_SCHEDULER
+from generation.engine.requests import FLOW_SCHEDULERS
 from training.engine.bands import Schedule
 from training.engine.flows import FLOW_DEFAULTS, FlowSchedule
 from training.engine.noise import NoiseSchedule
@@ -31,6 +32,8 @@ def misplaced_setting(values: Mapping[str, Any], schedule: Schedule) -> tuple[st
                 "noise_offset",
                 "A flow-matching model begins with pure noise; an offset would teach it another start.",
             )
+        if values.get("sample_scheduler", FLOW_SCHEDULERS[0]) not in FLOW_SCHEDULERS:
+            return "sample_scheduler", "A flow-matching model is drawn by its own scheduler alone."
         return "", ""
     for key, default in FLOW_DEFAULTS.items():
         if values.get(key, default) != default:

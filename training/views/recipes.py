@@ -20,7 +20,7 @@ from generation.views.members import member
 from jobs.models import JobState
 from training import recipes, runs
 from training.cadence import OF_CADENCE, describe_cadence, suggested_cadence, with_cadence
-from training.engine.bands import PAPER_EDGE, Schedule, table_problems
+from training.engine.bands import Schedule, suggested_t_prime, table_problems
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.recipe import SHAPE_DEFAULTS
 from training.models import Preset, Recipe, TrainingRun
@@ -87,11 +87,12 @@ LABELS = {
     "keep_checkpoints": "Checkpoints kept",
     "sample_steps": "Steps of a drawing",
     "sample_guidance": "Guidance of a drawing",
+    "sample_scheduler": "Scheduler of a drawing",
 }
 # Settings that say something to the table of a recipe, or that it says something of.
 PREVIEWED = (
     "steps", "batch_size", "gradient_accumulation", "holdout", "ema_decay", "min_snr_gamma", "importance_weights",
-    *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
+    "sample_steps", *FLOW_DEFAULTS, *SHAPE_DEFAULTS,
 )  # fmt: skip
 # The form's word for the only row of a recipe of preference.
 FIELDS = {"preference": "pairs"}
@@ -131,6 +132,8 @@ VALUES: dict[tuple[str, Any], str] = {
     ("shapes", "aspect"): "near their own aspect ratio",
     ("never_enlarge", True): "yes",
     ("never_enlarge", False): "no",
+    ("sample_scheduler", "ddim"): "DDIM",
+    ("sample_scheduler", "default"): "the model's own",
 }
 
 
@@ -264,9 +267,9 @@ def _initial(request: HttpRequest) -> dict[str, Any]:
         "style": style.pk if style else None,
         "content": content.pk if content else None,
     }
-    if promoted is not None and promoted.is_flow:
+    if promoted is not None:
         with suppress(RecipeRefused):
-            initial["t_prime"] = recipes.schedule_of(promoted).timestep_at(PAPER_EDGE)
+            initial["t_prime"] = suggested_t_prime(recipes.schedule_of(promoted))
     like = Recipe.objects.visible_to(member(request)).filter(slug=request.GET.get("like", "").replace("\0", "")).first()
     if like is not None:
         # Left empty, what goes by the number of steps follows it when that is changed.
@@ -344,7 +347,10 @@ def _preview(form: RecipeForm) -> dict[str, Any]:
         refusal = " ".join(map(str, form.errors.get("warmup_steps") or ()))
         # The paper's T' in place of one that cannot be would show a table that nobody asked for.
         if values.get("preset") == Preset.STYLE_TAILORING and (wrong := form.errors.get("t_prime")):
-            return {"tables": [], "problem": f"Split T': {wrong[0]}"}
+            said = str(wrong[0])
+            return {"tables": [], "problem": said if said.startswith("T'") else f"Split T': {said}"}
+        if values.get("preset") == Preset.CUSTOM and form.edge_problem:
+            return {"tables": [], "problem": form.edge_problem}
     else:
         values = {name: form.get_initial_for_field(field, name) for name, field in form.fields.items()}
         chosen = {version.pk: version for version in dataset_versions()}

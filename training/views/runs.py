@@ -1,5 +1,6 @@
 """Runs: the list, the form, and one run as it goes on."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from training.cadence import OF_CADENCE, describe_cadence
 from training.curves import charts_of, curve
 from training.drawings import drawings_of
 from training.models import Recipe, TrainingRun
-from training.recipe_rows import RecipeRefused
+from training.recipe_rows import RecipeRefused, unseen_bands
 from training.recipe_words import describe
 from training.run_forms import RunForm
 from training.tasks import TRAINER_LOG
@@ -60,6 +61,7 @@ def run_new(request: HttpRequest) -> HttpResponse:
         "has_recipe": Recipe.objects.exists(),
         "has_model": ModelVersion.objects.exists(),
         "estimate": _estimate_of(form),
+        "to_approve": _to_approve(form),
         "cadence_errors": any(form[name].errors for name in OF_CADENCE),
         "cadence_chosen": any(form[name].value() not in (None, "") for name in OF_CADENCE),
     }
@@ -72,7 +74,9 @@ def run_estimate(request: HttpRequest) -> HttpResponse:
     """What the run of the form would take, in words."""
     form = RunForm(request.GET)
     form.is_valid()
-    return render(request, "training/_run_estimate.html", {"estimate": _estimate_of(form)})
+    return render(
+        request, "training/_run_estimate.html", {"estimate": _estimate_of(form), "to_approve": _to_approve(form)}
+    )
 
 
 @require_safe
@@ -152,6 +156,21 @@ def run_pause(request: HttpRequest, pk: int) -> HttpResponse:
         messages.success(request, f"The run {found} pauses after its step, with a checkpoint.")
     else:
         messages.success(request, f"The run {found} is paused.")
+    return redirect(found)
+
+
+@require_POST
+@policy(write=[Role.OPERATOR])
+def run_first(request: HttpRequest, pk: int) -> HttpResponse:
+    """Put a waiting run before all others; where every worker is busy, the run that began last gives way and goes on behind it."""
+    found = _load(request, pk)
+    try:
+        yielding = runs.run_first(found, by=member(request))
+    except RecipeRefused as refused:
+        messages.warning(request, refused.sentence)
+    else:
+        after = f" The run {yielding} gives way after its step, and goes on behind it." if yielding else ""
+        messages.success(request, f"The run {found} goes first.{after}")
     return redirect(found)
 
 
@@ -289,19 +308,50 @@ def _start(form: RunForm, by: User) -> TrainingRun | None:
     return None
 
 
-def _estimate_of(form: RunForm) -> dict[str, Any] | None:
-    """What the run would take, as far as it is known; None until a recipe and a parent are chosen."""
+def _to_approve(form: RunForm) -> list[DatasetVersion]:
+    """What the chosen recipe learns from and nobody has approved."""
+    recipe = _chosen(form)[0]
+    return runs.versions_to_approve(recipe) if recipe else []
+
+
+def _chosen(form: RunForm) -> tuple[Recipe | None, ModelVersion | None]:
     if form.is_bound:
         form.errors  # noqa: B018 - it is what fills `cleaned_data`.
-        recipe, parent = form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
+        return form.cleaned_data.get("recipe"), form.cleaned_data.get("parent")
+    recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
+    return recipe, ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
+
+
+def _estimate_of(form: RunForm) -> dict[str, Any] | None:
+    """What the run would take, as far as it is known; None until a recipe and a parent are chosen."""
+    recipe, parent = _chosen(form)
+    if form.is_bound:
         overrides = form.overrides()
     else:
-        recipe = Recipe.objects.filter(pk=form.initial.get("recipe") or 0).first()
-        parent = ModelVersion.objects.filter(pk=form.initial.get("parent") or 0).first()
         overrides = {key: form.initial[key] for key in runs.OVERRIDES if form.initial.get(key) is not None}
     if recipe is None or parent is None:
         return None
     found = estimates.estimate(recipe, parent, overrides=overrides)
     time = say_duration(found.seconds) if found.seconds is not None else ""
     cadence = describe_cadence({**recipes.hyperparameters_of(recipe), **overrides})
-    return {"found": found, "memory": found.memory, "time": time, "cadence": cadence}
+    return {
+        "found": found,
+        "memory": found.memory,
+        "time": time,
+        "cadence": cadence,
+        "unseen": _unseen_of(recipe, parent, overrides),
+    }
+
+
+def _unseen_of(recipe: Recipe, parent: ModelVersion, overrides: Mapping[str, Any]) -> list[str]:
+    """What drawings would miss of what the chain teaches; nothing where the parent cannot be trained, which starting says."""
+    try:
+        schedule = recipes.schedule_of(parent)
+    except RecipeRefused:
+        return []
+    found = [
+        sentence
+        for each in recipes.chain_of(recipe)
+        for sentence in unseen_bands(recipes.rows_of(each), schedule, {**recipes.hyperparameters_of(each), **overrides})
+    ]
+    return list(dict.fromkeys(found))

@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.engine.bands import (
+    LARGEST_EDGE,
     Band,
     TableRefused,
     check_table,
     describe_band,
     draw_shares,
     inference_steps_in_band,
+    paper_t_prime,
     report_regions,
     split_at,
+    suggested_t_prime,
     table_problems,
 )
 from training.engine.noise import SCHEDULES, SPACINGS, NoiseSchedule
@@ -143,6 +146,30 @@ def test_empty_and_reversed_bands_and_bad_weights_are_named() -> None:
         "The band of “s2” ends before it begins.",
         "The weight of “s3” must be a positive number.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "papers", "suggested"),
+    [
+        ({}, 900, 900),
+        ({"num_train_timesteps": 4000, "beta_start": 0.0002125, "beta_end": 0.003}, 3607, 3607),
+        # They end before there is so much noise, or have more from the beginning.
+        ({"beta_end": 0.002}, None, 998),
+        ({"beta_start": 0.99, "beta_end": 0.999}, None, 0),
+    ],
+)
+def test_the_papers_split_is_a_timestep_of_any_schedule(
+    changes: dict[str, float], papers: int | None, suggested: int
+) -> None:
+    schedule = NoiseSchedule.from_config({**STABLE_DIFFUSION, **changes})
+    assert (paper_t_prime(schedule), suggested_t_prime(schedule)) == (papers, suggested)
+    assert schedule.split(suggested)
+
+
+def test_edges_that_the_trainer_does_not_take_are_named() -> None:
+    far = [Band(-5000.0, None), Band(None, 1000.1), Band(math.nan, None), Band(-LARGEST_EDGE, LARGEST_EDGE)]
+    said = "has an edge at a log-SNR beyond ±1000: leave that side open."
+    assert table_problems(SCHEDULE, rows(*far)) == [f"The band of “s{i}” {said}" for i in range(3)]
 
 
 def test_shares_of_style_tailoring_are_its_timesteps() -> None:

@@ -3,23 +3,28 @@
 import json
 import os
 import signal
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from generation.engine.folders import hash_file
 from generation.engine.pipeline import load_pipeline
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import WarmGroup, finish, start_warm, trained, wait_until
-from tests.training.engine.test_trainer import UNET, lines
+from tests.training.engine.test_trainer import UNET, lines, stop_at
 from tests.training.shards import write_corpus
-from training.engine import cache, stores
+from training.engine import cache, on_demand, stores
 from training.engine.corpora import find_shards, write_index
 from training.engine.group import Group
 from training.engine.manifests import Item
+from training.engine.pixels import read_image
 from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Stopped
@@ -76,6 +81,44 @@ def test_weights_are_those_of_a_run_that_cached_all_first(run_of_corpus: MakeRun
     assert (kinds(cached)["on_demand"], kinds(drawn)["on_demand"]) == (0, 1)
     (said,) = [line for line in lines(drawn / "events.jsonl") if line["kind"] == "on_demand"]
     assert (said["sources"], said["images"]) == (["content"], 24)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 1)])
+def test_run_goes_on_to_the_same_bits_with_another_number_of_readers(
+    run_of_corpus: MakeRun, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    readers: list[str] = []
+
+    def read_slowly(*image: Any) -> Image.Image:
+        readers.append(threading.current_thread().name)
+        # Every other one takes longer: of several readers' images some come before those that were asked for first.
+        time.sleep(0.005 if len(readers) % 2 else 0.02)
+        return read_image(*image)
+
+    def train(run: Path, threads: int, stop: Callable[[], bool] = lambda: False) -> None:
+        readers.clear()
+        monkeypatch.setattr(on_demand, "THREADS", threads)
+        try:
+            run_training(run, stop)
+        finally:
+            assert (len(set(readers)) > 1) == (threads > 1)
+
+    monkeypatch.setattr(on_demand, "read_image", read_slowly)
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    changes = {"steps": 6, "checkpoint_every": 6, "validate_every": 0, "corpus_cache_gib": 0, "image_draws": "epochs"}
+    whole, torn = run_of_corpus("whole", **changes), run_of_corpus("torn", **changes)
+    train(whole, before)
+    with pytest.raises(Stopped):
+        train(torn, before, stop_at(torn, 3))
+    train(torn, after)
+    assert [line["step"] for line in lines(torn / "events.jsonl") if line["kind"] == "resumed"] == [3]
+    assert saved(torn) == saved(whole)
+    assert hash_file(torn / UNET) == hash_file(whole / UNET)
+
+
+def saved(run: Path) -> dict[str, Any]:
+    """The hashes of the last checkpoint's files."""
+    return dict(json.loads((run / "checkpoints/step-000006/manifest.json").read_text())["files"])
 
 
 @pytest.mark.processes

@@ -49,6 +49,7 @@ def test_full_settings_are_read() -> None:
         ({"learning_rte": 1}, "learning_rte", "not known: learning_rte"),
         ({"schema": 2}, "schema", "schema 2"),
         ({"method": "magic"}, "method", "full, lora"),
+        ({"sample_scheduler": "magic"}, "sample_scheduler", "default, ddim"),
         ({"steps": 0}, "steps", "between 1 and"),
         ({"steps": 2.5}, "steps", "whole number"),
         ({"steps": True}, "steps", "whole number"),

@@ -17,7 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from generation.engine.draw import DrawRequest, draw
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
+from generation.engine.pipeline import load_pipeline
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.faults import not_finite_from
 from training.engine import objectives, observation, preparation, resuming, rollbacks, trainer
@@ -115,6 +117,45 @@ def test_a_parent_that_ends_in_pure_noise_trains_and_draws(
     assert all(0 < cell["mse"] < math.inf for cell in validation["cells"])
     with Image.open(folder / "samples/step-000006/00.png") as image:
         assert len(np.unique(np.asarray(image))) > 1
+
+
+@pytest.mark.parametrize("asked", ["ddim", None])
+def test_drawings_are_those_of_a_batch_by_the_same_scheduler_also_after_resuming(
+    make_run: MakeRun, parent: Path, tmp_path: Path, asked: str | None
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(parent, own)
+    for name, change in (
+        ("scheduler/scheduler_config.json", {"_class_name": "PNDMScheduler", "skip_prk_steps": True}),
+        ("model_index.json", {"scheduler": ["diffusers", "PNDMScheduler"]}),
+    ):
+        path = own / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    # A run from before it was said has no word of it, and goes on as it began.
+    said = {"sample_scheduler": asked} if asked else {}
+    folder = make_run(
+        parent=str(own),
+        parent_hash=hash_folder(own)[0],
+        learning_rate=1e-9,
+        steps=2,
+        sample_every=2,
+        sample_steps=5,
+        **said,
+    )
+    with pytest.raises(Stopped):
+        run_training(folder, stop_at(folder, 1))
+    run_training(folder)
+    drawn = {
+        scheduler: draw(
+            load_pipeline(own, "cpu"), [DrawRequest("a cat", seed=1, steps=5, guidance=4.0, scheduler=scheduler)]
+        )[0].tobytes()
+        for scheduler in ("ddim", "default")
+    }
+    assert drawn["ddim"] != drawn["default"]
+    first, last = (Image.open(folder / f"samples/step-{step:06d}/00.png") for step in (0, 2))
+    assert first.tobytes() == drawn[asked or "default"]
+    # Next to nothing was learned: whatever differs more was drawn by another scheduler.
+    assert np.abs(np.asarray(last).astype(int) - np.asarray(first)).max() <= 1
 
 
 def test_result_differs_from_its_parent_in_the_unet_alone_and_loads_in_diffusers(
