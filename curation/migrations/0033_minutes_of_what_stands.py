@@ -20,7 +20,7 @@ BEFORE = f"{CLEAR} {COUNT} WHERE j.action = 'answer' AND NOT i.is_gold GROUP BY 
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("curation", "0032_skip_reasons"),
+        ("curation", "0033_approvals"),
     ]
 
     operations = [
