@@ -46,6 +46,14 @@ class Consistency(NamedTuple):
     left: Share
 
 
+def leaning_of(left: int, sided: int) -> Share:
+    """How often a rater chose the left side, of the times that they chose a side, both times of each pair counted.
+
+    Both are about the same two pictures: they are worth one choice, and one of which the other was none counts as half.
+    """
+    return Share(left, sided, sided / 2 if sided else None)
+
+
 @transaction.atomic
 def set_probe_percent(campaign: Campaign, percent: int, *, by: User) -> None:
     """How much of what a rater gets they judged before, 0 to 10%. Raises GoldRefused."""
@@ -107,23 +115,16 @@ def consistency_by_rater(campaign: Campaign) -> dict[int, Consistency]:
     if not is_there(asked, [campaign.pk]):
         return {}  # As in most campaigns; what follows takes long to put together.
     same: defaultdict[int, list[bool]] = defaultdict(list)
-    left: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+    left: defaultdict[int, list[bool]] = defaultdict(list)
     for rater, first, again in _answered_twice(campaign):
         same[rater].append(_resolved(campaign, *first) == _resolved(campaign, *again))
         if campaign.compares:
             sides = [value for answers, _ in (first, again) for value in answers.values()]
-            left[rater].append((sides.count("left"), sides.count("left") + sides.count("right")))
-    return {rater: Consistency(Share(sum(each), len(each)), _of_pairs(left[rater])) for rater, each in same.items()}
-
-
-def _of_pairs(pairs: Sequence[tuple[int, int]]) -> Share:
-    """The times that a rater chose the left side of those that they chose a side, of such (left, either side) of each pair.
-
-    Both times are about the same two pictures, so a pair is worth one choice, however often a side was chosen of it (Kish 1965,
-    as in `agreement_of`).
-    """
-    left, chosen, squares = sum(k for k, _ in pairs), sum(n for _, n in pairs), sum(n**2 for _, n in pairs)
-    return Share(left, chosen, chosen**2 / squares if squares else None)
+            left[rater] += [value == "left" for value in sides if value in ("left", "right")]
+    return {
+        rater: Consistency(Share(sum(each), len(each)), leaning_of(sum(left[rater]), len(left[rater])))
+        for rater, each in same.items()
+    }
 
 
 Said = tuple[Mapping[str, str], list[int]]
