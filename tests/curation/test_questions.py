@@ -72,8 +72,8 @@ def shown():
 def test_a_change_is_a_revision_beside_the_earlier_ones_and_raters_have_it_with_the_next_lease(campaign, rater):
     client, form = form_of(campaign, text_alignment="Is it what the prompt says?", help_alignment="All of it.")
     form |= {
-        "key_alignment_pass": "k",
-        "label_alignment_fail": "No",
+        "key_alignment:pass": "k",
+        "label_alignment:fail": "No",
         "reasons_alignment": "Wrong  emotion\r\n\r\nLetters",
     }
     assert client.post(address(campaign), form).status_code == 302
@@ -104,9 +104,9 @@ def test_a_change_is_a_revision_beside_the_earlier_ones_and_raters_have_it_with_
         ({}, "so there is nothing to save"),
         ({"text_alignment": "x", "change": " "}, "Say in a sentence what you changed"),
         ({"text_alignment": "x", "based_on": ""}, "This form is incomplete"),
-        ({"key_alignment_pass": "J"}, "share a key"),
-        ({"key_alignment_pass": "7"}, "The digit 7 gives a reason"),
-        ({"key_alignment_pass": "ab"}, "“ab” is no key"),
+        ({"key_alignment:pass": "J"}, "share a key"),
+        ({"key_alignment:pass": "7"}, "The digit 7 gives a reason"),
+        ({"key_alignment:pass": "ab"}, "“ab” is no key"),
         ({"reasons_alignment": "\n".join(map(str, range(10)))}, "There are 10 reasons"),
         ({"reasons_alignment": "", "needs_alignment": "on"}, "there are none to give"),
         ({"text_alignment": ""}, "This field is required"),
@@ -405,6 +405,19 @@ def test_a_draft_is_asked_other_questions_in_the_browser(rater, curator):
     (result,) = record_judgments(rater, [make_row(assignment, {"would_you_send_it": "no"})])
     assert result.status == "stored"
     assert "Ask something else too" not in client.get(address(campaign)).content.decode()
+
+
+def test_names_that_run_into_each_other_are_fields_of_their_own(curator):
+    """“Is it” and “Good yes” have the same words in the same order as “Is it good” and “Yes”."""
+    campaign = make_campaign(open_now=False)
+    client = signed_in(curator)
+    for text, accepts, fails in (("Is it", "Good yes", "Good no"), ("Is it good", "Yes", "No")):
+        sent = other(campaign, text=text, accepting=accepts, others=fails)
+        assert client.post(address(campaign), sent).status_code == 302
+    before = specs_of(campaign)
+    client, form = form_of(campaign, text_is_it="Is it so?", based_on=3)
+    assert client.post(address(campaign), form).status_code == 302
+    assert specs_of(campaign) == [before[0], before[1] | {"text": "Is it so?"}, before[2]]
 
 
 @pytest.mark.parametrize(
