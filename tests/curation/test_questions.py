@@ -110,6 +110,7 @@ def test_a_change_is_a_revision_beside_the_earlier_ones_and_raters_have_it_with_
         ({"reasons_alignment": "\n".join(map(str, range(10)))}, "There are 10 reasons"),
         ({"reasons_alignment": "", "needs_alignment": "on"}, "there are none to give"),
         ({"text_alignment": ""}, "This field is required"),
+        ({"label_alignment:fail": " pASS "}, "Two choices of “Does the sticker show what the prompt says?” are called"),
     ],
 )
 def test_nonsense_is_refused_with_a_sentence_and_nothing_changes(campaign, fields, sentence):
@@ -427,6 +428,7 @@ def test_names_that_run_into_each_other_are_fields_of_their_own(curator):
         ({"text": "Sure?", "accepting": "Yes", "others": ""}, "at least two distinct choices"),
         ({"text": "Sure?", "accepting": "", "others": "No\nNever"}, "nothing could ever pass"),
         ({"text": "Sure?", "accepting": "Y" * 41, "others": "No"}, "between 1 and 40 characters"),
+        ({"text": "Sure?", "accepting": "Yes", "others": "No\nyes"}, "are called “yes”"),
         ({"text": "Sure?", "accepting": "Yes", "others": "No", "based_on": 7}, "saved revision 1 meanwhile"),
         ({"text": "Sure?", "accepting": "Yes", "others": "No", "based_on": "x"}, "This form is incomplete"),
     ],
