@@ -1,8 +1,11 @@
 """Revisions of how a campaign's questions read: what may change, what judgments keep of it, and what raters are told."""
 
 import json
+import re
 import time
 from importlib import import_module
+from pathlib import Path
+from string import ascii_uppercase
 
 import pytest
 from django.db import connection, transaction
@@ -17,7 +20,7 @@ from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.manifests import read_manifest
 from curation.models import Assignment, Campaign, CampaignRater, Judgment, QuestionRevision, TallyKind
-from curation.questions import OTHER_QUESTIONS, QuestionsRefused, in_words, revise_questions, specs_of
+from curation.questions import LETTERS, OTHER_QUESTIONS, QuestionsRefused, in_words, revise_questions, specs_of
 from curation.statistics import answers_by_revision
 from curation.tallies import differences
 from tests.accounts.factories import make_person
@@ -392,7 +395,7 @@ def test_a_draft_is_asked_other_questions_in_the_browser(rater, curator):
     assert [(each["value"], each["label"], each["key"], each["accepts"]) for each in asked["choices"]] == [
         ("yes", "Yes", "D", True),
         ("perhaps", "Perhaps", "K", True),
-        ("no", "No", "S", False),
+        ("no", "No", "L", False),
     ]
     content = client.get(address(campaign)).content.decode()
     assert "Asks too: Would you send it?" in content
@@ -419,6 +422,15 @@ def test_names_that_run_into_each_other_are_fields_of_their_own(curator):
     client, form = form_of(campaign, text_is_it="Is it so?", based_on=3)
     assert client.post(address(campaign), form).status_code == 302
     assert specs_of(campaign) == [before[0], before[1] | {"text": "Is it so?"}, before[2]]
+
+
+def test_keys_of_commands_are_given_to_choices_last():
+    source = Path("static/js/rate/keymap.js").read_text()
+    commands = {"P", *(key.upper() for each in re.findall(r"keys: (\[.+?\])", source) for key in json.loads(each))}
+    free = set(ascii_uppercase) - commands
+    assert len(free) > 10
+    assert set(LETTERS[: len(free)]) == free
+    assert sorted(LETTERS) == list(ascii_uppercase)
 
 
 @pytest.mark.parametrize(
