@@ -7,7 +7,14 @@ from django.db.models import QuerySet
 
 from accounts.checks import Checks
 from accounts.models import Role, User
-from curation.campaigns import CampaignRefused, create_campaign, create_pick_campaign, set_raters
+from curation.campaigns import (
+    MAX_ITEMS,
+    MAX_ITEMS_ONE_BY_ONE,
+    CampaignRefused,
+    create_campaign,
+    create_pick_campaign,
+    set_raters,
+)
 from curation.models import (
     Campaign,
     CampaignKind,
@@ -135,7 +142,8 @@ class CampaignForm(forms.Form):
     batches = forms.ModelMultipleChoiceField(
         GenerationBatch.objects.none(),
         widget=forms.CheckboxSelectMultiple,
-        help_text="Every sample drawn so far becomes one item, or for a pick every prompt with 2 to 9 samples.",
+        help_text="Every sample drawn so far becomes one item, or for a pick every prompt with 2 to 9 samples: at most "
+        f"{MAX_ITEMS:,} items, of a pick {MAX_ITEMS_ONE_BY_ONE:,}.",
         error_messages={"required": "Choose at least one batch to judge."},
     )
     overlap = forms.IntegerField(
