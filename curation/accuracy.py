@@ -7,13 +7,14 @@ from datetime import datetime
 from django.db.models import Count, F, QuerySet
 
 from accounts.models import User
-from accounts.rows import is_there
-from curation.models import COMPARISONS, Campaign, CampaignState, Judgment, JudgmentAction
+from curation import tallies
+from curation.models import COMPARISONS, Campaign, CampaignState, Item, Judgment, JudgmentAction, TallyKind
 from curation.statistics import Share
 from curation.verdicts import preferred
 
 # A rater hears of their accuracy in steps of so many gold items: news after each would say which item was gold.
 STEP = 10
+OF_ACCURACY = (TallyKind.MEASURED, TallyKind.RIGHT)
 
 
 def is_right(kind: str, known: Mapping[str, str], answers: Mapping[str, str], order: Sequence[int]) -> bool:
@@ -24,12 +25,31 @@ def is_right(kind: str, known: Mapping[str, str], answers: Mapping[str, str], or
 
 def accuracy_by_rater(campaign: Campaign) -> dict[int, Share]:
     """Rater id -> how many gold items were answered right, of those answered."""
-    return _accuracy_by(campaign, "rater_id")
+    counts: defaultdict[int, dict[str, int]] = defaultdict(dict)
+    for name, (n, _) in tallies.read([campaign.pk], *OF_ACCURACY).items():
+        counts[name.rater_id][name.what] = n
+    return {
+        rater: Share(each.get(TallyKind.RIGHT, 0), each.get(TallyKind.MEASURED, 0)) for rater, each in counts.items()
+    }
 
 
-def accuracy_by_item(campaign: Campaign) -> dict[int, Share]:
-    """Gold item id -> how many raters answered it right, of those who did."""
-    return _accuracy_by(campaign, "item_id")
+def accuracy_by_item(campaign: Campaign, items: Sequence[Item]) -> dict[int, Share]:
+    """Item id -> how many raters answered it right, of those who did, for those of these gold items that anybody answered."""
+    if not items:
+        return {}
+    # Many raters give few different answers: what is the same is counted by the database.
+    order = ("order",) if campaign.kind in COMPARISONS else ()
+    groups = (
+        _on_gold(campaign)
+        .filter(item__in=items)
+        .order_by()
+        .values_list("item", "item__gold__answers", "answers", *order)
+    )
+    counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for pk, known, answers, *shown, count in groups.annotate(count=Count("pk")):
+        counts[pk][0] += count * is_right(campaign.kind, known, answers, *shown or [()])
+        counts[pk][1] += count
+    return {pk: Share(k, n) for pk, (k, n) in counts.items()}
 
 
 def gold_record(campaign: Campaign, rater: User, since: datetime | None = None) -> list[bool]:
@@ -68,19 +88,6 @@ def told_of(record: Sequence[bool]) -> Share | None:
     """As `accuracy_told`, of a record that is at hand, by what may be told."""
     full = len(record) // STEP * STEP
     return Share(sum(record[:full]), full) if full else None
-
-
-def _accuracy_by(campaign: Campaign, key: str) -> dict[int, Share]:
-    if not is_there("SELECT 1 FROM curation_item WHERE campaign_id = %s AND is_gold", [campaign.pk]):
-        return {}  # As in many campaigns; what follows takes long to put together.
-    # Many gold items and raters give few different answers: what is the same is counted by the database.
-    order = ("order",) if campaign.kind in COMPARISONS else ()
-    groups = _on_gold(campaign).order_by().values_list(key, "item__gold__answers", "answers", *order)
-    counts: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0])
-    for pk, known, answers, *shown, count in groups.annotate(count=Count("pk")):
-        counts[pk][0] += count * is_right(campaign.kind, known, answers, *shown or [()])
-        counts[pk][1] += count
-    return {pk: Share(k, n) for pk, (k, n) in counts.items()}
 
 
 def _on_gold(campaign: Campaign) -> QuerySet[Judgment]:
