@@ -83,9 +83,9 @@ def settle(campaign: Campaign, place: CampaignRater) -> None:
         if len(record) >= campaign.qualification_items:
             _end_round(campaign, place, Share(sum(record), len(record)))
     elif place.state == RaterState.RATING and campaign.pause_window:
-        record = stretches_of(campaign, place, campaign.pause_window)
-        if record.answers >= LEAST_TO_PAUSE:
-            found = evidence_below(campaign.pause_percent / 100, record)
+        stretches = stretches_of(campaign, place, campaign.pause_window)
+        if stretches.answers >= LEAST_TO_PAUSE:
+            found = evidence_below(campaign.pause_percent / 100, stretches)
             if found.is_enough:
                 measure = _measure(Share(found.right, found.of), campaign.pause_percent)
                 _move(place, RaterState.PAUSED, "rater paused", place.rater, measure=measure)
