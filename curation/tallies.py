@@ -66,7 +66,7 @@ WITH chosen AS MATERIALIZED (
 ), given AS MATERIALIZED (
     SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, i.compares, j.id, j.rater_id, j.item_id, j.action, j.answers, j."order",
            j.details, j.late, j.received_at, guidelines.number AS revision, questions.number AS wording,
-           later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says, barred.id IS NULL AS counts,
+           j.supersedes_id IS NULL AS is_first, later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says, barred.id IS NULL AS counts,
            j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
@@ -84,11 +84,17 @@ WITH chosen AS MATERIALIZED (
     -- Few items are gold or probes: by all their judgments it would take longer to find out which.
     SELECT g.item_id, g.answers, g.created_at FROM chosen i JOIN curation_golditem g ON g.item_id = i.id AND {active}
     WHERE i.is_gold
-), gauged AS (
+), on_gold AS (
     -- What a rater said of gold measures them, also while it does not count.
+    SELECT j.campaign_id, j.rater_id, j.id, j.is_first, j.says, floor(extract(epoch FROM j.received_at) / 3600)::bigint::text AS hour,
+           {is_right} AS is_right
+    FROM known g JOIN given j ON j.item_id = g.item_id AND j.action = 'answer' AND {measures}
+), gauged AS (
     SELECT campaign_id, rater_id, count(*) AS measured, count(*) FILTER (WHERE is_right) AS rights, sum({print}) AS trail
-    FROM (SELECT j.*, {is_right} AS is_right FROM known g JOIN given j ON j.item_id = g.item_id AND j.says AND {measures}) j
-    GROUP BY 1, 2
+    FROM on_gold j WHERE says GROUP BY 1, 2
+), begun AS (
+    SELECT campaign_id, rater_id, hour, count(*) AS n, count(*) FILTER (WHERE is_right) AS rights
+    FROM on_gold WHERE is_first GROUP BY 1, 2, 3
 ), probes AS MATERIALIZED (
     SELECT p.item_id, p.of_id, p.rater_id FROM chosen i JOIN curation_probe p ON p.item_id = i.id WHERE i.is_gold
 ), again AS (
@@ -165,6 +171,9 @@ WITH chosen AS MATERIALIZED (
     UNION ALL
     SELECT campaign_id, rater_id, what, '', '', '', n, NULL
     FROM gauged, LATERAL (VALUES ('measured', measured), ('right', rights), ('trail', trail)) each (what, n) WHERE n <> 0
+    UNION ALL
+    SELECT campaign_id, rater_id, what, '', '', hour, each.n, NULL
+    FROM begun, LATERAL (VALUES ('first', begun.n), ('firstok', rights)) each (what, n) WHERE each.n <> 0
     UNION ALL
     SELECT campaign_id, rater_id, what, '', '', '', n, NULL
     FROM again, LATERAL (VALUES ('twice', twice), ('same', same), ('left', lefts), ('sided', sided)) each (what, n) WHERE n <> 0

@@ -26,6 +26,27 @@ FROM (
 ) rater, LATERAL (VALUES ('measured', measured), ('right', rights), ('trail', trail)) each (what, n)
 WHERE each.n <> 0;
 """
+FIRST = """
+INSERT INTO curation_tally (campaign_id, rater_id, what, bucket, question, key, n, at, is_folded)
+SELECT campaign_id, rater_id, each.what, '', '', hour, each.n, NULL, true
+FROM (
+    SELECT campaign_id, rater_id, hour, count(*) AS n, count(*) FILTER (WHERE is_right) AS rights
+    FROM (
+        SELECT i.campaign_id, j.rater_id, floor(extract(epoch FROM j.received_at) / 3600)::bigint::text AS hour,
+               CASE WHEN c.kind IN ('compare', 'sets') THEN (
+                   SELECT coalesce(jsonb_object_agg(said.key, CASE WHEN said.value IN ('left', 'right') THEN
+                       CASE WHEN (j."order" ->> CASE said.value WHEN 'left' THEN 0 ELSE -1 END)::int < jsonb_array_length(j."order") / 2
+                       THEN 'baseline' ELSE 'candidate' END ELSE said.value END), '{}') FROM jsonb_each_text(j.answers) said)
+               ELSE j.answers END @> known.answers AS is_right
+        FROM curation_golditem known
+        JOIN curation_item i ON i.id = known.item_id AND i.is_gold
+        JOIN curation_campaign c ON c.id = i.campaign_id
+        JOIN curation_judgment j ON j.item_id = i.id AND j.action = 'answer' AND j.received_at >= known.created_at
+        WHERE known.retired_at IS NULL AND j.supersedes_id IS NULL
+    ) answer GROUP BY 1, 2, 3
+) rater, LATERAL (VALUES ('first', rater.n), ('firstok', rights)) each (what, n)
+WHERE each.n <> 0;
+"""
 PROBES = """
 INSERT INTO curation_tally (campaign_id, rater_id, what, bucket, question, key, n, at, is_folded)
 SELECT campaign_id, rater_id, each.what, '', '', '', each.n, NULL, true
@@ -60,8 +81,8 @@ FROM (
 ) rater, LATERAL (VALUES ('twice', twice), ('same', same), ('left', lefts), ('sided', sided)) each (what, n)
 WHERE each.n <> 0;
 """
-FILL = GOLD + PROBES
-CLEAR = "DELETE FROM curation_tally WHERE what IN ('measured', 'right', 'trail', 'twice', 'same', 'left', 'sided');"
+FILL = GOLD + FIRST + PROBES
+CLEAR = "DELETE FROM curation_tally WHERE what IN ('measured', 'right', 'trail', 'first', 'firstok', 'twice', 'same', 'left', 'sided');"
 
 
 class Migration(migrations.Migration):

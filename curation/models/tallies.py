@@ -35,6 +35,8 @@ class TallyKind(models.TextChoices):
     MEASURED = "measured", "A rater's standing answers to gold items"
     RIGHT = "right", "Those that are right"
     TRAIL = "trail", "A sum over them that another set of them would not have (curation.records)"
+    FIRST = "first", "What a rater said first of gold items, by the hour in which it came, since 1970"
+    FIRST_RIGHT = "firstok", "Of that, what was right"
     TWICE = "twice", "Probes of which both answers of their rater stand"
     SAME = "same", "Those with the same answers both times"
     SIDED = "sided", "In those, how often the rater chose a side of a comparison, both times counted"

@@ -7,10 +7,11 @@ from importlib import import_module
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
-from curation import probes, records, tallies
-from curation.accuracy import OF_ACCURACY, accuracy_by_rater, gold_record
+from curation import accuracy, probes, records, tallies
+from curation.accuracy import OF_ACCURACY, accuracy_by_rater, accuracy_told, gold_record, is_right
 from curation.assignments import lease_items
 from curation.campaigns import create_compare_campaign
 from curation.evidence import in_stretches
@@ -99,6 +100,62 @@ def test_accuracy_follows_whatever_changes_it(kind):
     CampaignRater.objects.filter(campaign=campaign, rater=raters[0]).update(state="paused")
     assert let_in(place_of(campaign, raters[0]), by=curator)
     check(campaign, raters)
+
+
+def told_by_hand(campaign, rater):
+    """Of the first answers, one by one, in Python."""
+    first = Judgment.objects.filter(rater=rater, item__campaign=campaign, item__gold__retired_at=None, supersedes=None)
+    rows = first.filter(item__gold__isnull=False, received_at__gte=F("item__gold__created_at")).order_by(
+        "received_at", "pk"
+    )
+    right = [is_right(campaign.kind, row.item.gold.answers, row.answers, row.order) for row in rows]
+    full = len(right) // 10 * 10
+    return Share(sum(right[:full]), full) if full else None
+
+
+@pytest.mark.parametrize("kind", ["alignment", "compare"])
+def test_rater_is_told_of_full_tens_and_only_the_last_hours_are_read(kind, monkeypatch):
+    rater, curator = make_rater(), make_curator()
+    if kind == "compare":
+        campaign = create_compare_campaign("Which", make_pairs(60), by=curator, raters=[rater])
+        known, said = {"preference": "candidate"}, [{"preference": "left"}, {"preference": "right"}]
+    else:
+        campaign, known, said = make_campaign(items=60, raters=[rater]), PASS, [PASS, FAIL]
+    for item in campaign.items.order_by("-position")[:28]:
+        mark_gold(item, known, by=curator)
+    set_gold_percent(campaign, 50, by=curator)
+    draw = random.Random(5)
+    assert accuracy_told(campaign, rater) is None
+    held = [row for row in lease_items(campaign, rater, 60) if row.item.is_gold]
+    for number, row in enumerate(held, 1):
+        record_judgments(rater, [make_row(row, draw.choice(said))])
+        assert accuracy_told(campaign, rater) == told_by_hand(campaign, rater)
+        assert (number < 10) == (accuracy_told(campaign, rater) is None)
+    assert number == 28
+    with connection.cursor() as cursor:
+        # Six an hour.
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute("UPDATE curation_golditem SET created_at = created_at - interval '1 day'")
+        cursor.execute(
+            "UPDATE curation_judgment j SET received_at = date_trunc('hour', now()) - interval '5 h' + interval '1 h' * (n / 6)"
+            " + interval '1 min' * (n % 6) FROM (SELECT id, row_number() OVER (ORDER BY received_at) - 1 AS n FROM curation_judgment) o"
+            " WHERE o.id = j.id"
+        )
+        cursor.execute("SET LOCAL session_replication_role = origin")
+    tallies.fill(campaign)
+    assert tallies.total([campaign.pk], TallyKind.FIRST) == 28
+    read = []
+    ask = accuracy.fetch
+    monkeypatch.setattr(accuracy, "fetch", lambda *args: read.append(rows := ask(*args)) or rows)
+    # Of 28 answers, 20 are told of: 18 of the first three hours, and two of the ten that came later.
+    expected = told_by_hand(campaign, rater)
+    assert (accuracy_told(campaign, rater), expected.n, [len(rows) for rows in read]) == (expected, 20, [10])
+    for item in [row.item for row in held[:5]]:
+        retire_gold(item.gold, by=curator)
+        assert accuracy_told(campaign, rater) == told_by_hand(campaign, rater)
+    mark_gold(held[9].item, said[1] if kind == "alignment" else {"preference": "tie"}, by=curator)
+    assert accuracy_told(campaign, rater) == told_by_hand(campaign, rater)
+    assert list(problems()) == []
 
 
 def test_retired_copies_measure_nobody():
@@ -226,10 +283,10 @@ def test_migration_counts_what_was_said_before(kind, monkeypatch):
             record_judgments(rater, [make_row(row, draw.choice(said)) for row in leased])
     again = Judgment.objects.filter(item__in=Probe.objects.values("item")).first()
     record_judgments(again.rater, [make_row(again.assignment_id, {}, action="undo", supersedes=str(again.pk))])
-    kinds = [*OF_ACCURACY, TallyKind.TRAIL, *OF_CONSISTENCY]
+    kinds = [*OF_ACCURACY, TallyKind.TRAIL, TallyKind.FIRST, TallyKind.FIRST_RIGHT, *OF_CONSISTENCY]
     expected = tallies.read([campaign.pk], *kinds)
     compares = kind == "compare"
-    assert {key.what for key in expected} == set(kinds if compares else kinds[:5])
+    assert {key.what for key in expected} == set(kinds if compares else kinds[:7])
     assert sum(each.same.n for each in consistency_by_rater(campaign).values()) == Probe.objects.count() - 1
     assert (accuracy_by_rater(campaign), list(problems())) == (by_hand(campaign, raters), [])
     Tally.objects.filter(what__in=kinds).delete()
