@@ -169,9 +169,8 @@ def test_two_raters_answer_the_same_items_at_once():
         else:
             assert begun.wait(30)
             # The items that it waits for have changed when it gets them.
-            assert {result.status for result in record_judgments(rater, [make_row(row) for row in held[rater]])} == {
-                "stored"
-            }
+            results = record_judgments(rater, [make_row(row) for row in held[rater]])
+            assert {result.status for result in results} == {"stored"}
             done.set()
 
     together(answer, raters)
