@@ -108,6 +108,7 @@ def create_compare_campaign(
     *,
     by: User,
     overlap: int = 1,
+    max_overlap: int | None = None,
     raters: Iterable[User] = (),
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
@@ -124,7 +125,9 @@ def create_compare_campaign(
     if not rows:
         raise CampaignRefused("There is nothing to compare: no pairs of samples have been drawn yet.")
     with transaction.atomic():
-        campaign = _create(CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds)
+        campaign = _create(
+            CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds, max_overlap=max_overlap
+        )
         _set_up(
             campaign,
             [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows],
@@ -143,6 +146,7 @@ def create_set_campaign(
     *,
     by: User,
     overlap: int = 1,
+    max_overlap: int | None = None,
     raters: Iterable[User] = (),
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
@@ -162,7 +166,9 @@ def create_set_campaign(
     except SetsRefused as refusal:
         raise CampaignRefused(refusal.args[0]) from refusal
     with transaction.atomic():
-        campaign = _create(CampaignKind.SETS, name, by, overlap, guidelines, questions, lease_seconds)
+        campaign = _create(
+            CampaignKind.SETS, name, by, overlap, guidelines, questions, lease_seconds, max_overlap=max_overlap
+        )
         campaign.many_prompts = many_prompts
         campaign.save(update_fields=["many_prompts"])
         items = [(baseline[0].prompt, [*baseline, *candidate]) for baseline, candidate in rows]

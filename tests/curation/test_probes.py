@@ -139,12 +139,18 @@ def test_comparison_is_asked_again_with_the_sides_swapped():
 
 
 def test_pair_is_worth_one_choice_whichever_times_a_side_was_chosen():
-    twenty = probes._of_pairs([(2, 2)] * 20)
+    def leaning(pairs):
+        squares = sum(n**2 for _, n in pairs)
+        return probes._leaning(
+            {"left": sum(k for k, _ in pairs), "sided": sum(n for _, n in pairs), "sidedsq": squares}
+        )
+
+    twenty = leaning([(2, 2)] * 20)
     assert (twenty.k, twenty.n, twenty.worth) == (40, 40, 20)
     assert [round(end) for end in twenty.interval] == [84, 100]
-    assert probes._of_pairs([(1, 1), (0, 0), (0, 1)]).worth == 2
-    assert probes._of_pairs([(0, 0)]).interval is None
-    assert probes._of_pairs([]) == Share(0, 0)
+    assert leaning([(1, 1), (0, 0), (0, 1)]).worth == 2
+    assert leaning([(0, 0)]).interval is None
+    assert leaning([]) == Share(0, 0)
 
 
 def test_lease_of_a_probe_that_ran_out_is_taken_again():
