@@ -66,8 +66,8 @@ WITH chosen AS MATERIALIZED (
 ), given AS MATERIALIZED (
     SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, i.compares, j.id, j.rater_id, j.item_id, j.action, j.answers, j."order",
            j.details, j.late, j.received_at, guidelines.number AS revision, questions.number AS wording,
-           j.supersedes_id IS NULL AS is_first, later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says, barred.id IS NULL AS counts,
-           j.page IS NOT NULL AS is_paged,
+           j.supersedes_id IS NULL AS is_first, later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says,
+           barred.id IS NULL AS counts, j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
     LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
