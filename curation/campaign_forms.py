@@ -7,7 +7,14 @@ from django.db.models import QuerySet
 
 from accounts.checks import Checks
 from accounts.models import Role, User
-from curation.campaigns import CampaignRefused, create_campaign, create_pick_campaign, set_raters
+from curation.campaigns import (
+    MAX_ITEMS,
+    MAX_ITEMS_ONE_BY_ONE,
+    CampaignRefused,
+    create_campaign,
+    create_pick_campaign,
+    set_raters,
+)
 from curation.models import (
     Campaign,
     CampaignKind,
@@ -83,6 +90,26 @@ def chosen_rule(asked: dict[str, Any]) -> Rule:
     return make_rule(asked["rule"] or RuleKind.MAJORITY, asked["threshold"] or USUAL_THRESHOLD)
 
 
+def max_overlap_field(one: str) -> forms.IntegerField:
+    """How many judgments what is not decided may get; `one` is what is judged, in words."""
+    return forms.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=25,
+        label="At most, where they disagree",
+        help_text=f"Left empty: no more than that. Otherwise {one} is handed out again, to one rater at a time, while more "
+        "judgments could change its verdict, up to so many.",
+    )
+
+
+def why_not_at_most(asked: dict[str, Any], each: str) -> str:
+    """What is wrong with `max_overlap` beside `overlap`, as a sentence; empty where nothing is."""
+    overlap, most = asked.get("overlap"), asked.get("max_overlap")
+    if overlap and most and most < overlap:
+        return f"At most has to be {overlap} or more, as {each} gets so many."
+    return ""
+
+
 ORDERS = [
     (ItemOrder.POSITION.value, "As set up: every prompt once, before any comes again."),
     (ItemOrder.RANDOM.value, "Mixed, the same for all raters."),
@@ -135,20 +162,14 @@ class CampaignForm(forms.Form):
     batches = forms.ModelMultipleChoiceField(
         GenerationBatch.objects.none(),
         widget=forms.CheckboxSelectMultiple,
-        help_text="Every sample drawn so far becomes one item, or for a pick every prompt with 2 to 9 samples.",
+        help_text="Every sample drawn so far becomes one item, or for a pick every prompt with 2 to 9 samples: at most "
+        f"{MAX_ITEMS:,} items, of a pick {MAX_ITEMS_ONE_BY_ONE:,}.",
         error_messages={"required": "Choose at least one batch to judge."},
     )
     overlap = forms.IntegerField(
         min_value=1, max_value=25, initial=2, label="Judgments for each item", help_text="By different raters; 1 to 25."
     )
-    max_overlap = forms.IntegerField(
-        required=False,
-        min_value=1,
-        max_value=25,
-        label="At most, where they disagree",
-        help_text="Left empty: no more than that. Otherwise an item is handed out again, to one rater at a time, while more "
-        "judgments could change its verdict, up to so many.",
-    )
+    max_overlap = max_overlap_field("an item")
     rule = rule_field()
     threshold = threshold_field()
     item_order = order_field()
@@ -179,10 +200,9 @@ class CampaignForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         asked = super().clean() or {}
-        overlap, most = asked.get("overlap"), asked.get("max_overlap")
-        if overlap and most and most < overlap:
-            self.add_error("max_overlap", f"At most has to be {overlap} or more, as each item gets so many.")
-        if asked.get("kind") == CampaignKind.PICK and most:
+        if refusal := why_not_at_most(asked, "each item"):
+            self.add_error("max_overlap", refusal)
+        if asked.get("kind") == CampaignKind.PICK and asked.get("max_overlap"):
             self.add_error(
                 "max_overlap", "An item of a pick gets the same number of judgments whatever they say: leave it empty."
             )

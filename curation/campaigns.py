@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.text import slugify
@@ -39,8 +39,24 @@ from curation.rules import MAJORITY, PICKED_BY_HALF, Rule, RuleRefused, read_rul
 from curation.sets import SetsRefused, check_sets, show_many_prompts
 from generation.models import GenerationBatch, Prompt, Sample
 
-MAX_ITEMS = 200_000
+# A campaign is made while somebody waits for the page. Items of whole batches are written by one statement; others pass through
+# memory one by one.
+MAX_ITEMS, MAX_ITEMS_ONE_BY_ONE = 1_000_000, 200_000
 CHUNK = 2000
+# As `_add_items` does of samples that come in the order of `_samples_of`.
+ADD_ITEMS_OF_BATCHES = """
+WITH chosen AS MATERIALIZED (
+    SELECT s.id AS sample, s.prompt_id, p.bucket,
+           row_number() OVER (ORDER BY s.index, s.batch_id DESC, p.position) - 1 AS position
+    FROM generation_sample s JOIN generation_prompt p ON p.id = s.prompt_id WHERE s.batch_id = ANY(%(batches)s::bigint[])
+), items AS (
+    INSERT INTO curation_item (campaign_id, position, prompt_id, bucket, judged, is_open, is_gold)
+    SELECT %(campaign)s, position, prompt_id, bucket, 0, true, false FROM chosen ORDER BY position
+    RETURNING id, position
+)
+INSERT INTO curation_itemsample (item_id, slot, sample_id)
+SELECT items.id, 0, chosen.sample FROM items JOIN chosen USING (position) ORDER BY items.id
+"""
 
 
 class CampaignRefused(ValueError):
@@ -70,12 +86,18 @@ def create_campaign(
     """
     if kind not in (CampaignKind.ALIGNMENT, CampaignKind.STYLE):
         raise CampaignRefused("Campaigns about single samples are of the kind alignment or style.")
-    rows = list(_samples_of(batches) if samples is None else samples)
-    if not rows:
+    whole = [batch.pk for batch in batches]
+    rows = None if samples is None else [(sample.prompt, [sample]) for sample in samples]
+    count = Sample.objects.filter(batch__in=whole).count() if rows is None else len(rows)
+    if not count:
         raise CampaignRefused("There is nothing to judge: no samples have been drawn yet.")
     with transaction.atomic():
         campaign = _create(kind, name, by, overlap, guidelines, questions, lease_seconds, rule, max_overlap)
-        _set_up(campaign, [(sample.prompt, [sample]) for sample in rows], order, raters, by, open_now)
+        if rows is None:
+            _add_items_of_batches(campaign, whole, count)
+        else:
+            _add_items(campaign, rows)
+        _begin(campaign, order, raters, by, open_now)
     campaign.refresh_from_db()
     return campaign
 
@@ -86,6 +108,7 @@ def create_compare_campaign(
     *,
     by: User,
     overlap: int = 1,
+    max_overlap: int | None = None,
     raters: Iterable[User] = (),
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
@@ -102,7 +125,9 @@ def create_compare_campaign(
     if not rows:
         raise CampaignRefused("There is nothing to compare: no pairs of samples have been drawn yet.")
     with transaction.atomic():
-        campaign = _create(CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds)
+        campaign = _create(
+            CampaignKind.COMPARE, name, by, overlap, guidelines, questions, lease_seconds, max_overlap=max_overlap
+        )
         _set_up(
             campaign,
             [(prompt, [baseline, candidate]) for prompt, baseline, candidate in rows],
@@ -121,6 +146,7 @@ def create_set_campaign(
     *,
     by: User,
     overlap: int = 1,
+    max_overlap: int | None = None,
     raters: Iterable[User] = (),
     guidelines: str | None = None,
     questions: Sequence[QuestionSpec] | None = None,
@@ -140,7 +166,9 @@ def create_set_campaign(
     except SetsRefused as refusal:
         raise CampaignRefused(refusal.args[0]) from refusal
     with transaction.atomic():
-        campaign = _create(CampaignKind.SETS, name, by, overlap, guidelines, questions, lease_seconds)
+        campaign = _create(
+            CampaignKind.SETS, name, by, overlap, guidelines, questions, lease_seconds, max_overlap=max_overlap
+        )
         campaign.many_prompts = many_prompts
         campaign.save(update_fields=["many_prompts"])
         items = [(baseline[0].prompt, [*baseline, *candidate]) for baseline, candidate in rows]
@@ -314,7 +342,11 @@ def _set_up(
     open_now: bool,
 ) -> None:
     _add_items(campaign, rows)
-    begin_in_order(campaign, order)
+    _begin(campaign, order, raters, by, open_now)
+
+
+def _begin(campaign: Campaign, order: Order, raters: Iterable[User], by: User, open_now: bool) -> None:
+    begin_in_order(campaign, order, by=by)
     set_raters(campaign, raters, by=by)
     if open_now:
         open_campaign(campaign, by=by)
@@ -352,8 +384,7 @@ def free_slug(name: str, model: type = Campaign) -> str:
 
 
 def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) -> None:
-    if len(rows) > MAX_ITEMS:
-        raise CampaignRefused(f"A campaign holds at most {MAX_ITEMS:,} items; this one would have {len(rows):,}.")
+    _check_size(len(rows), MAX_ITEMS_ONE_BY_ONE)
     items = Item.objects.bulk_create(
         [
             Item(campaign=campaign, position=position, prompt=prompt, bucket=_bucket_of(campaign, prompt, samples))
@@ -370,6 +401,18 @@ def _add_items(campaign: Campaign, rows: Sequence[tuple[Prompt, list[Sample]]]) 
         batch_size=CHUNK,
     )
     tallies.fill(campaign)
+
+
+def _add_items_of_batches(campaign: Campaign, batches: list[int], count: int) -> None:
+    _check_size(count, MAX_ITEMS)
+    with connection.cursor() as cursor:
+        cursor.execute(ADD_ITEMS_OF_BATCHES, {"campaign": campaign.pk, "batches": batches})
+    tallies.fill(campaign)
+
+
+def _check_size(count: int, most: int) -> None:
+    if count > most:
+        raise CampaignRefused(f"A campaign like this holds at most {most:,} items; this one would have {count:,}.")
 
 
 def _bucket_of(campaign: Campaign, prompt: Prompt, samples: Sequence[Sample]) -> str:

@@ -38,13 +38,28 @@ class Evidence(NamedTuple):
         return self.capital >= 1 / ALPHA
 
 
-def evidence_below(bar: float, record: Sequence[bool], stretch: int) -> Evidence:
-    """What a record (whether each answer was right, the newest last) says against being right at least as often as `bar`, in
-    (0, 1]. A bet begins with the first answer, and another after every `stretch` of them; the first has half of the capital, the
-    second a sixth, the j-th 1 / (j (j + 1)), and what has not begun is kept."""
-    starts = np.arange(0, max(len(record), 1), stretch)
-    right = np.concatenate([[0], np.cumsum(np.asarray(record, np.int64))])
-    right_since, total_since = right[-1] - right[starts], len(record) - starts
+class Stretches(NamedTuple):
+    """A record in stretches of `length` answers, of which the last may be shorter: how many there are in all, and how many were
+    right in each stretch. Without any answer it is one stretch."""
+
+    length: int
+    answers: int
+    rights: Sequence[int]
+
+
+def in_stretches(record: Sequence[bool], length: int) -> Stretches:
+    """A record (whether each answer was right, the newest last), so cut."""
+    starts = range(0, max(len(record), 1), length)
+    return Stretches(length, len(record), [sum(record[start : start + length]) for start in starts])
+
+
+def evidence_below(bar: float, record: Stretches) -> Evidence:
+    """What a record says against being right at least as often as `bar`, in (0, 1]. A bet begins with the first answer, and another
+    after every stretch of them; the first has half of the capital, the second a sixth, the j-th 1 / (j (j + 1)), and what has not
+    begun is kept."""
+    starts = np.arange(len(record.rights)) * record.length
+    right_since = np.cumsum(np.asarray(record.rights, np.int64)[::-1])[::-1]
+    total_since = record.answers - starts
     number = np.arange(1, starts.size + 1)
     parts = capital_of(bar, right_since, total_since - right_since) / (number * (number + 1))
     best = int(parts.argmax())

@@ -68,20 +68,24 @@ def mark_gold(item: Item, answers: Mapping[str, str], *, by: User) -> GoldItem:
     # Asked under the lock, which an item that becomes an example takes as well.
     if shown_as_example(locked.item_samples.values_list("sample", flat=True), campaign):
         raise GoldRefused("The guidelines show this sticker as an example, so raters know its answer. Choose another.")
-    gold = GoldItem.objects.filter(item=locked).first()
-    if gold is None:
-        gold = GoldItem.objects.create(item=locked, answers=dict(answers), created_by=by)
-    else:
-        changed: dict[str, Any] = {"answers": dict(answers), "created_by": by}
-        if gold.retired_at is not None:
-            # What came in while it was no gold item is not measured by it.
-            changed |= {"retired_at": None, "created_at": Now()}
-        GoldItem.objects.filter(pk=gold.pk).update(**changed)
     with tallies.kept([locked.pk]):
+        gold = _say_known(locked, answers, by)
         Item.objects.filter(pk=locked.pk).update(is_gold=True, is_open=False, judged=0)
         Verdict.objects.filter(item=locked).delete()
     _note(campaign, by, marked=[locked.pk])
     gold.refresh_from_db()
+    return gold
+
+
+def _say_known(item: Item, answers: Mapping[str, str], by: User) -> GoldItem:
+    gold = GoldItem.objects.filter(item=item).first()
+    if gold is None:
+        return GoldItem.objects.create(item=item, answers=dict(answers), created_by=by)
+    changed: dict[str, Any] = {"answers": dict(answers), "created_by": by}
+    if gold.retired_at is not None:
+        # What came in while it was no gold item is not measured by it.
+        changed |= {"retired_at": None, "created_at": Now()}
+    GoldItem.objects.filter(pk=gold.pk).update(**changed)
     return gold
 
 
@@ -90,10 +94,10 @@ def retire_gold(gold: GoldItem, *, by: User) -> bool:
     """Hand the item out as gold no more, and measure nobody by it. An item of the campaign's own is an ordinary one again, with
     the verdict that its judgments add up to. False where it was retired already."""
     item = Item.objects.select_for_update(of=("self",), no_key=True).select_related("campaign").get(pk=gold.item_id)
-    if not GoldItem.objects.filter(pk=gold.pk, retired_at=None).update(retired_at=Now()):
-        return False
-    if gold.source_id is None:
-        with tallies.kept([item.pk]):
+    with tallies.kept([item.pk]):
+        if not GoldItem.objects.filter(pk=gold.pk, retired_at=None).update(retired_at=Now()):
+            return False
+        if gold.source_id is None:
             Item.objects.filter(pk=item.pk).update(is_gold=False)
             refresh_verdicts(item.campaign, [item])
     _note(item.campaign, by, retired=[item.pk])

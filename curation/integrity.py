@@ -26,6 +26,7 @@ from curation.models import (
     RaterExclusion,
     Verdict,
 )
+from curation.records import wrong_records
 from curation.rules import read_rule
 from curation.verdicts import Answer, decide, decide_alone, standing_answers, tally
 
@@ -48,6 +49,8 @@ def problems() -> Iterator[str]:
                 f"The count “{of.what}” of campaign “{campaign}” (rater {of.rater_id}, bucket “{of.bucket}”, "
                 f"question “{of.question}”, “{of.key}”) is not what its rows add up to."
             )
+        for place in wrong_records(campaign):
+            yield f"What is kept of the gold answers of {place.rater} in campaign “{campaign}” is not what they add up to."
     for version in DatasetVersion.objects.select_related("dataset").order_by("pk"):
         yield from version_problems(version)
 

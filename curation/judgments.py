@@ -48,8 +48,14 @@ STATE_AFTER = {
 }
 ITEM, CAMPAIGN = Columns(Item), Columns(Campaign)
 ASSIGNMENT, JUDGMENT = Columns(Assignment), Columns(Judgment)
+# What is asked of a rater twice is counted together: who answers the one holds both. The numbers are an array, worked out before
+# any row is waited for: what a join finds is looked for again once the wait is over, and of a union not found.
 LOCK_ITEMS = f"""
-SELECT {ITEM.sql} FROM curation_item WHERE id IN (SELECT item_id FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s)
+SELECT {ITEM.sql} FROM curation_item WHERE id = ANY(ARRAY(
+    WITH mine AS MATERIALIZED (SELECT item_id, rater_id FROM curation_assignment WHERE id = ANY(%s::bigint[]) AND rater_id = %s)
+    SELECT item_id FROM mine
+    UNION ALL SELECT p.of_id FROM mine JOIN curation_probe p ON p.item_id = mine.item_id
+    UNION ALL SELECT p.item_id FROM mine JOIN curation_probe p ON p.of_id = mine.item_id AND p.rater_id = mine.rater_id))
 ORDER BY id FOR NO KEY UPDATE
 """
 CAMPAIGNS = f"""
@@ -141,7 +147,7 @@ def _take_all(
 ) -> tuple[dict[int, Result], list[Campaign]]:
     """The results, and the campaigns of which gold items were judged."""
     desk = _open_desk(rater, list(submissions.values()))
-    with tallies.kept({row.item_id for row in desk.assignments.values()}):
+    with tallies.kept(desk.locked):
         results = {index: _take(desk, each, echoes[index]) for index, each in submissions.items()}
         for number, judgment in enumerate(desk.stored):
             # Those of one batch come in at one moment, and stay in their order.
@@ -184,6 +190,7 @@ class _Desk:
 
     rater: User
     now: datetime  # By the database, once the items were locked.
+    locked: Collection[int]  # Those of the assignments, and what is counted together with one of them.
     assignments: dict[int, Assignment]
     known: dict[uuid.UUID, Judgment]
     latest: dict[int, Judgment]  # Assignment id -> the end of its chain.
@@ -218,6 +225,7 @@ def _open_desk(rater: User, submissions: Sequence[Submission]) -> _Desk:
     return _Desk(
         rater=rater,
         now=max((row.now for row in assignments.values()), default=timezone.now()),
+        locked=items.keys(),
         assignments=assignments,
         known=known,
         latest=latest,

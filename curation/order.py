@@ -38,6 +38,8 @@ from jobs.queue import enqueue
 ORDER_KIND = "curation.put_in_order"
 # Up to so many items are put in order while somebody waits for the page.
 MOST_AT_ONCE = 5000
+# So also while a campaign is made, which takes longer, since nothing of it is to be had out of order.
+MOST_AT_FIRST = 200_000
 CHUNK = 2000
 # With 32 levels a rank fits 32 bits; a campaign has far fewer items than a level has places.
 STEP = 2**26
@@ -111,11 +113,15 @@ def put_in_order(campaign: Campaign, *, by: User) -> Job | None:
     )
 
 
-def begin_in_order(campaign: Campaign, order: Order) -> None:
-    """The order of a new campaign, whose items are there; the caller is in a transaction."""
-    if order != AS_SET_UP:
-        _choose(campaign, order)
+def begin_in_order(campaign: Campaign, order: Order, *, by: User) -> None:
+    """The order of a new campaign, whose items are there; the caller is in a transaction. A large one is in order soon after."""
+    if order == AS_SET_UP:
+        return
+    _choose(campaign, order)
+    if campaign.items.count() <= MOST_AT_FIRST:
         _run(campaign, order, lambda done, total: None, transaction.atomic)
+    else:
+        put_in_order(campaign, by=by)
 
 
 def order_by_job(context: JobContext) -> dict[str, Any]:

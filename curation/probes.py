@@ -8,13 +8,13 @@ the rater and has neither a place to fill nor a verdict: what is said of it is k
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, Subquery
 
 from accounts.models import User
-from accounts.rows import is_there
+from curation import tallies
 from curation.gold import GoldRefused, next_position
 from curation.models import (
     Assignment,
@@ -25,17 +25,16 @@ from curation.models import (
     ItemSample,
     Judgment,
     Probe,
+    TallyKind,
 )
 from curation.statistics import Share
-from curation.verdicts import preferred
 
 MOST_PERCENT = 10
 # So many judgments of a rater lie between an item and its probe at least, so that it is not recognised.
 LEAST_BETWEEN = 30
 # Which item comes again is drawn from so many that may.
 DRAWN_FROM = 200
-# A page looks at the newest so many probes.
-MOST_READ = 10_000
+OF_CONSISTENCY = (TallyKind.TWICE, TallyKind.SAME, TallyKind.SIDED, TallyKind.SIDED_SQUARES, TallyKind.LEFT)
 
 
 class Consistency(NamedTuple):
@@ -44,14 +43,6 @@ class Consistency(NamedTuple):
 
     same: Share
     left: Share
-
-
-def leaning_of(left: int, sided: int) -> Share:
-    """How often a rater chose the left side, of the times that they chose a side, both times of each pair counted.
-
-    Both are about the same two pictures: they are worth one choice, and one of which the other was none counts as half.
-    """
-    return Share(left, sided, sided / 2 if sided else None)
 
 
 @transaction.atomic
@@ -110,46 +101,20 @@ def swapped_sides(rater: User, items: Sequence[Item]) -> dict[int, list[int]]:
 
 
 def consistency_by_rater(campaign: Campaign) -> dict[int, Consistency]:
-    """Rater id -> Consistency, over the newest probes whose both answers stand."""
-    asked = "SELECT 1 FROM curation_probe p JOIN curation_item i ON i.id = p.item_id WHERE i.campaign_id = %s"
-    if not is_there(asked, [campaign.pk]):
-        return {}  # As in most campaigns; what follows takes long to put together.
-    same: defaultdict[int, list[bool]] = defaultdict(list)
-    left: defaultdict[int, list[bool]] = defaultdict(list)
-    for rater, first, again in _answered_twice(campaign):
-        same[rater].append(_resolved(campaign, *first) == _resolved(campaign, *again))
-        if campaign.compares:
-            sides = [value for answers, _ in (first, again) for value in answers.values()]
-            left[rater] += [value == "left" for value in sides if value in ("left", "right")]
+    """Rater id -> Consistency, over the probes whose both answers stand.
+
+    Both times are about the same two pictures, so a probe is worth one choice of the left side, however often a side was chosen in it
+    (Kish 1965, as in `agreement_of`).
+    """
+    counts: defaultdict[int, dict[str, int]] = defaultdict(lambda: dict.fromkeys(OF_CONSISTENCY, 0))
+    for name, (n, _) in tallies.read([campaign.pk], *OF_CONSISTENCY).items():
+        counts[name.rater_id][name.what] = n
     return {
-        rater: Consistency(Share(sum(each), len(each)), leaning_of(sum(left[rater]), len(left[rater])))
-        for rater, each in same.items()
+        rater: Consistency(Share(each[TallyKind.SAME], each[TallyKind.TWICE]), _leaning(each))
+        for rater, each in counts.items()
     }
 
 
-Said = tuple[Mapping[str, str], list[int]]
-
-
-def _answered_twice(campaign: Campaign) -> list[tuple[int, Said, Said]]:
-    """(rater id, what they said first, what they said again), each as answers and the slots as shown."""
-    standing = Judgment.objects.final().filter(rater=OuterRef("rater")).order_by()
-    first, again = standing.filter(item=OuterRef("of")), standing.filter(item=OuterRef("item"))
-    parts: dict[str, Any] = {
-        f"{name}_{field}": Subquery(rows.values(field)[:1])
-        for name, rows in (("first", first), ("again", again))
-        for field in ("answers", "order")
-    }
-    rows = (
-        Probe.objects.filter(item__campaign=campaign).annotate(**parts).order_by("-pk").values_list("rater_id", *parts)
-    )
-    return [
-        (rater, (first_answers, first_order), (again_answers, again_order))
-        for rater, first_answers, first_order, again_answers, again_order in rows[:MOST_READ]
-        if first_answers is not None and again_answers is not None
-    ]
-
-
-def _resolved(campaign: Campaign, answers: Mapping[str, str], order: Sequence[int]) -> dict[str, str]:
-    if not campaign.compares:
-        return dict(answers)
-    return {name: preferred(value, order) for name, value in answers.items()}
+def _leaning(counts: Mapping[str, int]) -> Share:
+    chosen, squares = counts[TallyKind.SIDED], counts[TallyKind.SIDED_SQUARES]
+    return Share(counts[TallyKind.LEFT], chosen, chosen**2 / squares if squares else None)

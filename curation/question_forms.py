@@ -89,10 +89,10 @@ class QuestionsForm(forms.Form):
 
     def _add_choice(self, name: str, choice: dict[str, Any]) -> None:
         value = choice["value"]
-        self.fields[f"label_{name}_{value}"] = forms.CharField(
+        self.fields[_of_choice("label", name, value)] = forms.CharField(
             max_length=LONGEST_LABEL, label=f"Choice “{value}” is called", initial=choice["label"]
         )
-        self.fields[f"key_{name}_{value}"] = forms.CharField(
+        self.fields[_of_choice("key", name, value)] = forms.CharField(
             max_length=10, required=False, label=f"Key of “{value}”", initial=choice["key"]
         )
 
@@ -109,8 +109,8 @@ class QuestionsForm(forms.Form):
             "choices": [
                 choice
                 | {
-                    "label": said.get(f"label_{name}_{choice['value']}", choice["label"]),
-                    "key": _key(said.get(f"key_{name}_{choice['value']}", choice["key"])),
+                    "label": said.get(_of_choice("label", name, choice["value"]), choice["label"]),
+                    "key": _key(said.get(_of_choice("key", name, choice["value"]), choice["key"])),
                 }
                 for choice in spec["choices"]
             ],
@@ -188,6 +188,12 @@ def leave_out(campaign: Campaign, name: str, *, based_on: int, by: User) -> Ques
         raise QuestionsRefused("A campaign asks at least one question. Add another before you leave this one out.")
     kept: list[Any] = [spec for spec in specs if spec["name"] != name]
     return revise_questions(campaign, kept, change=f"Asks no more: {gone}"[:LONGEST_TEXT], based_on=based_on, by=by)
+
+
+def _of_choice(part: str, name: str, value: str) -> str:
+    """The field of a choice. Names and values are words with underscores, so that one more would not say where the name ends;
+    a number in their place would mean another question on a form that is shown again after somebody left one out."""
+    return f"{part}_{name}:{value}"
 
 
 def _lines(text: str) -> list[str]:

@@ -25,8 +25,9 @@ from curation.rubrics import QuestionSpec, RubricRefused, check_questions
 
 LONGEST_TEXT, LONGEST_HELP, LONGEST_LABEL = 200, 300, 40
 LONGEST_NAME = 40
-# Under the fingers of both hands first.
-LETTERS = "FJDKSLEICMRUVNGHWOXBTYQPAZ"
+# Under the fingers of both hands first. Last those by which the rating screen (static/js/rate/keymap.js) does something else,
+# since a choice's key goes before a command's: first Undo and what passes all, which have another key, at the end Skip.
+LETTERS = "FJDKLEICMNHWTQA" + "UPBOZRVXYGS"
 NAMED_KEYS = frozenset({"ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"})
 OTHER_QUESTIONS = (
     "Which questions there are, which has to be answered, and which choices, cannot change any more: verdicts would mix what "

@@ -183,7 +183,8 @@ def default_questions(kind: str) -> list[QuestionSpec]:
 
 
 def check_questions(kind: str, questions: Sequence[QuestionSpec]) -> None:
-    """Raises RubricRefused unless the questions can be asked: names, values and keys are distinct, and something can pass."""
+    """Raises RubricRefused unless the questions can be asked: names, values, labels and keys are distinct, and something can
+    pass."""
     names = [question["name"] for question in questions]
     if not names or len(set(names)) != len(names):
         raise RubricRefused("A rubric needs questions with distinct names.")
@@ -193,6 +194,7 @@ def check_questions(kind: str, questions: Sequence[QuestionSpec]) -> None:
         values = [choice["value"] for choice in question["choices"]]
         if len(values) < 2 or len(set(values)) != len(values):
             raise RubricRefused(f"The question {question['name']} needs at least two distinct choices.")
+        _check_labels(question)
         if kind in COMPARISONS:
             if not {"left", "right"} <= set(values) <= COMPARE_VALUES:
                 raise RubricRefused(f"The question {question['name']} must choose among left, right, tie and both_bad.")
@@ -203,6 +205,18 @@ def check_questions(kind: str, questions: Sequence[QuestionSpec]) -> None:
     if len(set(keys)) != len(keys):
         raise RubricRefused("Two choices share a key.")
     _check_reasons(questions)
+
+
+def _check_labels(question: QuestionSpec) -> None:
+    seen = set()
+    for choice in question["choices"]:
+        label = " ".join(choice["label"].split())
+        if label.casefold() in seen:
+            raise RubricRefused(
+                f"Two choices of “{question['text']}” are called “{label}”. Call one of them something else, so that raters can "
+                "tell them apart."
+            )
+        seen.add(label.casefold())
 
 
 def _check_reasons(questions: Sequence[QuestionSpec]) -> None:

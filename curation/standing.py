@@ -21,6 +21,7 @@ from curation.evidence import evidence_below
 from curation.example_rounds import is_asked
 from curation.gold import GoldRefused, active_gold, unseen_gold
 from curation.models import Campaign, CampaignEvent, CampaignRater, RaterState
+from curation.records import stretches_of
 from curation.statistics import Share
 
 # Fewer answers say nothing, whatever they are.
@@ -77,13 +78,14 @@ def review(campaign: Campaign, rater: User) -> None:
 def settle(campaign: Campaign, place: CampaignRater) -> None:
     """As `review`, of a place that the caller has locked."""
     if place.state == RaterState.QUALIFYING and campaign.qualification_items:
+        # Read whole: a round is over after as many answers as it asks for, which are 50 at most.
         record = gold_record(campaign, place.rater, place.measured_since)
         if len(record) >= campaign.qualification_items:
             _end_round(campaign, place, Share(sum(record), len(record)))
     elif place.state == RaterState.RATING and campaign.pause_window:
-        record = gold_record(campaign, place.rater, place.measured_since)
-        if len(record) >= LEAST_TO_PAUSE:
-            found = evidence_below(campaign.pause_percent / 100, record, campaign.pause_window)
+        stretches = stretches_of(campaign, place, campaign.pause_window)
+        if stretches.answers >= LEAST_TO_PAUSE:
+            found = evidence_below(campaign.pause_percent / 100, stretches)
             if found.is_enough:
                 measure = _measure(Share(found.right, found.of), campaign.pause_percent)
                 _move(place, RaterState.PAUSED, "rater paused", place.rater, measure=measure)

@@ -1,8 +1,9 @@
 """Tallies: counts of items and judgments that are kept beside them, so that no page counts millions of rows.
 
-The contract: whoever adds judgments, or changes a verdict, the state of an assignment, or an item (`judged`, `is_open`,
-`adjudicated`, its bucket), does so inside `with kept(items)`, in a transaction that holds the locks on these items; whoever
-adds items calls `fill` afterwards. `manage.py verify` compares all counts with the rows, `manage.py recount` makes them anew.
+The contract: whoever adds judgments, or changes a verdict, the state of an assignment, an item (`judged`, `is_open`,
+`adjudicated`, its bucket), or what is known of it (GoldItem), does so inside `with kept(items)`, in a transaction that holds the
+locks on these items; whoever adds items with judgments calls `fill` afterwards. A probe and the item that it shows again are
+counted together, so that whoever adds a judgment of the one holds and names both. `manage.py verify` compares all counts with the rows, `manage.py recount` makes them anew.
 
 What is of items leaves out what excluded raters said; what is of a rater says what they did, whether or not it counts.
 
@@ -24,6 +25,7 @@ from django.db.models import Sum
 
 from accounts.rows import execute_prepared, fetch_prepared
 from curation.models import Campaign, Tally, TallyKind
+from curation.rightness import ACTIVE, MEASURES, PRINT, is_right, with_sides
 
 # Any constant, known to nobody else who takes advisory locks in this database.
 LOCK = 0x61_74_65_6C_02
@@ -58,13 +60,14 @@ class Key(NamedTuple):
 COUNTS = """
 WITH chosen AS MATERIALIZED (
     SELECT i.id, i.campaign_id, i.prompt_id, i.bucket, i.judged, i.is_open, i.is_gold, i.adjudicated,
-           v.outcome, v.contested, v.tallies
-    FROM curation_item i LEFT JOIN curation_verdict v ON v.item_id = i.id WHERE {which}
+           v.outcome, v.contested, v.tallies, c.kind IN ('compare', 'sets') AS compares
+    FROM curation_item i JOIN curation_campaign c ON c.id = i.campaign_id LEFT JOIN curation_verdict v ON v.item_id = i.id
+    WHERE {which}
 ), given AS MATERIALIZED (
-    SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, j.rater_id, j.item_id, j.action, j.answers, j.details, j.late,
-           j.received_at, guidelines.number AS revision, questions.number AS wording,
-           later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says, barred.id IS NULL AS counts,
-           j.page IS NOT NULL AS is_paged,
+    SELECT i.campaign_id, i.prompt_id, i.bucket, i.is_gold, i.compares, j.id, j.rater_id, j.item_id, j.action, j.answers, j."order",
+           j.details, j.late, j.received_at, guidelines.number AS revision, questions.number AS wording,
+           j.supersedes_id IS NULL AS is_first, later.id IS NULL AS stands, later.id IS NULL AND j.action = 'answer' AS says,
+           barred.id IS NULL AS counts, j.page IS NOT NULL AS is_paged,
            extract(epoch FROM j.decided_at - j.shown_at) / coalesce(j.page_size, 1) AS seconds
     FROM chosen i JOIN curation_judgment j ON j.item_id = i.id
     LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
@@ -77,14 +80,39 @@ WITH chosen AS MATERIALIZED (
     SELECT campaign_id, prompt_id, bucket, detail.key AS question, detail.value AS detail
     FROM given, LATERAL jsonb_each(details) detail
     WHERE says AND counts AND NOT is_gold
+), known AS MATERIALIZED (
+    -- Few items are gold or probes: by all their judgments it would take longer to find out which.
+    SELECT g.item_id, g.answers, g.created_at FROM chosen i JOIN curation_golditem g ON g.item_id = i.id AND {active}
+    WHERE i.is_gold
+), on_gold AS (
+    -- What a rater said of gold measures them, also while it does not count.
+    SELECT j.campaign_id, j.rater_id, j.id, j.is_first, j.says, floor(extract(epoch FROM j.received_at) / 3600)::bigint::text AS hour,
+           {is_right} AS is_right
+    FROM known g JOIN given j ON j.item_id = g.item_id AND j.action = 'answer' AND {measures}
+), gauged AS (
+    SELECT campaign_id, rater_id, count(*) AS measured, count(*) FILTER (WHERE is_right) AS rights, sum({print}) AS trail
+    FROM on_gold j WHERE says GROUP BY 1, 2
+), begun AS (
+    SELECT campaign_id, rater_id, hour, count(*) AS n, count(*) FILTER (WHERE is_right) AS rights
+    FROM on_gold WHERE is_first GROUP BY 1, 2, 3
+), probes AS MATERIALIZED (
+    SELECT p.item_id, p.of_id, p.rater_id FROM chosen i JOIN curation_probe p ON p.item_id = i.id WHERE i.is_gold
+), again AS (
+    SELECT j.campaign_id, j.rater_id, count(*) AS twice, count(*) FILTER (WHERE {same}) AS same, sum(sides.lefts) AS lefts,
+           sum(sides.sided) AS sided, sum(sides.sided * sides.sided) AS squares
+    FROM probes p JOIN given j ON j.item_id = p.item_id AND j.rater_id = p.rater_id AND j.says
+    JOIN given before ON before.item_id = p.of_id AND before.rater_id = p.rater_id AND before.says,
+         LATERAL (SELECT count(*) AS sided, count(*) FILTER (WHERE value = 'left') AS lefts
+                  FROM (SELECT value FROM jsonb_each_text(j.answers) UNION ALL SELECT value FROM jsonb_each_text(before.answers)) said
+                  WHERE j.compares AND value IN ('left', 'right')) sides
+    GROUP BY 1, 2
 ), compared AS (
     -- Answers to one item go together, whatever was asked of it: its square says how much of the whole hangs on one picture.
     SELECT campaign_id, rater_id, sum(agreed) AS agreed, sum(others) AS others, sum(others * others) AS squares FROM (
         SELECT a.campaign_id, a.rater_id, sum((i.tallies -> a.question ->> a.value)::int - 1) AS agreed,
                sum((SELECT sum(value::int) FROM jsonb_each_text(i.tallies -> a.question)) - 1) AS others
-        FROM answered a JOIN curation_campaign c ON c.id = a.campaign_id AND c.kind NOT IN ('compare', 'sets')
-        JOIN chosen i ON i.id = a.item_id
-        WHERE a.counts AND i.tallies -> a.question IS NOT NULL
+        FROM answered a JOIN chosen i ON i.id = a.item_id
+        WHERE a.counts AND NOT a.compares AND i.tallies -> a.question IS NOT NULL
         GROUP BY a.campaign_id, a.rater_id, a.item_id) item
     GROUP BY 1, 2
 ), counts (campaign_id, rater_id, what, bucket, question, key, n, at) AS (
@@ -141,13 +169,31 @@ WITH chosen AS MATERIALIZED (
     SELECT campaign_id, rater_id, what, '', '', '', n, NULL
     FROM compared, LATERAL (VALUES ('agreed', agreed), ('compared', others), ('squares', squares)) each (what, n) WHERE n <> 0
     UNION ALL
+    SELECT campaign_id, rater_id, what, '', '', '', n, NULL
+    FROM gauged, LATERAL (VALUES ('measured', measured), ('right', rights), ('trail', trail)) each (what, n) WHERE n <> 0
+    UNION ALL
+    SELECT campaign_id, rater_id, what, '', '', hour, each.n, NULL
+    FROM begun, LATERAL (VALUES ('first', begun.n), ('firstok', rights)) each (what, n) WHERE each.n <> 0
+    UNION ALL
+    SELECT campaign_id, rater_id, what, '', '', '', n, NULL
+    FROM again, LATERAL (VALUES ('twice', twice), ('same', same), ('left', lefts), ('sided', sided), ('sidedsq', squares)) each (what, n) WHERE n <> 0
+    UNION ALL
     SELECT i.campaign_id, a.rater_id, 'waiting', '', '', '', count(*), NULL
     FROM chosen i JOIN curation_assignment a ON a.item_id = i.id
     WHERE i.is_open AND a.state IN ('judged', 'released') GROUP BY 1, 2
 )
 """
-OF_ITEMS = COUNTS.format(which="i.id = ANY(%s::bigint[])", longest=LONGEST_DECISION_SECONDS)
-OF_CAMPAIGN = COUNTS.format(which="i.campaign_id = %s", longest=LONGEST_DECISION_SECONDS)
+PARTS = {
+    "longest": LONGEST_DECISION_SECONDS,
+    "active": ACTIVE,
+    "measures": MEASURES,
+    "is_right": is_right("j.compares"),
+    "print": PRINT,
+    "same": f"""CASE WHEN j.compares THEN {with_sides("j.answers", 'j."order"')} = {with_sides("before.answers", 'before."order"')}
+                ELSE j.answers = before.answers END""",
+}
+OF_ITEMS = COUNTS.format(which="i.id = ANY(%s::bigint[])", **PARTS)
+OF_CAMPAIGN = COUNTS.format(which="i.campaign_id = %s", **PARTS)
 COLUMNS = "campaign_id, rater_id, what, bucket, question, key"
 OF_THESE = f"{OF_ITEMS} SELECT {COLUMNS}, n::bigint, at FROM counts"
 ADD = f"""

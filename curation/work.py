@@ -1,6 +1,6 @@
 """A rater's own work: what waits for them, what they did, and how they agree, for all their campaigns at once.
 
-Everything comes from counts (curation.tallies) but the answers to gold items, which are few. Nothing here may tell a rater of an
+Everything comes from counts (curation.tallies) but the answers to the gold items of a qualification round and of closed campaigns. Nothing here may tell a rater of an
 open campaign what others said of an item, or which item was gold: figures move in steps.
 """
 
@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from accounts.models import User
 from curation import tallies
-from curation.accuracy import gold_records, told_of
+from curation.accuracy import accuracies_told, gold_records
 from curation.example_rounds import is_asked, with_asked
 from curation.models import Campaign, CampaignRater, CampaignState, JudgmentAction, RaterState, TallyKind
 from curation.standing import home_words
@@ -120,9 +120,11 @@ def desk_of(rater: User, now: datetime | None = None) -> Desk:
     for name, (n, _) in tallies.read(by_id, TallyKind.OPEN).items():
         open_items[name.campaign_id] += n
     all_campaigns = [place.campaign for place in by_id.values()]
-    records, first = gold_records(all_campaigns, rater), gold_records(all_campaigns, rater, first=True)
+    told = accuracies_told(all_campaigns, rater)
+    in_round = [place.campaign for place in by_id.values() if place.state == RaterState.QUALIFYING]
+    records = gold_records(in_round, rater)
     campaigns = [
-        _work(place, counts[pk], open_items[pk], records.get(pk, []), first.get(pk, [])) for pk, place in by_id.items()
+        _work(place, counts[pk], open_items[pk], records.get(pk, []), told.get(pk)) for pk, place in by_id.items()
     ]
     seconds = sum((each.seconds for each in counts.values()), Counter[float]())
     return Desk(campaigns, _days(hours, now or timezone.now()), median_of(seconds))
@@ -144,11 +146,9 @@ def _counts_of(campaigns: dict[int, CampaignRater], rater: User) -> tuple[dict[i
     return found, hours
 
 
-def _work(place: CampaignRater, counts: _Counts, open_items: int, record: _Record, first: _Record) -> Work:
+def _work(place: CampaignRater, counts: _Counts, open_items: int, record: _Record, accuracy: Share | None) -> Work:
     campaign = place.campaign
-    work = Work(campaign, place, counts.ended[JudgmentAction.ANSWER], median_of(counts.seconds))
-    # As in accuracy_told.
-    work.accuracy = told_of([right for _, right in (record if campaign.state == CampaignState.CLOSED else first)])
+    work = Work(campaign, place, counts.ended[JudgmentAction.ANSWER], median_of(counts.seconds), accuracy=accuracy)
     if campaign.state == CampaignState.OPEN and not place.removed_at:
         given = sum(1 for at, _ in record if place.measured_since is None or at > place.measured_since)
         work.standing = home_words(campaign, place, given)

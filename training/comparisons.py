@@ -7,8 +7,12 @@ right, and in which order its rater saw the slots.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from django.db.models import F, OuterRef, Subquery, Window
+from django.db.models.functions import RowNumber
+
+from curation import statistics
 from curation.campaigns import CampaignRefused, create_compare_campaign, create_set_campaign
-from curation.models import Campaign, CampaignKind, CampaignState, Item, Judgment
+from curation.models import Campaign, CampaignKind, CampaignState, Judgment, JudgmentAction
 from curation.questions import LONGEST_TEXT
 from curation.rubrics import QuestionSpec, default_questions
 from curation.verdicts import preferred
@@ -67,6 +71,7 @@ def _judging(evaluation: Evaluation, kind: str) -> dict[str, Any]:
     return {
         "raters": list(evaluation.raters.all()),
         "overlap": evaluation.overlap,
+        "max_overlap": evaluation.max_overlap,
         "questions": _questions(evaluation, kind),
         "by": evaluation.created_by,
     }
@@ -102,18 +107,28 @@ def standing_votes(campaign: Campaign, question: str | None = None) -> list[Vote
     """The votes that stand, by the question of this name or else by the one that decides: answers that were neither superseded
     nor undone.
 
+    Where a pair may get more judgments than each does, they are the first `overlap` of each: those that came on top were asked
+    for because these contradict each other, and would pull a rate over all pairs towards the contested ones, which is a half.
+
     Of sets of many prompts a vote's prompt is the first of its group, which no other group has.
     """
     question = question or default_questions(campaign.kind)[0]["name"]
-    rows = (
-        Judgment.objects.standing()
-        .filter(item__campaign=campaign, item__is_gold=False)
-        .order_by("item__position", "rater_id")
-        .values_list("answers", "order", "item__prompt_id", "item__bucket")
+    # When they answered for the first time: who thinks again does not become the last.
+    began = Judgment.objects.filter(assignment=OuterRef("assignment"), action=JudgmentAction.ANSWER).order_by(
+        "received_at"
     )
+    rows = Judgment.objects.standing().filter(item__campaign=campaign, item__is_gold=False)
+    if campaign.most > campaign.overlap:
+        nth = Window(
+            RowNumber(),
+            partition_by="item_id",
+            order_by=[Subquery(began.values("received_at")[:1]), F("assignment_id")],
+        )
+        rows = rows.annotate(nth=nth).filter(nth__lte=campaign.overlap)
+    fields = ("answers", "order", "item__prompt_id", "item__bucket")
     return [
         Vote(prompt=prompt, choice=preferred(answers[question], order), left=preferred("left", order), bucket=bucket)
-        for answers, order, prompt, bucket in rows
+        for answers, order, prompt, bucket in rows.order_by("item__position", "rater_id").values_list(*fields)
         if question in answers
     ]
 
@@ -127,6 +142,6 @@ def judges_in(campaign: Campaign | None, user: "User") -> bool:
 
 
 def progress_of(campaign: Campaign) -> tuple[int, int]:
-    """(judgments counted, judgments wanted)."""
-    judged = list(Item.objects.to_decide().filter(campaign=campaign).values_list("judged", flat=True))
-    return sum(min(count, campaign.overlap) for count in judged), campaign.overlap * len(judged)
+    """(judgments counted, judgments wanted if every pair that is open is decided by the next that it needs)."""
+    progress = statistics.progress_of([campaign])[campaign.pk]
+    return progress.judgments, progress.wanted

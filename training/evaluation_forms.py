@@ -6,7 +6,7 @@ from typing import Any
 from django import forms
 
 from accounts.models import Role, User
-from curation.campaign_forms import RaterField
+from curation.campaign_forms import RaterField, max_overlap_field, why_not_at_most
 from curation.sets import SIZES, USUAL_SIZE
 from generation.models import ModelVersion, PromptSet
 from training.comparisons import MOST_FURTHER
@@ -69,6 +69,7 @@ class EvaluationForm(forms.Form):
         help_text="They see two stickers or sets side by side, without names, in an order drawn for each of them.",
     )
     overlap = forms.IntegerField(min_value=1, max_value=25, initial=1, label="Judgments of each pair")
+    max_overlap = max_overlap_field("a pair")
     further = forms.CharField(
         max_length=1000,
         required=False,
@@ -108,6 +109,11 @@ class EvaluationForm(forms.Form):
         raters, overlap = cleaned.get("raters"), cleaned.get("overlap")
         if raters is not None and overlap and overlap > len(raters):
             self.add_error("overlap", f"{overlap} judgments of each pair need at least {overlap} raters.")
+        most = cleaned.get("max_overlap")
+        if refusal := why_not_at_most(cleaned, "each pair"):
+            self.add_error("max_overlap", refusal)
+        elif raters is not None and most and most > len(raters):
+            self.add_error("max_overlap", f"Up to {most} judgments of a pair need at least {most} raters.")
         return cleaned
 
 

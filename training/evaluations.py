@@ -52,6 +52,7 @@ def start_evaluation(
     steps: int = 20,
     guidance: float = 4.0,
     overlap: int = 1,
+    max_overlap: int | None = None,
     further: Sequence[str] = (),
     name: str = "",
     request_key: str = "",
@@ -61,7 +62,8 @@ def start_evaluation(
     sentence.
 
     Where sets are `shown`, each prompt, or each group of `set_size` prompts, is judged by so many `sets`, and they say how
-    many images a prompt needs. `further` questions are asked after the one that decides.
+    many images a prompt needs. `further` questions are asked after the one that decides. A pair gets `overlap` judgments, and
+    up to `max_overlap` while more could change what it is decided to be.
     """
     if baseline == candidate:
         raise EvaluationRefused("Choose two different versions.", field="candidate")
@@ -70,6 +72,13 @@ def start_evaluation(
     if overlap > max(1, len(raters)) and raters:
         raise EvaluationRefused(
             f"{overlap} judgments a pair need at least {overlap} raters; there are {len(raters)}.", field="overlap"
+        )
+    if max_overlap is not None and max_overlap < overlap:
+        raise EvaluationRefused(f"At most has to be {overlap} or more, as each pair gets so many.", field="max_overlap")
+    if max_overlap is not None and raters and max_overlap > len(raters):
+        raise EvaluationRefused(
+            f"Up to {max_overlap} judgments of a pair need at least {max_overlap} raters; there are {len(raters)}.",
+            field="max_overlap",
         )
     if refusal := comparisons.why_not_asked(further):
         raise EvaluationRefused(refusal, field="further")
@@ -89,6 +98,7 @@ def start_evaluation(
         shown=shown,
         set_size=set_size,
         overlap=overlap,
+        max_overlap=max_overlap,
         further=list(further),
         created_by=by,
     )

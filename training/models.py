@@ -347,6 +347,11 @@ class Evaluation(models.Model):
     )
     job = models.OneToOneField(Job, on_delete=models.PROTECT, related_name="evaluation")
     overlap = models.PositiveSmallIntegerField(default=1)
+    max_overlap = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        help_text="Judgments at most, of a pair that is not decided; empty is as many as of each.",
+    )
     raters = models.ManyToManyField(settings.AUTH_USER_MODEL, related_name="+", blank=True)
     metrics = models.JSONField(default=dict, help_text="Automatic metrics of both, with every image's score.")
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
@@ -359,6 +364,10 @@ class Evaluation(models.Model):
         constraints = [
             models.CheckConstraint(
                 condition=~Q(baseline=models.F("candidate")), name="evaluation_compares_two_versions"
+            ),
+            models.CheckConstraint(
+                condition=Q(max_overlap=None) | Q(max_overlap__gte=models.F("overlap")),
+                name="evaluation_max_overlap_in_range",
             ),
             models.CheckConstraint(
                 condition=Q(shown="pairs", set_size=0) | (~Q(shown="pairs") & Q(set_size__in=[4, 9, 16])),

@@ -9,7 +9,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 
-from curation.models.campaigns import Campaign, QuestionRevision
+from curation.models.campaigns import Campaign, CampaignRater, QuestionRevision
 from curation.models.guidelines import GuidelineRevision
 from generation.models import Prompt, Sample
 
@@ -167,6 +167,24 @@ class GoldItem(models.Model):
 
     def __str__(self) -> str:
         return f"Gold of {self.item_id}"
+
+
+class GoldRecord(models.Model):
+    """How many of a rater's answers to gold items were right, stretch by stretch, up to a time (curation.records). All of it can be
+    made anew from the judgments; it saves reading them."""
+
+    place = models.OneToOneField(CampaignRater, on_delete=models.CASCADE, primary_key=True, related_name="gold_record")
+    length = models.PositiveSmallIntegerField(help_text="Answers of a stretch.")
+    since = models.DateTimeField(null=True, blank=True, help_text="`measured_since` of the place, as it was.")
+    until = models.DateTimeField(null=True, blank=True, help_text="When the last answer came that is in it.")
+    trail = models.BigIntegerField(
+        default=0, help_text="The sum over all answers up to then, those before `since` too."
+    )
+    answers = models.PositiveIntegerField(default=0)
+    rights = models.JSONField(default=list, help_text="Right answers of each stretch.")
+
+    def __str__(self) -> str:
+        return f"Gold record of {self.place_id}"
 
 
 class Probe(models.Model):

@@ -32,6 +32,16 @@ class TallyKind(models.TextChoices):
     COMPARED = "compared", "Answers of others to what a rater answered"
     SQUARES = "squares", "The squares of those, item by item, summed up"
     PAGED = "paged", "A rater's standing answers that were given in the grid"
+    MEASURED = "measured", "A rater's standing answers to gold items"
+    RIGHT = "right", "Those that are right"
+    TRAIL = "trail", "A sum over them that another set of them would not have (curation.records)"
+    FIRST = "first", "What a rater said first of gold items, by the hour in which it came, since 1970"
+    FIRST_RIGHT = "firstok", "Of that, what was right"
+    TWICE = "twice", "Probes of which both answers of their rater stand"
+    SAME = "same", "Those with the same answers both times"
+    SIDED = "sided", "In those, how often the rater chose a side of a comparison, both times counted"
+    SIDED_SQUARES = "sidedsq", "The squares of those, probe by probe, summed up"
+    LEFT = "left", "Of these, how often the left one, as shown"
     WAITING = "waiting", "Open items that a rater is through with"
 
 

@@ -15,7 +15,7 @@ from accounts.models import Role, User
 from accounts.policies import policy
 from curation import campaigns as verbs
 from curation import tallies
-from curation.accuracy import accuracy_by_rater
+from curation.accuracy import OF_ACCURACY, accuracy_by_rater
 from curation.adjudications import split_items, waiting_in
 from curation.agreement import agreement_by_bucket
 from curation.campaign_forms import CampaignForm, OrderForm, RatersForm, ReasonsForm, RuleForm
@@ -36,7 +36,7 @@ from curation.models import (
 )
 from curation.order import order_of
 from curation.pass_rates import pass_rates
-from curation.probes import consistency_by_rater
+from curation.probes import OF_CONSISTENCY, consistency_by_rater
 from curation.rubrics import GUIDELINES
 from curation.rules import read_rule
 from curation.scores import why_no_scores
@@ -64,6 +64,8 @@ SELECTED = (Outcome.ACCEPTED, Outcome.BASELINE, Outcome.CANDIDATE)
 SHOWN = (
     *OF_PROGRESS,
     *OF_RATERS,
+    *OF_ACCURACY,
+    *OF_CONSISTENCY,
     TallyKind.SPLIT,
     TallyKind.FLAGGED,
     TallyKind.REASON,

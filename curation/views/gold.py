@@ -44,13 +44,15 @@ def campaign_gold(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _gold_of(campaign: Campaign) -> dict[str, Any]:
-    accuracy = accuracy_by_item(campaign)
     labels = _labels(campaign)
     reported = set(standing_flags().filter(item__campaign=campaign, item__is_gold=True).values_list("item", flat=True))
     rows = _with_samples(active_gold(campaign)).select_related("gold__created_by", "gold__source__campaign")
+    shown = list(rows.order_by("-gold__created_at", "-pk")[:SHOWN])
+    accuracy = accuracy_by_item(campaign, shown)
     return {
         "given": Share(
-            sum(each.n for each in accuracy.values()), tallies.total([campaign.pk], TallyKind.ENDED, "answer")
+            tallies.total([campaign.pk], TallyKind.MEASURED),
+            tallies.total([campaign.pk], TallyKind.ENDED, "answer"),
         ),
         "gold_count": rows.count(),
         "gold": [
@@ -60,7 +62,7 @@ def _gold_of(campaign: Campaign) -> dict[str, Any]:
                 "accuracy": accuracy.get(item.pk),
                 "is_reported": item.pk in reported,
             }
-            for item in rows.order_by("-gold__created_at", "-pk")[:SHOWN]
+            for item in shown
         ],
     }
 

@@ -26,6 +26,14 @@ def test_every_command_is_documented():
     assert [name for name in ours if f"manage.py {name}" not in text] == []
 
 
+def test_every_document_is_linked():
+    """From where people begin: the README, or for who changes the code CONTRIBUTING."""
+    text = "".join((PROJECT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+    found = sorted(path.name for path in (PROJECT / "docs").glob("*.md"))
+    assert "rating.md" in found
+    assert [name for name in found if f"](docs/{name})" not in text] == []
+
+
 def test_every_page_is_documented():
     text = (PROJECT / "docs/pages.md").read_text()
     missing = []

@@ -6,8 +6,15 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from curation import campaigns
 from curation.assignments import lease_items, left_for
-from curation.campaigns import close_campaign, create_pick_campaign, open_campaign
+from curation.campaigns import (
+    CampaignRefused,
+    close_campaign,
+    create_campaign,
+    create_pick_campaign,
+    open_campaign,
+)
 from curation.example_rounds import answer_example, round_of
 from curation.examples import Example
 from curation.gold import GoldRefused, copy_gold, mark_gold, retire_gold, sources_for
@@ -186,3 +193,31 @@ def test_an_answer_that_may_be_left_out_is_not_wrong_where_an_example_is_answere
         given, _, _ = answer_example(campaign, rater, example=row.pk, attempt=1, answers=required | more)
         right.append(given.right)
     assert right == [True, True, False]
+
+
+def test_items_of_whole_batches_are_those_of_their_samples_one_by_one(curator, django_assert_max_num_queries):
+    batches = [make_batch([f"prompt {n}" for n in range(3)], each=each) for each in (1, 2)]
+    with django_assert_max_num_queries(25):
+        whole = create_campaign("alignment", name="Whole", by=curator, batches=batches)
+    samples = list(campaigns._samples_of(batches))
+    single = create_campaign("alignment", name="Single", by=curator, samples=samples)
+
+    def rows(campaign):
+        fields = ("position", "prompt", "bucket", "judged", "is_open", "is_gold", "rank", "score", "adjudicated")
+        return list(
+            campaign.items.order_by("position").values_list(*fields, "item_samples__slot", "item_samples__sample")
+        )
+
+    assert rows(whole) == rows(single)
+    assert [row[-1] for row in rows(whole)] == [sample.pk for sample in samples]
+    assert list(problems()) == []
+
+
+@pytest.mark.parametrize("one_by_one", [True, False])
+def test_a_campaign_of_more_items_than_it_may_have_is_refused(curator, monkeypatch, one_by_one):
+    batch = make_batch(["a cat", "a dog", "a bird"])
+    monkeypatch.setattr(campaigns, "MAX_ITEMS_ONE_BY_ONE" if one_by_one else "MAX_ITEMS", 2)
+    samples = list(batch.samples.all()) if one_by_one else None
+    with pytest.raises(CampaignRefused, match="at most 2 items; this one would have 3"):
+        create_campaign("alignment", name="Big", by=curator, batches=[batch], samples=samples)
+    assert campaigns.Campaign.objects.count() == 0

@@ -14,6 +14,7 @@ from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.models import Assignment, CampaignRater, Judgment, Probe, Verdict
 from curation.probes import set_probe_percent
+from curation.statistics import Share
 from tests.curation.factories import judge_all, make_campaign, make_rater, make_row
 from tests.curation.test_concurrency import together
 
@@ -148,4 +149,66 @@ def test_an_exclusion_waits_for_what_is_on_its_way_and_what_comes_later_sees_it(
     # Neither a lease nor an answer of theirs keeps a place from the others.
     assert judge_all(campaign, other, PASS) == 3
     assert set(campaign.items.values_list("judged", "is_open")) == {(1, False)}
+    assert is_right(campaign)
+
+
+def test_two_raters_answer_the_same_items_at_once():
+    raters = [make_rater(), make_rater()]
+    campaign = make_campaign(items=4, raters=raters, overlap=2)
+    held = {rater: lease_items(campaign, rater, 4) for rater in raters}
+    begun, done, waited = Event(), Event(), []
+
+    def answer(rater):
+        if rater == raters[0]:
+            with transaction.atomic():
+                assert {
+                    result.status for result in record_judgments(rater, [make_row(row) for row in held[rater]])
+                } == {"stored"}
+                begun.set()
+                waited.append(not done.wait(0.7))
+        else:
+            assert begun.wait(30)
+            # The items that it waits for have changed when it gets them.
+            results = record_judgments(rater, [make_row(row) for row in held[rater]])
+            assert {result.status for result in results} == {"stored"}
+            done.set()
+
+    together(answer, raters)
+    assert waited == [True]
+    assert set(campaign.items.values_list("judged", "is_open")) == {(2, False)}
+    assert is_right(campaign)
+
+
+def test_both_answers_of_a_probe_may_come_at_once(monkeypatch):
+    """The first answer is corrected while the second comes in: each request sees what the other did, and none is counted by what
+    was there before."""
+    monkeypatch.setattr(probes, "LEAST_BETWEEN", 5)
+    rater = make_rater()
+    campaign = make_campaign(items=60, raters=[rater])
+    set_probe_percent(campaign, 10, by=campaign.created_by)
+    while not Probe.objects.exists():
+        held = lease_items(campaign, rater, 5)
+        probe = Probe.objects.first()
+        record_judgments(rater, [make_row(row, PASS) for row in held if probe is None or row.item_id != probe.item_id])
+    first = Judgment.objects.get(item=probe.of_id)
+    rows = {
+        "first": make_row(first.assignment_id, FAIL, supersedes=str(first.pk)),
+        "again": make_row(Assignment.objects.get(item=probe.item_id), PASS),
+    }
+    begun, done, waited = Event(), Event(), []
+
+    def answer(which):
+        if which == "first":
+            with transaction.atomic():
+                assert record_judgments(rater, [rows[which]])[0].status == "stored"
+                begun.set()
+                waited.append(not done.wait(0.7))
+        else:
+            assert begun.wait(30)
+            assert record_judgments(rater, [rows[which]])[0].status == "stored"
+            done.set()
+
+    together(answer, list(rows))
+    assert waited == [True]
+    assert probes.consistency_by_rater(campaign)[rater.pk].same == Share(0, 1)
     assert is_right(campaign)

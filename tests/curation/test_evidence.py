@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from curation.evidence import ALPHA, PARTS, capital_of, evidence_below
+from curation.evidence import ALPHA, PARTS, capital_of, evidence_below, in_stretches
 from curation.statistics import Share
 
 BAR = 0.7
@@ -47,13 +47,13 @@ def test_capital_does_not_grow_on_average_at_the_bar_and_shrinks_above():
 def test_bets_that_begin_later_are_added_and_what_has_not_begun_is_kept():
     record = [True] * 6 + [False] * 5
     one, two = (capital_of(BAR, np.array([r]), np.array([5]))[0] for r in (6, 1))
-    found = evidence_below(BAR, record, 5)
+    found = evidence_below(BAR, in_stretches(record, 5))
     assert found.capital == pytest.approx(
         one / 2 + two / 6 + capital_of(BAR, np.array([0]), np.array([1]))[0] / 12 + 1 / 4
     )
     assert two > one
     assert (found.right, found.of) == (1, 6)
-    assert evidence_below(BAR, [], 5).capital == 1
+    assert evidence_below(BAR, in_stretches([], 5)).capital == 1
 
 
 def test_rater_above_the_bar_is_hardly_ever_found_however_often_one_looks():
@@ -77,12 +77,12 @@ def test_rater_far_below_is_found_soon_also_after_a_good_beginning():
     rng, ends = np.random.default_rng(6), []
     for _ in range(9):
         record = [*(rng.random(200) < 0.9), *(rng.random(400) < 0.5)]
-        ends.append(next(k for k in range(200, 601, 4) if evidence_below(BAR, record[:k], 20).is_enough))
+        ends.append(next(k for k in range(200, 601, 4) if evidence_below(BAR, in_stretches(record[:k], 20)).is_enough))
     assert np.median(ends) - 200 < 150
 
 
 def test_bar_of_all_of_them_is_proved_wrong_by_one():
-    assert not evidence_below(1.0, [True] * 500, 5).is_enough
-    assert evidence_below(1.0, [True] * 10 + [False], 20).is_enough
-    assert evidence_below(0.01, [False] * 5, 5).capital < 2
-    assert evidence_below(0.5, [False] * 5000, 100).is_enough
+    assert not evidence_below(1.0, in_stretches([True] * 500, 5)).is_enough
+    assert evidence_below(1.0, in_stretches([True] * 10 + [False], 20)).is_enough
+    assert evidence_below(0.01, in_stretches([False] * 5, 5)).capital < 2
+    assert evidence_below(0.5, in_stretches([False] * 5000, 100)).is_enough

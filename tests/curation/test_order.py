@@ -246,6 +246,17 @@ def test_large_campaign_is_put_in_order_by_a_job_and_a_newer_choice_ends_it(rate
 
 
 @pytest.mark.django_db
+def test_new_campaign_that_is_large_is_put_in_order_by_a_job(raters, monkeypatch):
+    monkeypatch.setattr(orders, "MOST_AT_FIRST", 3)
+    monkeypatch.setattr(orders, "MOST_AT_ONCE", 3)
+    small, large = (make_campaign(items=items, raters=raters, order=BY_BUCKET) for items in (3, 4))
+    assert [list(each.items.values_list("rank", flat=True)) for each in (small, large)] == [[0, 0, 1], [0] * 4]
+    assert sorted(leased(large, raters[0])) == [0, 1, 2, 3]
+    run_due_jobs()
+    assert (order_of(large), list(large.items.values_list("rank", flat=True))) == (BY_BUCKET, [0, 0, 1, 1])
+
+
+@pytest.mark.django_db
 def test_lease_in_another_order_uses_its_index(raters):
     campaign = make_campaign(items=1, raters=raters, order=LEAST)
     prompt = campaign.items.get().prompt

@@ -5,7 +5,7 @@ from django.db import IntegrityError
 from django.urls import reverse
 
 from curation.assignments import lease_items, left_for
-from curation.campaigns import CampaignRefused, close_campaign, open_campaign
+from curation.campaigns import CampaignRefused, close_campaign, create_compare_campaign, open_campaign
 from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.models import Campaign, Judgment, Question
@@ -15,7 +15,8 @@ from curation.statistics import progress_of
 from curation.verdicts import refresh_verdicts
 from jobs.models import JobState
 from jobs.testing import run_due_jobs
-from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row
+from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row, make_set_campaign
+from tests.curation.test_leases import make_pairs
 from tests.curation.test_pages import signed_in
 
 UNANIMOUS = Rule(RuleKind.UNANIMOUS)
@@ -163,6 +164,17 @@ def test_maximum_is_at_least_the_overlap():
         make_campaign(overlap=3, max_overlap=2)
     with pytest.raises(IntegrityError, match="campaign_max_overlap_in_range"):
         Campaign.objects.filter(pk=make_campaign(overlap=3).pk).update(max_overlap=2)
+
+
+@pytest.mark.django_db
+def test_comparisons_take_a_maximum_as_others_do():
+    for most in (2, 26):
+        with pytest.raises(CampaignRefused, match="at most 3 to 25"):
+            create_compare_campaign("A", make_pairs(1), by=make_curator(), overlap=3, max_overlap=most)
+        with pytest.raises(CampaignRefused, match="at most 3 to 25"):
+            make_set_campaign(overlap=3, max_overlap=most)
+    assert create_compare_campaign("A", make_pairs(1), by=make_curator(), overlap=3, max_overlap=5).most == 5
+    assert make_set_campaign(overlap=3, max_overlap=5).most == 5
 
 
 @pytest.mark.django_db

@@ -12,7 +12,7 @@ from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.mixing import gold_among
 from curation.models import Assignment, Campaign, CampaignRater, Item, Judgment, Probe, Verdict
-from curation.probes import consistency_by_rater, leaning_of, set_probe_percent
+from curation.probes import consistency_by_rater, set_probe_percent
 from curation.statistics import Share, progress_of
 from tests.curation.factories import make_batch, make_campaign, make_curator, make_rater, make_row
 from tests.curation.test_leases import expire, make_pairs
@@ -138,11 +138,19 @@ def test_comparison_is_asked_again_with_the_sides_swapped():
     assert list(problems()) == []
 
 
-def test_both_looks_at_a_pair_are_worth_one_choice():
-    twenty = leaning_of(40, 40)
-    assert twenty.worth == 20
+def test_pair_is_worth_one_choice_whichever_times_a_side_was_chosen():
+    def leaning(pairs):
+        squares = sum(n**2 for _, n in pairs)
+        return probes._leaning(
+            {"left": sum(k for k, _ in pairs), "sided": sum(n for _, n in pairs), "sidedsq": squares}
+        )
+
+    twenty = leaning([(2, 2)] * 20)
+    assert (twenty.k, twenty.n, twenty.worth) == (40, 40, 20)
     assert [round(end) for end in twenty.interval] == [84, 100]
-    assert leaning_of(0, 0) == Share(0, 0)
+    assert leaning([(1, 1), (0, 0), (0, 1)]).worth == 2
+    assert leaning([(0, 0)]).interval is None
+    assert leaning([]) == Share(0, 0)
 
 
 def test_lease_of_a_probe_that_ran_out_is_taken_again():

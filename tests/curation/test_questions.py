@@ -1,8 +1,11 @@
 """Revisions of how a campaign's questions read: what may change, what judgments keep of it, and what raters are told."""
 
 import json
+import re
 import time
 from importlib import import_module
+from pathlib import Path
+from string import ascii_uppercase
 
 import pytest
 from django.db import connection, transaction
@@ -17,7 +20,7 @@ from curation.integrity import problems
 from curation.judgments import record_judgments
 from curation.manifests import read_manifest
 from curation.models import Assignment, Campaign, CampaignRater, Judgment, QuestionRevision, TallyKind
-from curation.questions import OTHER_QUESTIONS, QuestionsRefused, in_words, revise_questions, specs_of
+from curation.questions import LETTERS, OTHER_QUESTIONS, QuestionsRefused, in_words, revise_questions, specs_of
 from curation.statistics import answers_by_revision
 from curation.tallies import differences
 from tests.accounts.factories import make_person
@@ -72,8 +75,8 @@ def shown():
 def test_a_change_is_a_revision_beside_the_earlier_ones_and_raters_have_it_with_the_next_lease(campaign, rater):
     client, form = form_of(campaign, text_alignment="Is it what the prompt says?", help_alignment="All of it.")
     form |= {
-        "key_alignment_pass": "k",
-        "label_alignment_fail": "No",
+        "key_alignment:pass": "k",
+        "label_alignment:fail": "No",
         "reasons_alignment": "Wrong  emotion\r\n\r\nLetters",
     }
     assert client.post(address(campaign), form).status_code == 302
@@ -104,12 +107,13 @@ def test_a_change_is_a_revision_beside_the_earlier_ones_and_raters_have_it_with_
         ({}, "so there is nothing to save"),
         ({"text_alignment": "x", "change": " "}, "Say in a sentence what you changed"),
         ({"text_alignment": "x", "based_on": ""}, "This form is incomplete"),
-        ({"key_alignment_pass": "J"}, "share a key"),
-        ({"key_alignment_pass": "7"}, "The digit 7 gives a reason"),
-        ({"key_alignment_pass": "ab"}, "“ab” is no key"),
+        ({"key_alignment:pass": "J"}, "share a key"),
+        ({"key_alignment:pass": "7"}, "The digit 7 gives a reason"),
+        ({"key_alignment:pass": "ab"}, "“ab” is no key"),
         ({"reasons_alignment": "\n".join(map(str, range(10)))}, "There are 10 reasons"),
         ({"reasons_alignment": "", "needs_alignment": "on"}, "there are none to give"),
         ({"text_alignment": ""}, "This field is required"),
+        ({"label_alignment:fail": " pASS "}, "Two choices of “Does the sticker show what the prompt says?” are called"),
     ],
 )
 def test_nonsense_is_refused_with_a_sentence_and_nothing_changes(campaign, fields, sentence):
@@ -391,7 +395,7 @@ def test_a_draft_is_asked_other_questions_in_the_browser(rater, curator):
     assert [(each["value"], each["label"], each["key"], each["accepts"]) for each in asked["choices"]] == [
         ("yes", "Yes", "D", True),
         ("perhaps", "Perhaps", "K", True),
-        ("no", "No", "S", False),
+        ("no", "No", "L", False),
     ]
     content = client.get(address(campaign)).content.decode()
     assert "Asks too: Would you send it?" in content
@@ -407,6 +411,28 @@ def test_a_draft_is_asked_other_questions_in_the_browser(rater, curator):
     assert "Ask something else too" not in client.get(address(campaign)).content.decode()
 
 
+def test_names_that_run_into_each_other_are_fields_of_their_own(curator):
+    """“Is it” and “Good yes” have the same words in the same order as “Is it good” and “Yes”."""
+    campaign = make_campaign(open_now=False)
+    client = signed_in(curator)
+    for text, accepts, fails in (("Is it", "Good yes", "Good no"), ("Is it good", "Yes", "No")):
+        sent = other(campaign, text=text, accepting=accepts, others=fails)
+        assert client.post(address(campaign), sent).status_code == 302
+    before = specs_of(campaign)
+    client, form = form_of(campaign, text_is_it="Is it so?", based_on=3)
+    assert client.post(address(campaign), form).status_code == 302
+    assert specs_of(campaign) == [before[0], before[1] | {"text": "Is it so?"}, before[2]]
+
+
+def test_keys_of_commands_are_given_to_choices_last():
+    source = Path("static/js/rate/keymap.js").read_text()
+    commands = {"P", *(key.upper() for each in re.findall(r"keys: (\[.+?\])", source) for key in json.loads(each))}
+    free = set(ascii_uppercase) - commands
+    assert len(free) > 10
+    assert set(LETTERS[: len(free)]) == free
+    assert sorted(LETTERS) == list(ascii_uppercase)
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
@@ -414,6 +440,7 @@ def test_a_draft_is_asked_other_questions_in_the_browser(rater, curator):
         ({"text": "Sure?", "accepting": "Yes", "others": ""}, "at least two distinct choices"),
         ({"text": "Sure?", "accepting": "", "others": "No\nNever"}, "nothing could ever pass"),
         ({"text": "Sure?", "accepting": "Y" * 41, "others": "No"}, "between 1 and 40 characters"),
+        ({"text": "Sure?", "accepting": "Yes", "others": "No\nyes"}, "are called “yes”"),
         ({"text": "Sure?", "accepting": "Yes", "others": "No", "based_on": 7}, "saved revision 1 meanwhile"),
         ({"text": "Sure?", "accepting": "Yes", "others": "No", "based_on": "x"}, "This form is incomplete"),
     ],

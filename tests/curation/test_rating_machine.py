@@ -10,13 +10,26 @@ from django.db import transaction
 from django.db.models import Count, Q
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from accounts.models import User
-from curation import tallies
+from curation import mixing, probes, tallies
 from curation.adjudications import adjudicate, latest_of, undo_adjudication
 from curation.assignments import LeaseRefused, done_by, lease_items, left_for
-from curation.campaigns import close_campaign, open_campaign, pause_campaign, set_raters
+from curation.campaigns import (
+    close_campaign,
+    create_compare_campaign,
+    open_campaign,
+    pause_campaign,
+    set_raters,
+)
 from curation.exclusions import set_excluded
 from curation.gold import mark_gold, set_gold_percent
 from curation.integrity import problems
@@ -34,13 +47,16 @@ from curation.models import (
 )
 from curation.order import Order, set_order, turn
 from curation.probes import set_probe_percent
-from tests.curation.factories import make_campaign, make_rater
-from tests.curation.test_leases import expire
+from curation.recounts import recount, set_rule
+from curation.rules import MAJORITY, Rule, RuleKind
+from tests.curation.factories import make_campaign, make_curator, make_rater
+from tests.curation.test_leases import expire, make_pairs
 
 pytestmark = pytest.mark.django_db
 ITEMS, OVERLAP = 4, 2
+EXAMPLES, STEPS = 12, 12
 TABS = [0, 0, 1, 2]  # Whose tab it is: the first rater has two.
-VALUES = st.sampled_from(["pass", "fail"])
+RULES = [MAJORITY, Rule(RuleKind.UNANIMOUS), Rule(RuleKind.DAWID_SKENE, 0.7)]
 ACTIONS = st.sampled_from(["answer", "answer", "answer", "skip", "flag"])
 TAB = st.integers(0, len(TABS) - 1)
 PLACE = st.integers(0, 3)
@@ -58,11 +74,17 @@ class Tab:
     rater: User
     held: list[int] = field(default_factory=list)
 
+    def at(self, place: int) -> int | None:
+        return self.held[place % len(self.held)] if self.held else None
+
 
 def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMachine]:
     curator = campaign.created_by
+    question = campaign.questions.get()
+    values = [choice["value"] for choice in question.choices]
+    VALUES = st.sampled_from(values)
     # Among gold and what is asked again it is no use to count how much a rater is handed.
-    is_plain = not campaign.gold_percent
+    is_plain = not campaign.items.filter(is_gold=True).exists() and not campaign.probe_percent
 
     class Rating(RuleBasedStateMachine):
         def __init__(self):
@@ -81,12 +103,12 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
                 transaction.set_rollback(True)
                 self.atomic.__exit__(None, None, None)
 
-        def row(self, assignment, action="answer", value="pass", supersedes=None):
+        def row(self, assignment, action="answer", value=values[0], supersedes=None):
             return {
                 "id": str(uuid.uuid4()),
                 "assignment": assignment,
                 "action": action,
-                "answers": {"alignment": value} if action == "answer" else {},
+                "answers": {question.name: value} if action == "answer" else {},
                 "reason": "",
                 "shown_at": "2026-11-23T09:30:00Z",
                 "decided_at": "2026-11-23T09:30:02Z",
@@ -101,6 +123,20 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
                 if status == "stored":
                     self.stored[row["id"]] = (rater, row)
                     self.chains[row["assignment"]].append(row["id"])
+
+        @initialize(
+            by_rule=st.sampled_from(RULES), values=st.lists(st.lists(VALUES, max_size=2), min_size=3, max_size=3)
+        )
+        def begin(self, by_rule, values):
+            """What some have judged, so that there is something to change, and what they then hold."""
+            self.count_anew(by_rule)
+            for tab, said in zip(self.tabs[1:], values, strict=True):
+                if said:
+                    tab.held = [row.pk for row in lease_items(campaign, tab.rater, len(said))]
+                    # Where others hold the rest, fewer are to be had than were asked for.
+                    rows = [self.row(held, value=value) for held, value in zip(tab.held, said, strict=False)]
+                    self.send(tab.rater, rows, *["stored"] * len(rows))
+                tab.held = [row.pk for row in lease_items(campaign, tab.rater, 2)]
 
         @rule(tab=TAB, count=st.integers(1, 4))
         def lease(self, tab, count):
@@ -144,9 +180,8 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @rule(tab=TAB, place=PLACE, action=ACTIONS, value=VALUES)
         def submit(self, tab, place, action, value):
             tab = self.tabs[tab]
-            if place >= len(tab.held):
-                return
-            self.send(tab.rater, [self.row(tab.held[place], action, value)], self.becomes(tab.held[place], action))
+            if (held := tab.at(place)) is not None:
+                self.send(tab.rater, [self.row(held, action, value)], self.becomes(held, action))
 
         def becomes(self, assignment, action):
             """Of a row that names none before it: it takes back no answer unless it is one."""
@@ -180,18 +215,19 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         def correct(self, tab, place, value, back):
             """By a tab that knows the chain's end, or an earlier row of it."""
             tab = self.tabs[tab]
-            if place >= len(tab.held) or len(self.chains[tab.held[place]]) <= back:
+            held = tab.at(place)
+            if held is None or len(self.chains[held]) <= back:
                 return
-            chain = self.chains[tab.held[place]]
-            becomes = "rejected" if self.is_ended(tab.held[place]) else "stored"
-            self.send(tab.rater, [self.row(tab.held[place], value=value, supersedes=chain[-1 - back])], becomes)
+            becomes = "rejected" if self.is_ended(held) else "stored"
+            row = self.row(held, value=value, supersedes=self.chains[held][-1 - back])
+            self.send(tab.rater, [row], becomes)
 
         @rule(tab=TAB, place=PLACE)
         def undo(self, tab, place):
             tab = self.tabs[tab]
-            if place >= len(tab.held) or not self.chains[tab.held[place]]:
+            assignment = tab.at(place)
+            if assignment is None or not self.chains[assignment]:
                 return
-            assignment = tab.held[place]
             chain = self.chains[assignment]
             again = self.stored[chain[-1]][1]["action"] == "undo" or self.is_ended(assignment)
             row = self.row(assignment, "undo", supersedes=chain[-1])
@@ -202,18 +238,19 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
         @rule(tab=TAB, place=PLACE, value=VALUES)
         def answer_undo_and_answer_in_one_request(self, tab, place, value):
             tab = self.tabs[tab]
-            if place >= len(tab.held):
+            held = tab.at(place)
+            if held is None:
                 return
-            first = self.row(tab.held[place], value=value)
-            undo = self.row(tab.held[place], "undo", supersedes=first["id"])
-            last = self.row(tab.held[place], supersedes=undo["id"])
-            becomes = "rejected" if self.is_ended(tab.held[place]) else "stored"
+            first = self.row(held, value=value)
+            undo = self.row(held, "undo", supersedes=first["id"])
+            last = self.row(held, supersedes=undo["id"])
+            becomes = "rejected" if self.is_ended(held) else "stored"
             self.send(tab.rater, [first, undo, last], becomes, becomes, becomes)
 
         @precondition(lambda self: self.stored)
         @rule(data=st.data())
         def send_again(self, data):
-            rater, row = self.stored[data.draw(st.sampled_from(sorted(self.stored)))]
+            rater, row = self.stored[data.draw(st.sampled_from(list(self.stored)))]
             self.send(rater, [row], "duplicate")
             stranger = next(person for person in raters if person != rater)
             other = {**row, "id": str(uuid.uuid4())}
@@ -238,7 +275,7 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
             if end is not None and end.action == "decide":
                 undo_adjudication(end, by=curator)
             else:
-                adjudicate(item, by=curator, answers={"alignment": value}, seen=end and end.pk)
+                adjudicate(item, by=curator, answers={question.name: value}, seen=end and end.pk)
 
         @rule(number=st.integers(0, len(raters) - 1))
         def exclude_or_take_in(self, number):
@@ -246,6 +283,15 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
                 campaign=campaign, rater=raters[number]
             )
             set_excluded(place, excluded=not place.excluded, reason="A reason.", by=curator)
+
+        @rule(by_rule=st.sampled_from(RULES))
+        def count_anew(self, by_rule):
+            """By another rule, or by the same, which estimates raters anew where it is an estimated one."""
+            campaign.refresh_from_db()
+            if campaign.rule == by_rule.name:
+                recount(campaign, by=curator)
+            else:
+                set_rule(campaign, by_rule, by=curator)
 
         @rule(kind=st.sampled_from(ItemOrder), by_bucket=st.booleans())
         def reorder(self, kind, by_bucket):
@@ -280,7 +326,7 @@ def machine_for(campaign: Campaign, raters: list[User]) -> type[RuleBasedStateMa
                 assert item.late or item.in_time + live <= campaign.most
                 assert item.judged == item.counted
                 assert len(steady) < len(raters) or item.judged == item.in_time + item.late
-                if is_plain:
+                if campaign.most == OVERLAP:
                     assert item.is_open == (item.judged < OVERLAP and not item.adjudicated)
 
         @invariant()
@@ -334,15 +380,34 @@ def test_rating_in_any_order_keeps_every_promise():
     run(campaign, raters)
 
 
-def test_rating_among_gold_probes_and_items_that_ask_for_more_keeps_every_promise():
+def test_rating_among_gold_probes_and_items_that_ask_for_more_keeps_every_promise(monkeypatch):
     raters = [make_rater() for _ in range(3)]
     campaign = make_campaign(items=ITEMS + 2, raters=raters, overlap=OVERLAP, max_overlap=OVERLAP + 1)
     for item in campaign.items.order_by("-position")[:2]:
         mark_gold(item, {"alignment": "pass"}, by=campaign.created_by)
     set_gold_percent(campaign, 40, by=campaign.created_by)
+    ask_again_soon(campaign, monkeypatch)
+    run(campaign, raters)
+
+
+def test_comparing_among_pairs_that_come_again_keeps_every_promise(monkeypatch):
+    raters = [make_rater() for _ in range(3)]
+    campaign = create_compare_campaign(
+        "Pairs", make_pairs(ITEMS), by=make_curator(), raters=raters, overlap=OVERLAP, open_now=True
+    )
+    ask_again_soon(campaign, monkeypatch)
+    run(campaign, raters)
+
+
+def ask_again_soon(campaign, monkeypatch):
+    """At every second place, and at once: no run is long enough for what is usual."""
+    usual = mixing.gold_places
+    monkeypatch.setattr(probes, "LEAST_BETWEEN", 0)
+    monkeypatch.setattr(
+        mixing, "gold_places", lambda place, percent, of="gold": usual(place, percent if of == "gold" else 50, of)
+    )
     set_probe_percent(campaign, 10, by=campaign.created_by)
     campaign.refresh_from_db()
-    run(campaign, raters)
 
 
 def run(campaign, raters):
@@ -352,8 +417,8 @@ def run(campaign, raters):
     run_state_machine_as_test(
         machine_for(campaign, raters),
         settings=settings(
-            max_examples=8,
-            stateful_step_count=12,
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
             deadline=None,
             database=None,
             suppress_health_check=list(HealthCheck),

@@ -302,7 +302,13 @@ def test_migration_counts_what_was_there_before(worked):
     expected = tallies.read([campaign.pk], *TallyKind)
     Tally.objects.all().delete()
     with connection.cursor() as cursor:
-        names = ("0008_tallies", "0017_tally_of_hour", "0024_tally_of_revision", "0033_minutes_of_what_stands")
+        names = (
+            "0008_tallies",
+            "0017_tally_of_hour",
+            "0024_tally_of_revision",
+            "0034_minutes_of_what_stands",
+            "0035_gold_counts",
+        )
         for name in names:
             cursor.execute(import_module(f"curation.migrations.{name}").FILL)
     # Revisions of questions came with their own count, and the squares of how many others answered (test_agreement).

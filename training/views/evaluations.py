@@ -35,6 +35,7 @@ ASKED = (
     "steps",
     "guidance",
     "overlap",
+    "max_overlap",
     "further",
 )
 EVALUATIONS_A_PAGE = 50

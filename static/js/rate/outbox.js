@@ -127,6 +127,8 @@ export function createOutbox({ user, campaign = null, store, send, lock = (work)
       answer = await send(sent.map((row) => row.judgment));
     } catch {
       noteFailure("offline");
+      // Nothing tells a connection that is away from something on the way that takes no body of this size.
+      if (failures > 1) batch = Math.max(1, Math.floor(sent.length / 2));
       return false;
     }
     if (answer.ok && Array.isArray(answer.results)) {
@@ -233,6 +235,7 @@ export function createOutbox({ user, campaign = null, store, send, lock = (work)
     /** Tries at once: the connection is back, or somebody has signed in again. */
     retry() {
       failures = 0;
+      batch = BATCH;
       later(0);
     },
     settled: () => Promise.all(writes.values()),

@@ -22,20 +22,33 @@ export function readAnswer(response, data) {
 // A connection that neither answers nor breaks, as after a computer's sleep, would hold back all that waits behind it.
 export const PATIENCE = 30000;
 
+// What is under way survives leaving the page, but no more than 64 KiB of it at a time: browsers refuse what goes beyond as if there
+// were no network. The margin is for what else counts in some of them.
+export const KEPT_ALIVE = 56000;
+const encoder = new TextEncoder();
+
 export function createServer({ config, fetch: get = (...args) => globalThis.fetch(...args), readConfig, pageUrl, patience = PATIENCE }) {
   let token = config.csrf;
+  let keptAlive = 0; // Bytes of all requests that are under way so.
   /** Also the body of an answer has to be there by then. */
   const fetch = (url, options) => get(url, { ...options, signal: AbortSignal.timeout(patience) });
 
   async function post(url, content, method = "POST") {
     const body = JSON.stringify(content);
-    return fetch(url, {
-      method,
-      credentials: "same-origin",
-      keepalive: body.length < 60000, // What is under way survives leaving the page; browsers allow 64 KiB of it.
-      headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": token },
-      body,
-    });
+    const size = encoder.encode(body).length;
+    const keepalive = keptAlive + size <= KEPT_ALIVE;
+    if (keepalive) keptAlive += size;
+    try {
+      return await fetch(url, {
+        method,
+        credentials: "same-origin",
+        keepalive,
+        headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRFToken": token },
+        body,
+      });
+    } finally {
+      if (keepalive) keptAlive -= size;
+    }
   }
 
   /** Signing in again changes the token. The page itself says the new one, and whose it is: somebody else's is not taken. */

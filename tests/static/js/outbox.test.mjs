@@ -97,6 +97,24 @@ test("offline: everything stays, the pauses grow, and order is kept on return", 
   assert.deepEqual([outbox.snapshot().waiting, outbox.snapshot().problem], [0, null]);
 });
 
+test("a batch that the network takes never is sent in smaller ones, in order, until it does", async () => {
+  const refused = [];
+  const server = createFakeServer();
+  const { send } = server;
+  server.send = async (judgments) => {
+    if (judgments.length <= 12) return send(judgments);
+    refused.push(judgments.length);
+    throw new TypeError("Failed to fetch");
+  };
+  const { outbox, clock } = start({ server });
+  const all = Array.from({ length: 50 }, (_, number) => judgment(number));
+  for (const one of all) outbox.add(one);
+  for (let times = 0; times < 20 && outbox.snapshot().waiting; times += 1) await clock.run();
+  assert.deepEqual([...server.stored.keys()], all.map((one) => one.id));
+  assert.deepEqual([outbox.snapshot().waiting, outbox.snapshot().problem], [0, null]);
+  assert.deepEqual(refused.slice(0, 3), [50, 50, 25]);
+});
+
 test("the pause has jitter and never falls to nothing", () => {
   assert.equal(backOff(1, () => 0), 250);
   assert.equal(backOff(1, () => 1), 1000);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { createServer, isAway } from "../../../static/js/rate/server.js";
+import { KEPT_ALIVE, createServer, isAway } from "../../../static/js/rate/server.js";
 
 const config = { csrf: "old", user_id: 7, lease_url: "/lease", judgments_url: "/judgments" };
 
@@ -66,4 +66,30 @@ test("an answer to an example says what is right, or why not, and whether nobody
   const given = [await server.answerExample({}), await server.answerExample({}), await server.answerExample({})];
   assert.deepEqual(given.map(({ ok, status, reason }) => [ok, reason, isAway(status)]), [[true, null, false], [false, "It has changed.", false], [false, null, true]]);
   assert.equal(isAway(0), true);
+});
+
+test("what is under way survives leaving the page as long as all of it together has as few bytes as browsers allow", async () => {
+  const asked = [];
+  const answers = [];
+  const fetch = (url, { keepalive, body }) => {
+    asked.push([keepalive, new TextEncoder().encode(body).length]);
+    return new Promise((answer) => answers.push(() => answer(Response.json({ results: [] }))));
+  };
+  const server = createServer({ config, pageUrl: "/page", readConfig: () => null, fetch });
+  // Fifty fails with eight reasons of forty characters each, and what else a judgment says: few characters, many bytes.
+  const fails = Array.from({ length: 50 }, () => ({ reasons: Array(8).fill("漢".repeat(40)), order: "x".repeat(450) }));
+  assert.ok(JSON.stringify({ judgments: fails }).length < 60000);
+  const sent = [server.sendJudgments(fails), server.sendJudgments(["x".repeat(30000)]), server.sendJudgments(["x".repeat(30000)]), server.sendJudgments(["x"])];
+  assert.deepEqual(asked.map(([keepalive]) => keepalive), [false, true, false, true]);
+  assert.ok(asked.filter(([keepalive]) => keepalive).reduce((sum, [, size]) => sum + size, 0) <= KEPT_ALIVE && KEPT_ALIVE < 65536);
+  for (const answer of answers.splice(0)) answer();
+  await Promise.all(sent);
+  // What was answered, or broke, is under way no more.
+  const broken = createServer({ config, pageUrl: "/page", readConfig: () => null, fetch: async (url, { keepalive }) => { asked.push([keepalive]); throw new TypeError("Failed to fetch"); } });
+  for (let times = 0; times < 3; times += 1) await assert.rejects(broken.sendJudgments(["x".repeat(50000)]));
+  assert.deepEqual(asked.slice(-3), [[true], [true], [true]]);
+  const last = server.sendJudgments(["x".repeat(50000)]);
+  assert.equal(asked.at(-1)[0], true);
+  answers[0]();
+  await last;
 });
