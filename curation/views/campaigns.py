@@ -74,7 +74,11 @@ SHOWN = (
 )
 # The same of what the page asks for again, by its own name.
 OF_STANDING = (*OF_PROGRESS, TallyKind.SPLIT, TallyKind.FLAGGED)
-PARTS = {"standing": OF_STANDING, "raters": (*OF_STANDING, *OF_RATERS), "measures": OF_STANDING}
+PARTS = {
+    "standing": OF_STANDING,
+    "raters": (*OF_STANDING, *OF_RATERS, *OF_ACCURACY, *OF_CONSISTENCY),
+    "measures": OF_STANDING,
+}
 
 
 def may_curate(user: User) -> bool:
