@@ -4,7 +4,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 from uuid import UUID
 
@@ -35,24 +35,33 @@ def execute(job_id: UUID, holder: Holder, *, heartbeat: bool = True, may_kill: b
     if _stopping:
         return False
     first = Job.objects.first_in_line(job_id)
-    if first != job_id:
+    if first != job_id and (claimed := _claim(first, holder)):
         # Its turn comes later; if this ring is lost, the sweeper rings again.
         ring([job_id])
-        job_id = first
+    else:
+        # Where this worker cannot claim what goes first, nobody waits for that.
+        claimed = _claim(job_id, holder)
+    if claimed is None:
+        return False
+    job, handler = claimed
+    if handler is None:
+        attempts.fail(job, f"This version of Atelier does not know how to do “{job.kind}”.")
+        return True
+    logger.info("Job %s (%s), attempt %d.", job.pk, job.kind, job.attempt)
+    _run(JobContext(job), handler, heartbeat=heartbeat, may_kill=may_kill)
+    return True
+
+
+def _claim(job_id: UUID, holder: Holder) -> tuple[Job, Handler | None] | None:
+    """The job under this process's lease, with its handler if its kind is known; None when there was nothing to claim."""
     kind = Job.objects.filter(pk=job_id).values_list("kind", flat=True).first()
     if kind is None:
-        return False
-    try:
+        return None
+    handler: Handler | None = None
+    with suppress(UnknownKind):
         handler = find_handler(kind)
-    except UnknownKind:
-        return _fail_unknown(job_id, kind, holder)
-    job = attempts.claim(job_id, holder, schema=handler.schema)
-    if job is None:
-        return False
-    context = JobContext(job)
-    logger.info("Job %s (%s), attempt %d.", job.pk, job.kind, job.attempt)
-    _run(context, handler, heartbeat=heartbeat, may_kill=may_kill)
-    return True
+    job = attempts.claim(job_id, holder, schema=handler.schema if handler else NEWEST_SCHEMA)
+    return (job, handler) if job is not None else None
 
 
 def stop_running() -> None:
@@ -135,11 +144,3 @@ def _persist(end: Callable[[], bool], context: JobContext) -> bool:
 
 def _has_ended(context: JobContext) -> bool:
     return bool(context.job.attempts.filter(token=context.token).exclude(outcome__in=["", "lost"]).exists())
-
-
-def _fail_unknown(job_id: UUID, kind: str, holder: Holder) -> bool:
-    job = attempts.claim(job_id, holder, schema=NEWEST_SCHEMA)
-    if job is None:
-        return False
-    attempts.fail(job, f"This version of Atelier does not know how to do “{kind}”.")
-    return True

@@ -66,6 +66,14 @@ def test_a_job_that_is_not_due_holds_nobody_up():
     assert Job.objects.get(pk=job.pk).state == JobState.SUCCEEDED
 
 
+def test_a_job_that_this_worker_cannot_claim_holds_nobody_up():
+    urgent, job = steps(), steps()
+    put_first(urgent, by=None)
+    Job.objects.filter(pk=urgent.pk).update(schema=9)
+    assert execute(job.pk, this_process("w"), heartbeat=False)
+    assert [Job.objects.get(pk=each.pk).state for each in (urgent, job)] == ["queued", "succeeded"]
+
+
 def test_the_youngest_job_that_can_wait_gives_way():
     stubborn, older, younger = running("tests.add"), running(), running()
     for name in ("one", "two", "three"):
