@@ -15,13 +15,14 @@ from accounts.models import Role, User
 from curation.models import Approval, ApprovalAct, DatasetVersion
 
 APPROVERS = (Role.CURATOR, Role.OPERATOR)
-# What can be said of a version that stands so; an empty text is one of which nothing has been said.
+# What can be said of a version that stands so; an empty text is one of which nothing has been said. Approval is last: a form
+# that is sent by the Enter key presses its first button.
 NEXT: dict[str, tuple[ApprovalAct, ...]] = {
-    "": (ApprovalAct.APPROVED, ApprovalAct.ASKED),
-    ApprovalAct.ASKED: (ApprovalAct.APPROVED, ApprovalAct.REFUSED),
+    "": (ApprovalAct.ASKED, ApprovalAct.APPROVED),
+    ApprovalAct.ASKED: (ApprovalAct.REFUSED, ApprovalAct.APPROVED),
     ApprovalAct.APPROVED: (ApprovalAct.WITHDRAWN,),
-    ApprovalAct.REFUSED: (ApprovalAct.APPROVED, ApprovalAct.ASKED),
-    ApprovalAct.WITHDRAWN: (ApprovalAct.APPROVED, ApprovalAct.ASKED),
+    ApprovalAct.REFUSED: (ApprovalAct.ASKED, ApprovalAct.APPROVED),
+    ApprovalAct.WITHDRAWN: (ApprovalAct.ASKED, ApprovalAct.APPROVED),
 }
 # These are nothing without a reason.
 NEEDS_REASON = (ApprovalAct.REFUSED, ApprovalAct.WITHDRAWN)

@@ -29,7 +29,8 @@ WHERE id = %(id)s AND state = 'queued' AND run_after <= statement_timestamp() AN
 RETURNING *
 """
 
-# One statement extends the lease, notes the progress if there is any, and reads the wish to cancel or to pause, be it only to give way.
+# One statement extends the lease, notes the progress if there is any, and reads the wish to cancel or to pause, be it only to give way
+# to a job that still waits.
 HEARTBEAT = """
 WITH mine AS (
     UPDATE jobs_job SET
@@ -38,7 +39,9 @@ WITH mine AS (
         progress_total = coalesce(%(total)s::int, progress_total),
         progress_note = coalesce(%(note)s, progress_note)
     WHERE id = %(id)s AND token = %(token)s AND state = 'running'
-    RETURNING cancel_requested_at IS NOT NULL AS cancelled, pause_requested_at IS NOT NULL OR yields_to_id IS NOT NULL AS paused
+    RETURNING cancel_requested_at IS NOT NULL AS cancelled,
+        pause_requested_at IS NOT NULL
+        OR EXISTS (SELECT 1 FROM jobs_job urgent WHERE urgent.id = jobs_job.yields_to_id AND urgent.state = 'queued') AS paused
 ), noted AS (
     UPDATE jobs_jobattempt SET
         heartbeat_at = statement_timestamp(),

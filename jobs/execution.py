@@ -29,12 +29,14 @@ _running: Heartbeat | None = None
 _stopping = False
 
 
-def execute(job_id: UUID, holder: Holder, *, heartbeat: bool = True, may_kill: bool = False) -> bool:
-    """Claims the job, or what goes before it in its queue, and runs it to the end of this attempt; False when there was nothing
-    to claim."""
+def execute(
+    job_id: UUID, holder: Holder, *, heartbeat: bool = True, may_kill: bool = False, in_turn: bool = True
+) -> bool:
+    """Claims the job, or `in_turn` what goes before it in its queue, and runs it to the end of this attempt; False when there was
+    nothing to claim."""
     if _stopping:
         return False
-    first = Job.objects.first_in_line(job_id)
+    first = Job.objects.first_in_line(job_id) if in_turn else job_id
     if first != job_id and (claimed := _claim(first, holder)):
         # Its turn comes later; if this ring is lost, the sweeper rings again.
         ring([job_id])

@@ -71,12 +71,14 @@ class JobQuerySet(models.QuerySet["Job"]):
         return self.filter(~models.Exists(waiting), state=JobState.QUEUED, run_after__lte=Now())
 
     def first_in_line(self, job_id: uuid.UUID) -> uuid.UUID:
-        """The job itself, or the due one of its queue that goes before it."""
-        mine = Job.objects.filter(pk=job_id).values_list("queue", "priority").first()
+        """The job itself, or the due one of its queue that goes before it: a more urgent one, or among equals an older one, such as
+        one that gave way."""
+        mine = Job.objects.filter(pk=job_id).values_list("queue", "priority", "created_at").first()
         if mine is None:
             return job_id
-        queue, priority = mine
-        before = self.due().filter(queue=queue, priority__gt=priority).order_by("-priority", "created_at")
+        queue, priority, created_at = mine
+        sooner = Q(priority__gt=priority) | Q(priority=priority, created_at__lt=created_at)
+        before = self.due().filter(sooner, queue=queue).order_by("-priority", "created_at", "id")
         return before.values_list("pk", flat=True).first() or job_id
 
     def expired(self) -> "JobQuerySet":
@@ -178,7 +180,8 @@ class Job(models.Model):
 
     @property
     def is_yielding(self) -> bool:
-        return self.state == JobState.RUNNING and self.yields_to_id is not None and not self.is_pausing
+        wish = self.yields_to if self.state == JobState.RUNNING and not self.is_pausing else None
+        return wish is not None and wish.state == JobState.QUEUED
 
     @property
     def is_pausing(self) -> bool:

@@ -5,12 +5,13 @@ it (`Job.objects.first_in_line`). A job that gives way keeps what it goes on fro
 """
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, Q
+from django.db.models.functions import Now
 
 from accounts.models import User
 from jobs.handlers import gives_way
 from jobs.models import Job, JobState, Queue
-from jobs.queue import add_event
+from jobs.queue import add_event, ring_on_commit
 from jobs.workers import live_workers
 
 MOST = 32_767
@@ -26,9 +27,11 @@ def put_first(job: Job, *, by: User | None) -> bool:
             return False
         highest = rows.exclude(pk=job.pk).aggregate(highest=Max("priority"))["highest"] or 0
         priority = min(max(highest + 1, locked.priority), MOST)
-        Job.objects.filter(pk=job.pk).update(priority=priority)
+        # Nor does it wait any longer for another attempt.
+        Job.objects.filter(pk=job.pk).update(priority=priority, run_after=Now())
         add_event(locked, "put_first", by=by)
-        if not _has_idle_worker(job.queue):
+        ring_on_commit([job.pk])
+        if Job.objects.due().filter(pk=job.pk).exists() and not _has_idle_worker(job.queue):
             _ask_one_to_give_way(locked, priority)
     job.refresh_from_db()
     return True
@@ -44,14 +47,14 @@ def _ask_one_to_give_way(job: Job, priority: int) -> None:
     if running.filter(yields_to=job).exists():
         return
     free = running.filter(
+        Q(yields_to=None) | ~Q(yields_to__state=JobState.QUEUED),
         kind__in=gives_way(Queue(job.queue)),
         priority__lt=priority,
-        yields_to=None,
         cancel_requested_at=None,
         pause_requested_at=None,
     )
     for victim in free.order_by("priority", "-started_at"):
-        # It may have ended since; then a worker is free.
-        if running.filter(pk=victim.pk).update(yields_to=job):
+        # Somebody else may have asked something of it since, or it has ended and a worker is free.
+        if free.filter(pk=victim.pk).update(yields_to=job):
             add_event(victim, "asked_to_give_way", to=str(job))
             return

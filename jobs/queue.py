@@ -193,6 +193,8 @@ def _queue_again(job: Job, by: User | None) -> bool:
             pause_requested_by=None,
             error="",
             progress_note="",
+            # Whoever comes back to it later does not hurry; a pause takes no wish back.
+            priority=0 if event == "retried" else F("priority"),
         ):
             OutboxMessage.objects.get_or_create(job=job)
             detail: dict[str, Any] = {"forgotten": forgotten} if forgotten else {}

@@ -21,7 +21,7 @@ def run_due_jobs(*, kinds: Collection[str] = (), limit: int = 100, skip_waits: b
             Job.objects.filter(state=JobState.QUEUED).update(run_after=Now())
         due = Job.objects.due().order_by("-priority", "created_at", "id")
         job = (due.filter(kind__in=kinds) if kinds else due).first()
-        if job is None or not execute(job.pk, this_process("test"), heartbeat=False):
+        if job is None or not execute(job.pk, this_process("test"), heartbeat=False, in_turn=False):
             break
         job.refresh_from_db()
         ran.append(job)

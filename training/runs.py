@@ -67,9 +67,9 @@ def start_run(
         raise RecipeRefused(f"A run cannot change {', '.join(unknown)}.", field=unknown[0])
     check_table(recipe, parent, changed)
     check_steps(recipe, changed)
-    check_approved(recipe)
     prompts = watched_prompts(recipe, watch)
     with transaction.atomic():
+        check_approved(recipe)
         return _queue_run(
             recipe,
             parent=parent,
@@ -89,7 +89,11 @@ def versions_to_approve(recipe: Recipe) -> list[DatasetVersion]:
 
 
 def check_approved(recipe: Recipe) -> None:
-    """Raises RecipeRefused where the recipe or one that follows it learns from a version that is not approved."""
+    """Raises RecipeRefused where the recipe or one that follows it learns from a version that is not approved. Until the
+    transaction ends no approval is withdrawn."""
+    learned = RecipeSource.objects.filter(recipe__in=[each.pk for each in chain_of(recipe)])
+    versions = DatasetVersion.objects.filter(recipe_sources__in=learned)
+    list(DatasetVersion.objects.select_for_update(no_key=True).filter(pk__in=versions).order_by("pk").values_list("pk"))
     waiting = [f"“{version}”" for version in versions_to_approve(recipe)]
     if waiting:
         *others, last = waiting

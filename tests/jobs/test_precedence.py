@@ -12,7 +12,7 @@ from jobs.history import describe_history
 from jobs.models import Job, JobState, Queue, Worker
 from jobs.precedence import put_first
 from jobs.processes import this_process
-from jobs.queue import enqueue, request_cancel, request_pause
+from jobs.queue import enqueue, request_cancel, request_pause, retry
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
 
 pytestmark = pytest.mark.django_db
@@ -60,10 +60,59 @@ def test_who_was_put_first_last_goes_first():
 
 
 def test_a_job_that_is_not_due_holds_nobody_up():
-    urgent, job = steps(run_after=timezone.now() + timedelta(hours=1)), steps()
-    put_first(urgent, by=None)
+    urgent, job = steps(run_after=timezone.now() + timedelta(hours=1), priority=5), steps()
     assert execute(job.pk, this_process("w"), heartbeat=False)
-    assert Job.objects.get(pk=job.pk).state == JobState.SUCCEEDED
+    assert [Job.objects.get(pk=each.pk).state for each in (urgent, job)] == ["queued", "succeeded"]
+
+
+def test_a_job_that_gave_way_goes_on_before_those_that_waited_for_less_long():
+    held, first, second = running(), steps(), steps()
+    urgent = steps()
+    put_first(urgent, by=None)
+    assert attempts.pause(held)
+    ran = []
+    # The messages as they were sent; whose turn has not come is rung for again.
+    for message in (first, second, urgent, held, first, second):
+        if execute(message.pk, this_process("w"), heartbeat=False):
+            ran.append(Job.objects.filter(state="succeeded").order_by("-finished_at").first())
+    assert ran == [urgent, held, first, second]
+
+
+def test_a_job_that_waits_for_another_attempt_is_due_once_it_is_put_first():
+    held, urgent = running(), steps(run_after=timezone.now() + timedelta(minutes=10))
+    assert put_first(urgent, by=None)
+    assert Job.objects.due().filter(pk=urgent.pk).exists()
+    assert Job.objects.get(pk=held.pk).yields_to == urgent
+
+
+def test_nothing_gives_way_to_a_job_that_waits_for_another():
+    held = running()
+    blocked = enqueue("tests.steps", {"steps": 1}, label="Blocked", after=[held])
+    assert put_first(blocked, by=None)
+    assert Job.objects.get(pk=held.pk).yields_to is None
+
+
+def test_a_wish_is_over_once_the_urgent_job_waits_no_more():
+    held, urgent = running(), steps()
+    put_first(urgent, by=None)
+    assert attempts.beat(held.pk, held.token) is attempts.Pulse.PAUSE
+    request_cancel(urgent, by=None)
+    assert attempts.beat(held.pk, held.token) is attempts.Pulse.FINE
+    assert not Job.objects.get(pk=held.pk).is_yielding
+    # Where it was seen before, it is queued again, and paused by nobody.
+    assert attempts.pause(held)
+    assert Job.objects.get(pk=held.pk).state == JobState.QUEUED
+
+
+def test_a_retried_job_is_urgent_no_more():
+    job = steps()
+    put_first(job, by=None)
+    request_pause(job, by=None)
+    retry(job, by=None)
+    assert job.priority > 0
+    request_cancel(job, by=None)
+    retry(job, by=None)
+    assert job.priority == 0
 
 
 def test_a_job_that_this_worker_cannot_claim_holds_nobody_up():

@@ -117,7 +117,8 @@ export function createOutbox({ user, campaign = null, store, send, lock = (work)
   async function sendBatch() {
     const sent = waiting().slice(0, batch);
     if (!sent.length) {
-      // Another tab has delivered them: nothing is known to be wrong any more.
+      // All of them are delivered, some by another tab perhaps: nothing is known to be wrong any more, with batches of any size.
+      batch = BATCH;
       failures = 0;
       problem = null;
       return false;
@@ -134,7 +135,6 @@ export function createOutbox({ user, campaign = null, store, send, lock = (work)
     if (answer.ok && Array.isArray(answer.results)) {
       const moved = await settle(sent, answer.results);
       if (moved) {
-        batch = BATCH;
         failures = 0;
         problem = null;
       } else {
