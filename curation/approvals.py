@@ -34,12 +34,16 @@ class ApprovalRefused(ValueError):
 
 @dataclass(frozen=True)
 class Standing:
-    """How a version stands: what was said last, by whom, and what this person may say next."""
+    """How a version stands: what was said of it, the newest first, and what this person may say next."""
 
-    last: Approval | None
+    said: list[Approval]
     offered: tuple[ApprovalAct, ...]
     # Why approving is not among them, where it is only this person who may not.
     why_not: str = ""
+
+    @property
+    def last(self) -> Approval | None:
+        return self.said[0] if self.said else None
 
     @property
     def act(self) -> str:
@@ -56,12 +60,13 @@ class Standing:
 
 def standing_of(version: DatasetVersion, user: User) -> Standing:
     """How the version stands, and what this person may say of it."""
-    last = version.approvals.select_related("by").first()
+    said = list(version.approvals.select_related("by"))
     if not may_approve(user):
-        return Standing(last, ())
+        return Standing(said, ())
     why_not = _why_not_approve(version, user)
-    offered = tuple(act for act in NEXT[last.act if last else ""] if act != ApprovalAct.APPROVED or not why_not)
-    return Standing(last, offered, why_not if ApprovalAct.APPROVED in NEXT[last.act if last else ""] else "")
+    following = NEXT[said[0].act if said else ""]
+    offered = tuple(act for act in following if act != ApprovalAct.APPROVED or not why_not)
+    return Standing(said, offered, why_not if ApprovalAct.APPROVED in following else "")
 
 
 def may_approve(user: User) -> bool:

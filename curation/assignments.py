@@ -265,13 +265,16 @@ def _hand_out(campaign: Any, place: CampaignRater, rater: User, wanted: int, tog
     probe_at = [n for n in gold_among(place, campaign.probe_percent, wanted, "probes") if n not in gold_at]
     known = to_ask_again(campaign, rater, len(probe_at)) if probe_at else []
     free = wanted - len(gold) - len(known)
+    if known:
+        # Whether there is anything else to do, where what is asked again takes all places.
+        free = max(free, 1)
     if beside is not None:
         ordinary = beside[:free]
     else:
         ordinary = claim(campaign, rater, free, together=together) if free else []
     # Nothing is asked again of who has nothing else to do.
     among = gold_at | (dict(zip(probe_at, known, strict=False)) if ordinary else {})
-    mixed = mix(ordinary, [among[n] for n in sorted(among)], sorted(among))
+    mixed = mix(ordinary, [among[n] for n in sorted(among)], sorted(among))[:wanted]
     probes = make_probes(campaign, rater, [item for item in mixed if item in known])
     mixed = [probes.get(item.pk, item) for item in mixed]
     CampaignRater.objects.filter(pk=place.pk).update(handed_out=F("handed_out") + len(mixed))

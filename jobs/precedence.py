@@ -31,10 +31,22 @@ def put_first(job: Job, *, by: User | None) -> bool:
         Job.objects.filter(pk=job.pk).update(priority=priority, run_after=Now())
         add_event(locked, "put_first", by=by)
         ring_on_commit([job.pk])
-        if Job.objects.due().filter(pk=job.pk).exists() and not _has_idle_worker(job.queue):
-            _ask_one_to_give_way(locked, priority)
+        _make_room(locked)
     job.refresh_from_db()
     return True
+
+
+def keep_asking() -> None:
+    """For urgent jobs that still wait although something could give way: a worker that was idle is gone, or took something else."""
+    for job in Job.objects.due().filter(priority__gt=0).order_by("-priority", "created_at"):
+        with transaction.atomic():
+            if locked := Job.objects.select_for_update(no_key=True).filter(pk=job.pk, state=JobState.QUEUED).first():
+                _make_room(locked)
+
+
+def _make_room(job: Job) -> None:
+    if Job.objects.due().filter(pk=job.pk).exists() and not _has_idle_worker(job.queue):
+        _ask_one_to_give_way(job)
 
 
 def _has_idle_worker(queue: str) -> bool:
@@ -42,14 +54,14 @@ def _has_idle_worker(queue: str) -> bool:
     return workers > Job.objects.filter(queue=queue, state=JobState.RUNNING).count()
 
 
-def _ask_one_to_give_way(job: Job, priority: int) -> None:
+def _ask_one_to_give_way(job: Job) -> None:
     running = Job.objects.filter(queue=job.queue, state=JobState.RUNNING)
     if running.filter(yields_to=job).exists():
         return
     free = running.filter(
         Q(yields_to=None) | ~Q(yields_to__state=JobState.QUEUED),
         kind__in=gives_way(Queue(job.queue)),
-        priority__lt=priority,
+        priority__lt=Job.objects.filter(pk=job.pk).values("priority"),
         cancel_requested_at=None,
         pause_requested_at=None,
     )

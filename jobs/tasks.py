@@ -6,6 +6,7 @@ from uuid import UUID
 from celery import shared_task
 
 from jobs.execution import execute
+from jobs.precedence import keep_asking
 from jobs.sweeper import reap_if_dead, sweep
 from jobs.workers import holder_of_this_process
 
@@ -21,5 +22,6 @@ def run_job(job_id: str, **_: Any) -> None:
 
 @shared_task(name="jobs.sweep", ignore_result=True)  # type: ignore[untyped-decorator]
 def run_sweep(**_: Any) -> None:
-    """Rings again, reaps, tidies up."""
+    """Rings again, reaps, tidies up, and asks what can wait to make room for what cannot."""
     sweep()
+    keep_asking()

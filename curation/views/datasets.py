@@ -165,7 +165,6 @@ def dataset_version(request: HttpRequest, slug: str, number: int) -> HttpRespons
         "standing": standing,
         "offers": [(act, SAID[act]) for act in standing.offered],
         "needs_reason": any(act in NEEDS_REASON for act in standing.offered),
-        "approvals": version.approvals.select_related("by"),
     }
     return render(request, "curation/dataset_version.html", context)
 

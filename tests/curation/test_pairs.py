@@ -570,7 +570,7 @@ def test_pages_of_pairs_ask_as_often_for_one_as_for_three(curator, django_assert
     with django_assert_num_queries(11):
         assert text_of(curator, dataset.get_absolute_url()).count("Rejected:") == rows
     version = freeze(dataset, by=make_curator())
-    with django_assert_num_queries(6):
+    with django_assert_num_queries(7):
         assert text_of(curator, version.get_absolute_url()).count("Rejected:") == rows
 
 

@@ -166,6 +166,17 @@ def test_lease_of_a_probe_that_ran_out_is_taken_again():
     assert Probe.objects.count() == sum(map(is_probe, again)) > 0
 
 
+def test_who_asks_for_one_at_a_time_gets_all_and_is_asked_again_among_them():
+    rater = make_rater()
+    campaign = ask_again(make_campaign(items=80, raters=[rater]))
+    while held := lease_items(campaign, rater, 1):
+        record_judgments(rater, [make_row(row) for row in held])
+    assert campaign.items.filter(is_open=True).count() == 0
+    assert Probe.objects.filter(rater=rater).count() > 2
+    # Nothing else is left to do, so that nothing is asked again.
+    assert not Assignment.objects.live().filter(rater=rater).exists()
+
+
 def test_gold_and_probes_come_beside_each_other():
     rater = make_rater()
     campaign = make_campaign(items=70, raters=[rater])

@@ -10,7 +10,7 @@ from jobs import attempts
 from jobs.execution import execute
 from jobs.history import describe_history
 from jobs.models import Job, JobState, Queue, Worker
-from jobs.precedence import put_first
+from jobs.precedence import keep_asking, put_first
 from jobs.processes import this_process
 from jobs.queue import enqueue, request_cancel, request_pause, retry
 from tests.jobs import work  # noqa: F401 - Registers the kinds.
@@ -83,6 +83,20 @@ def test_a_job_that_waits_for_another_attempt_is_due_once_it_is_put_first():
     assert put_first(urgent, by=None)
     assert Job.objects.due().filter(pk=urgent.pk).exists()
     assert Job.objects.get(pk=held.pk).yields_to == urgent
+
+
+def test_an_urgent_job_is_not_forgotten_where_an_idle_worker_was_none():
+    held, urgent = running(), steps()
+    for name in ("one", "dead"):
+        make_worker(name)
+    put_first(urgent, by=None)
+    keep_asking()
+    assert Job.objects.get(pk=held.pk).yields_to is None
+    Worker.objects.filter(name="dead").update(seen_at=timezone.now() - timedelta(minutes=1))
+    keep_asking()
+    keep_asking()
+    assert Job.objects.get(pk=held.pk).yields_to == urgent
+    assert events(held).count("asked_to_give_way") == 1
 
 
 def test_nothing_gives_way_to_a_job_that_waits_for_another():
