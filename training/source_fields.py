@@ -24,7 +24,7 @@ def label_of(data: Data) -> str:
     # Only the versions of a form's choices know it.
     waits = isinstance(data, DatasetVersion) and getattr(data, "approval", ApprovalAct.APPROVED) != ApprovalAct.APPROVED
     count = f"{data.entry_count} {'pair' if holds_pairs else 'image'}{'' if data.entry_count == 1 else 's'}"
-    return f"{data}: {count}{' (not approved)' if waits else ''}"
+    return f"{data}{' (not approved)' if waits else ''}: {count}"
 
 
 def ready_corpora() -> QuerySet[Corpus]:

@@ -121,7 +121,7 @@ class TestStarting:
         make_dataset_version("Halos", approved=False)
         make_dataset_version("Clean")
         page = client.get("/recipes/new/").content.decode()
-        assert "Halos v1: 6 images (not approved)" in page
+        assert "Halos v1 (not approved): 6 images" in page
         assert "Clean v1: 6 images<" in page
 
     def test_a_time_is_estimated_from_earlier_runs_alone(self):
@@ -287,7 +287,7 @@ class TestTraining:
 
         def put_first(pid: int) -> None:
             said = client.post(f"/runs/{urgent.pk}/first/", follow=True).content.decode()
-            assert f"The run {run} gives way after its step, and goes on behind it." in html.unescape(said)
+            assert f"Run {run.pk} “{run}” gives way after its step, and goes on behind it." in html.unescape(said)
             connection.close()
 
         watcher = when_step(run, 3, put_first)

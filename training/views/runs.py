@@ -169,8 +169,9 @@ def run_first(request: HttpRequest, pk: int) -> HttpResponse:
     except RecipeRefused as refused:
         messages.warning(request, refused.sentence)
     else:
-        after = f" The run {yielding} gives way after its step, and goes on behind it." if yielding else ""
-        messages.success(request, f"The run {found} goes first.{after}")
+        # Runs of one recipe have one name.
+        after = f" Run {yielding.pk} “{yielding}” gives way after its step, and goes on behind it." if yielding else ""
+        messages.success(request, f"Run {found.pk} “{found}” goes first.{after}")
     return redirect(found)
 
 
