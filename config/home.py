@@ -1,7 +1,8 @@
 """The first page: what waits for you, by role. It sees all rooms, so it lives above them."""
 
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse
@@ -129,61 +130,85 @@ def to_approve(user: User) -> list[DatasetVersion]:
     return list(DatasetVersion.objects.waiting().select_related("dataset", "frozen_by").order_by("frozen_at")[:8])
 
 
+class Step(NamedTuple):
+    """A step of the loop, and who takes it."""
+
+    is_taken: Callable[[], bool]
+    label: str
+    url: str
+    text: str
+    roles: tuple[Role, ...]
+
+
+STEPS = (
+    Step(
+        lambda: ModelVersion.objects.exists(),
+        "Import a model",
+        "model_import",
+        "A diffusers folder on this machine, safetensors only.",
+        (Role.OPERATOR,),
+    ),
+    Step(
+        lambda: PromptSet.objects.exists(),
+        "Write a prompt set",
+        "prompt_set_new",
+        "Paste one prompt a line, or a CSV file.",
+        (Role.CURATOR,),
+    ),
+    Step(
+        lambda: Sample.objects.exists(),
+        "Draw a batch",
+        "batch_new",
+        "Some images of every prompt, to be judged.",
+        (Role.CURATOR,),
+    ),
+    Step(
+        lambda: Campaign.objects.exists(),
+        "Open a campaign",
+        "campaign_new",
+        "Ask raters about the samples.",
+        (Role.CURATOR,),
+    ),
+    Step(
+        lambda: DatasetVersion.objects.exists(),
+        "Freeze a dataset",
+        "dataset_new",
+        "Keep what the raters accepted, for good.",
+        (Role.CURATOR,),
+    ),
+    Step(
+        lambda: TrainingRun.objects.exists() or Approval.objects.filter(act=ApprovalAct.APPROVED).exists(),
+        "Approve what was frozen",
+        "datasets",
+        "Look a dataset version over; then runs may learn from it.",
+        APPROVERS,
+    ),
+    Step(
+        lambda: TrainingRun.objects.exists(),
+        "Start a run",
+        "run_new",
+        "Teach the model what was accepted.",
+        (Role.OPERATOR,),
+    ),
+    Step(
+        lambda: Evaluation.objects.exists(),
+        "Evaluate the new version",
+        "evaluation_new",
+        "Let it meet its parent, blind.",
+        (Role.OPERATOR,),
+    ),
+)
+
+
 def next_step(user: User) -> dict[str, str] | None:
     """The first thing of the loop that is still missing, for a workspace that is only beginning."""
-    steps: list[Any] = [
-        (
-            ModelVersion.objects.exists(),
-            "Import a model",
-            "model_import",
-            "A diffusers folder on this machine, safetensors only.",
-            Role.OPERATOR,
-        ),
-        (
-            PromptSet.objects.exists(),
-            "Write a prompt set",
-            "prompt_set_new",
-            "Paste one prompt a line, or a CSV file.",
-            Role.CURATOR,
-        ),
-        (
-            Sample.objects.exists(),
-            "Draw a batch",
-            "batch_new",
-            "Some images of every prompt, to be judged.",
-            Role.CURATOR,
-        ),
-        (Campaign.objects.exists(), "Open a campaign", "campaign_new", "Ask raters about the samples.", Role.CURATOR),
-        (
-            DatasetVersion.objects.exists(),
-            "Freeze a dataset",
-            "dataset_new",
-            "Keep what the raters accepted, for good.",
-            Role.CURATOR,
-        ),
-        (
-            TrainingRun.objects.exists() or Approval.objects.filter(act=ApprovalAct.APPROVED).exists(),
-            "Approve what was frozen",
-            "datasets",
-            "Look a dataset version over; then runs may learn from it.",
-            *APPROVERS,
-        ),
-        (TrainingRun.objects.exists(), "Start a run", "run_new", "Teach the model what was accepted.", Role.OPERATOR),
-        (
-            Evaluation.objects.exists(),
-            "Evaluate the new version",
-            "evaluation_new",
-            "Let it meet its parent, blind.",
-            Role.OPERATOR,
-        ),
-    ]
-    for done, label, url, text, *roles in steps:
-        if not done:
-            allowed = user.is_superuser or user.has_role(*roles)
-            return {
-                "label": label,
-                "url": reverse(url) if allowed else "",
-                "text": text,
-                "roles": " and ".join(f"{role.label.lower()}s" for role in roles).capitalize(),
-            }
-    return None
+    step = next((step for step in STEPS if not step.is_taken()), None)
+    if step is None:
+        return None
+    allowed = user.is_superuser or user.has_role(*step.roles)
+    return {
+        "label": step.label,
+        "url": reverse(step.url) if allowed else "",
+        "text": step.text,
+        "roles": " and ".join(f"{role.label.lower()}s" for role in step.roles).capitalize(),
+    }

@@ -83,17 +83,14 @@ def start_run(
 
 def versions_to_approve(recipe: Recipe) -> list[DatasetVersion]:
     """What the recipe and those that follow it learn from and nobody has approved."""
-    chain = [each.pk for each in chain_of(recipe)]
-    sources = RecipeSource.objects.filter(recipe__in=chain).exclude(dataset_version=None)
-    return not_approved(sources.values_list("dataset_version", flat=True))
+    return not_approved(_learned_by(recipe))
 
 
 def check_approved(recipe: Recipe) -> None:
     """Raises RecipeRefused where the recipe or one that follows it learns from a version that is not approved. Until the
     transaction ends no approval is withdrawn."""
-    learned = RecipeSource.objects.filter(recipe__in=[each.pk for each in chain_of(recipe)])
-    versions = DatasetVersion.objects.filter(recipe_sources__in=learned)
-    list(DatasetVersion.objects.select_for_update(no_key=True).filter(pk__in=versions).order_by("pk").values_list("pk"))
+    # Which is said under this lock.
+    list(DatasetVersion.objects.select_for_update(no_key=True).filter(pk__in=_learned_by(recipe)).order_by("pk"))
     waiting = [f"“{version}”" for version in versions_to_approve(recipe)]
     if waiting:
         *others, last = waiting
@@ -102,6 +99,13 @@ def check_approved(recipe: Recipe) -> None:
             f"{names} not approved. A curator or operator approves a dataset version on its page; then the run can start.",
             field="recipe",
         )
+
+
+def _learned_by(recipe: Recipe) -> set[int]:
+    """The ids of the dataset versions that the recipe and those that follow it learn from."""
+    chain = [each.pk for each in chain_of(recipe)]
+    sources = RecipeSource.objects.filter(recipe__in=chain).exclude(dataset_version=None)
+    return set(sources.values_list("dataset_version", flat=True))
 
 
 def start_sweep(

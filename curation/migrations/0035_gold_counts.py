@@ -3,7 +3,18 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-GOLD = """
+# What a judgment says, in comparisons with the sides by what they are.
+MEANT = """CASE WHEN c.kind IN ('compare', 'sets') THEN (
+                   SELECT coalesce(jsonb_object_agg(said.key, CASE WHEN said.value IN ('left', 'right') THEN
+                       CASE WHEN (j."order" ->> CASE said.value WHEN 'left' THEN 0 ELSE -1 END)::int < jsonb_array_length(j."order") / 2
+                       THEN 'baseline' ELSE 'candidate' END ELSE said.value END), '{}') FROM jsonb_each_text(j.answers) said)
+               ELSE j.answers END"""
+MEANT_BEFORE = MEANT.replace("j.", "before.")
+ANSWERED = """FROM curation_golditem known
+        JOIN curation_item i ON i.id = known.item_id AND i.is_gold
+        JOIN curation_campaign c ON c.id = i.campaign_id
+        JOIN curation_judgment j ON j.item_id = i.id AND j.action = 'answer' AND j.received_at >= known.created_at"""
+GOLD = f"""
 INSERT INTO curation_tally (campaign_id, rater_id, what, bucket, question, key, n, at, is_folded)
 SELECT campaign_id, rater_id, each.what, '', '', '', each.n, NULL, true
 FROM (
@@ -11,43 +22,29 @@ FROM (
            sum(('x' || left(md5(id::text || is_right::text), 10))::bit(40)::bigint) AS trail
     FROM (
         SELECT i.campaign_id, j.rater_id, j.id,
-               CASE WHEN c.kind IN ('compare', 'sets') THEN (
-                   SELECT coalesce(jsonb_object_agg(said.key, CASE WHEN said.value IN ('left', 'right') THEN
-                       CASE WHEN (j."order" ->> CASE said.value WHEN 'left' THEN 0 ELSE -1 END)::int < jsonb_array_length(j."order") / 2
-                       THEN 'baseline' ELSE 'candidate' END ELSE said.value END), '{}') FROM jsonb_each_text(j.answers) said)
-               ELSE j.answers END @> known.answers AS is_right
-        FROM curation_golditem known
-        JOIN curation_item i ON i.id = known.item_id AND i.is_gold
-        JOIN curation_campaign c ON c.id = i.campaign_id
-        JOIN curation_judgment j ON j.item_id = i.id AND j.action = 'answer' AND j.received_at >= known.created_at
+               {MEANT} @> known.answers AS is_right
+        {ANSWERED}
         LEFT JOIN curation_judgment later ON later.supersedes_id = j.id
         WHERE known.retired_at IS NULL AND later.id IS NULL
     ) answer GROUP BY 1, 2
 ) rater, LATERAL (VALUES ('measured', measured), ('right', rights), ('trail', trail)) each (what, n)
 WHERE each.n <> 0;
 """
-FIRST = """
+FIRST = f"""
 INSERT INTO curation_tally (campaign_id, rater_id, what, bucket, question, key, n, at, is_folded)
 SELECT campaign_id, rater_id, each.what, '', '', hour, each.n, NULL, true
 FROM (
     SELECT campaign_id, rater_id, hour, count(*) AS n, count(*) FILTER (WHERE is_right) AS rights
     FROM (
         SELECT i.campaign_id, j.rater_id, floor(extract(epoch FROM j.received_at) / 3600)::bigint::text AS hour,
-               CASE WHEN c.kind IN ('compare', 'sets') THEN (
-                   SELECT coalesce(jsonb_object_agg(said.key, CASE WHEN said.value IN ('left', 'right') THEN
-                       CASE WHEN (j."order" ->> CASE said.value WHEN 'left' THEN 0 ELSE -1 END)::int < jsonb_array_length(j."order") / 2
-                       THEN 'baseline' ELSE 'candidate' END ELSE said.value END), '{}') FROM jsonb_each_text(j.answers) said)
-               ELSE j.answers END @> known.answers AS is_right
-        FROM curation_golditem known
-        JOIN curation_item i ON i.id = known.item_id AND i.is_gold
-        JOIN curation_campaign c ON c.id = i.campaign_id
-        JOIN curation_judgment j ON j.item_id = i.id AND j.action = 'answer' AND j.received_at >= known.created_at
+               {MEANT} @> known.answers AS is_right
+        {ANSWERED}
         WHERE known.retired_at IS NULL AND j.supersedes_id IS NULL
     ) answer GROUP BY 1, 2, 3
 ) rater, LATERAL (VALUES ('first', rater.n), ('firstok', rights)) each (what, n)
 WHERE each.n <> 0;
 """
-PROBES = """
+PROBES = f"""
 INSERT INTO curation_tally (campaign_id, rater_id, what, bucket, question, key, n, at, is_folded)
 SELECT campaign_id, rater_id, each.what, '', '', '', each.n, NULL, true
 FROM (
@@ -55,17 +52,8 @@ FROM (
            sum(sided) AS sided, sum(sided * sided) AS squares
     FROM (
         SELECT i.campaign_id, p.rater_id, sides.*,
-               CASE WHEN c.kind IN ('compare', 'sets') THEN (
-                   SELECT coalesce(jsonb_object_agg(said.key, CASE WHEN said.value IN ('left', 'right') THEN
-                       CASE WHEN (j."order" ->> CASE said.value WHEN 'left' THEN 0 ELSE -1 END)::int < jsonb_array_length(j."order") / 2
-                       THEN 'baseline' ELSE 'candidate' END ELSE said.value END), '{}') FROM jsonb_each_text(j.answers) said)
-               ELSE j.answers END AS said,
-               CASE WHEN c.kind IN ('compare', 'sets') THEN (
-                   SELECT coalesce(jsonb_object_agg(said.key, CASE WHEN said.value IN ('left', 'right') THEN
-                       CASE WHEN (before."order" ->> CASE said.value WHEN 'left' THEN 0 ELSE -1 END)::int
-                                 < jsonb_array_length(before."order") / 2
-                       THEN 'baseline' ELSE 'candidate' END ELSE said.value END), '{}') FROM jsonb_each_text(before.answers) said)
-               ELSE before.answers END AS said_before
+               {MEANT} AS said,
+               {MEANT_BEFORE} AS said_before
         FROM curation_probe p
         JOIN curation_item i ON i.id = p.item_id AND i.is_gold
         JOIN curation_campaign c ON c.id = i.campaign_id

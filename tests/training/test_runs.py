@@ -33,7 +33,7 @@ from tests.training.factories import (
 from training import integrity, rehearsals, runs, tasks
 from training.curves import curve
 from training.estimates import estimate
-from training.models import Preset, TrainingRun
+from training.models import Preset, Recipe, TrainingRun
 from training.recipe_rows import RecipeRefused
 
 # Small enough for seconds, and long enough to be interrupted in the middle.
@@ -173,6 +173,14 @@ def when_step(run: TrainingRun, step: int, act) -> threading.Thread:
     return thread
 
 
+def run_straight(recipe: Recipe, parent: ModelVersion) -> TrainingRun:
+    """A run that nothing interrupts, for others to end as."""
+    run = make_run(recipe, parent=parent)
+    run_due_jobs(kinds=[runs.KIND])
+    check_whole(run)
+    return run
+
+
 def check_whole(run: TrainingRun) -> None:
     """What holds of every run that ended well."""
     run.refresh_from_db()
@@ -245,9 +253,7 @@ class TestTraining:
     def test_a_paused_run_waits_with_a_checkpoint_and_ends_in_the_same_weights(self, tiny_folder):
         parent = make_real_parent(tiny_folder)
         recipe, operator = tiny_recipe(parent), make_person("operator")
-        straight = make_run(recipe, parent=parent)
-        run_due_jobs(kinds=[runs.KIND])
-        check_whole(straight)
+        straight = run_straight(recipe, parent)
 
         run = make_run(recipe, parent=parent)
 
@@ -277,9 +283,7 @@ class TestTraining:
     def test_a_run_gives_way_to_a_more_urgent_one_and_ends_in_the_same_weights(self, client, tiny_folder):
         parent = make_real_parent(tiny_folder)
         recipe, operator = tiny_recipe(parent), make_person("operator")
-        straight = make_run(recipe, parent=parent)
-        run_due_jobs(kinds=[runs.KIND])
-        check_whole(straight)
+        straight = run_straight(recipe, parent)
 
         run = make_run(recipe, parent=parent)
         urgent = make_run(tiny_recipe(parent, steps=4), parent=parent, name="Urgent")
