@@ -50,10 +50,10 @@ def _start() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure() -> None:
     """Stops what this process started."""
-    _stop()
+    stop()
 
 
-def _stop() -> None:
+def stop() -> None:
     global _services, _folder
     if _services is not None:
         _services.stop()
@@ -65,4 +65,4 @@ def _stop() -> None:
 
 
 # A run that ends before it has begun, for settings that do not load, has no end that pytest would tell us of.
-atexit.register(_stop)
+atexit.register(stop)

@@ -103,6 +103,8 @@ def postgres_program(cluster: Cluster) -> Program:
     settings = dict(SETTINGS, port=str(cluster.port))
     if not cluster.durable:
         settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        # A test that left a transaction open fails the next one that needs its tables, rather than to hang it.
+        settings |= {"lock_timeout": "5min"}
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return Program(
         name="postgres",

@@ -186,10 +186,12 @@ def test_both_answers_of_a_probe_may_come_at_once(monkeypatch):
     rater = make_rater()
     campaign = make_campaign(items=60, raters=[rater])
     set_probe_percent(campaign, 10, by=campaign.created_by)
-    while not Probe.objects.exists():
-        held = lease_items(campaign, rater, 5)
+    while held := lease_items(campaign, rater, 5):
         probe = Probe.objects.first()
         record_judgments(rater, [make_row(row, PASS) for row in held if probe is None or row.item_id != probe.item_id])
+        if probe:
+            break
+    assert probe
     first = Judgment.objects.get(item=probe.of_id)
     rows = {
         "first": make_row(first.assignment_id, FAIL, supersedes=str(first.pk)),

@@ -156,10 +156,10 @@ def test_pair_is_worth_one_choice_whichever_times_a_side_was_chosen():
 def test_lease_of_a_probe_that_ran_out_is_taken_again():
     rater = make_rater()
     campaign = ask_again(make_campaign(items=60, raters=[rater]))
-    while not Probe.objects.exists():
-        held = lease_items(campaign, rater, 10)
-        if not Probe.objects.exists():
-            record_judgments(rater, [make_row(row) for row in held])
+    while held := lease_items(campaign, rater, 10):
+        if Probe.objects.exists():
+            break
+        record_judgments(rater, [make_row(row) for row in held])
     expire(*held)
     again = lease_items(campaign, rater, 10)
     assert {row.pk for row in again} == {row.pk for row in held}

@@ -66,7 +66,7 @@ def test_versions_that_are_added_at_once_get_numbers_of_their_own():
     barrier = threading.Barrier(6)
 
     def add(place: int) -> None:
-        barrier.wait()
+        barrier.wait(30)
         try:
             with transaction.atomic():
                 _add_version(

@@ -30,7 +30,7 @@ def together(count, action):
     def run(number):
         try:
             connection.ensure_connection()
-            barrier.wait()
+            barrier.wait(30)
             return action(number)
         finally:
             connection.close()
