@@ -273,9 +273,10 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": sys.stderr, "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    # httpx tells of every request; only its warnings are news.
+    # They tell of every request, and of every place where credentials may lie; only their warnings are news.
     "loggers": {
         "httpx": {"level": "WARNING"},
+        "botocore": {"level": "WARNING"},
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
     },
 }

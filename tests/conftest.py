@@ -13,6 +13,20 @@ gc.disable()
 LONG = ("browser", "processes", "model")
 
 
+@pytest.fixture
+def bucket(monkeypatch):
+    """An S3 bucket: see `tests.bucket`, which takes a second to import."""
+    from tests.bucket import running_bucket
+    from training.engine import buckets
+
+    # A test's server has an address of its own.
+    buckets._client_of.cache_clear()
+    monkeypatch.setattr(buckets, "FIRST_PAUSE_SECONDS", 0.01)
+    with running_bucket(monkeypatch) as running:
+        yield running
+    buckets._client_of.cache_clear()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Modules with long tests begin before all others, so that no worker ends with one of them."""

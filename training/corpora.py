@@ -1,4 +1,5 @@
-"""Corpora: registered from a folder of shards below CORPORA_ROOT, indexed and checked by jobs, and read where they lie."""
+"""Corpora: registered from a folder of shards below CORPORA_ROOT, which may be in a bucket, indexed and checked by jobs, and read
+where they lie."""
 
 import hashlib
 import io
@@ -21,6 +22,7 @@ from jobs import queue
 from jobs.context import JobContext, JobFailed
 from jobs.models import Job
 from training.engine import corpora as engine
+from training.engine.buckets import BucketPath, is_address, list_folder
 from training.engine.corpus_index import (
     Report,
     check_index,
@@ -31,6 +33,7 @@ from training.engine.corpus_index import (
     read_summary,
 )
 from training.engine.orientation import orientation_of, upright
+from training.engine.places import Place, find_shards
 from training.engine.shards import FORMATS, CorpusRefused
 from training.models import Captions, Corpus
 
@@ -62,16 +65,15 @@ def register_corpus(
     licence: str = "",
 ) -> Corpus:
     """Keep a folder below CORPORA_ROOT as a corpus, and queue the job that reads it. Raises CorpusRefused."""
-    path = resolve_folder(folder)
-    engine.find_shards(path)
-    below = path.relative_to(_root())
+    place = resolve_folder(folder)
+    find_shards(place)
     try:
         with transaction.atomic():
             job = queue.enqueue(INDEX_KIND, {}, label=f"Index the corpus {name}", created_by=by)
             corpus = Corpus.objects.create(
                 slug=_free_slug(name),
                 name=name,
-                folder="" if below == Path() else str(below),
+                folder=_below_root(place),
                 least_side=least_side,
                 captions=captions,
                 licence=licence,
@@ -116,11 +118,27 @@ def remove_unread(corpus: Corpus) -> bool:
     return True
 
 
-def resolve_folder(folder: str) -> Path:
-    """The folder of this name below CORPORA_ROOT, itself no link and reached by none. Raises CorpusRefused."""
+def resolve_folder(folder: str) -> Place:
+    """The folder of this name below CORPORA_ROOT, itself no link and reached by none; of a bucket nobody is asked whether it
+    is there. Raises CorpusRefused."""
     root = _root()
     if "\0" in folder:
         raise CorpusRefused("A path cannot have a NUL character.")
+    return _in_bucket(root, folder) if isinstance(root, BucketPath) else _on_disk(root, folder)
+
+
+def _in_bucket(root: BucketPath, folder: str) -> BucketPath:
+    if is_address(folder):
+        if f"{folder.rstrip('/')}/" != f"{root}/" and not folder.startswith(f"{root}/"):
+            raise CorpusRefused(f"The folder must lie below {root}.")
+        folder = folder.removeprefix(str(root))
+    parts = folder.strip("/").split("/")
+    if any(part in (".", "..") for part in parts if folder.strip("/") != "."):
+        raise CorpusRefused("The folder's path cannot have “.” or “..” in it.")
+    return root if folder.strip("/") in ("", ".") else root / folder
+
+
+def _on_disk(root: Path, folder: str) -> Path:
     below = Path(folder)
     if below.is_absolute():
         if not below.is_relative_to(root) and not below.is_relative_to(settings.CORPORA_ROOT):
@@ -152,6 +170,8 @@ def root_problem() -> str:
 def find_folders() -> list[str]:
     """Folders below the root that hold tar files, to be offered on the form."""
     root = _root()
+    if isinstance(root, BucketPath):
+        return _find_in_bucket(root)
     found: list[str] = []
     for depth in range(OFFERED_DEPTH + 1):
         for path in sorted({each.parent for each in root.glob("/".join(["*"] * depth + ["*.tar"]))}):
@@ -160,7 +180,21 @@ def find_folders() -> list[str]:
     return found
 
 
-def folder_of(corpus: Corpus) -> Path:
+def _find_in_bucket(root: BucketPath) -> list[str]:
+    """The same of a bucket, of which a limited number of folders is looked into."""
+    found, level = [], [root]
+    for _ in range(OFFERED_DEPTH + 1):
+        below: list[BucketPath] = []
+        for folder in level[:MOST_OFFERED]:
+            shards, folders = list_folder(folder)
+            below += folders
+            if any(path.name.endswith(".tar") for path in shards):
+                found.append(_below_root(folder) or ".")
+        level = below
+    return found[:MOST_OFFERED]
+
+
+def folder_of(corpus: Corpus) -> Place:
     """Where the shards lie. Raises CorpusRefused where that is no longer a folder below the root."""
     return resolve_folder(corpus.folder)
 
@@ -189,7 +223,7 @@ def index_corpus(context: JobContext) -> dict[str, Any]:
             # An attempt before was lost between the file and the row.
             summary = read_summary(index)
         else:
-            shards = engine.find_shards(folder_of(corpus))
+            shards = find_shards(folder_of(corpus))
             summary = engine.write_index(
                 shards,
                 index,
@@ -201,7 +235,7 @@ def index_corpus(context: JobContext) -> dict[str, Any]:
         facts = {"sides": _histogram(counts), "sizes": _sizes(counts), "problems": read_problems(index, SHOWN_PROBLEMS)}
         facts["samples"] = _samples(index, folder_of(corpus), summary.images)
     except CorpusRefused as refused:
-        raise JobFailed(refused.sentence, retry=False) from None
+        raise JobFailed(refused.sentence, retry=refused.retry) from None
     except OSError as error:
         raise JobFailed(f"The shards or the index cannot be read or written: {error.strerror}.", retry=True) from None
     with context.fenced():
@@ -225,6 +259,8 @@ def check_corpus(context: JobContext) -> dict[str, Any]:
         check_shards(index_here(corpus), folder_of(corpus), _reporter(context, "Comparing"), every_byte=True)
         trouble = ""
     except CorpusRefused as refused:
+        if refused.retry:
+            raise JobFailed(refused.sentence, retry=True) from None
         trouble = refused.sentence
     except OSError as error:
         raise JobFailed(f"The shards cannot be read: {error.strerror}.", retry=True) from None
@@ -233,15 +269,31 @@ def check_corpus(context: JobContext) -> dict[str, Any]:
     return {"trouble": trouble}
 
 
-def _root() -> Path:
+def _root() -> Place:
     if not settings.CORPORA_ROOT:
         raise CorpusRefused(
             "This server has no folder for corpora. Whoever runs it names one with the setting CORPORA_ROOT."
         )
+    if is_address(settings.CORPORA_ROOT):
+        try:
+            return BucketPath.parse(settings.CORPORA_ROOT)
+        except ValueError:
+            raise CorpusRefused(
+                f"The setting CORPORA_ROOT is {settings.CORPORA_ROOT}, but must be a folder or s3://BUCKET/PREFIX."
+            ) from None
     root = Path(settings.CORPORA_ROOT).resolve()
     if not root.is_dir():
         raise CorpusRefused(f"The folder for corpora, {settings.CORPORA_ROOT}, is not on this machine.")
     return root
+
+
+def _below_root(place: Place) -> str:
+    """What is kept of a folder: its path below the root, empty for the root itself."""
+    root = _root()
+    if isinstance(place, Path) and isinstance(root, Path):
+        below = place.relative_to(root)
+        return "" if below == Path() else str(below)
+    return str(place).removeprefix(str(root)).strip("/")
 
 
 def _corpus_of(context: JobContext) -> Corpus:
@@ -265,7 +317,7 @@ def _reporter(context: JobContext, word: str) -> Report:
     return report
 
 
-def _samples(index: Path, folder: Path, images: int) -> list[dict[str, Any]]:
+def _samples(index: Path, folder: Place, images: int) -> list[dict[str, Any]]:
     """A few images, spread evenly. Their thumbnails are decoded and encoded anew: nobody is served bytes of a shard."""
     count = min(SHOWN_IMAGES, images)
     found = []

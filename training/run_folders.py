@@ -83,7 +83,7 @@ def _corpus(corpus: Corpus) -> dict[str, str]:
     try:
         index, folder = corpora.index_here(corpus), corpora.folder_of(corpus)
     except CorpusRefused as refused:
-        raise JobFailed(refused.sentence, retry=False) from None
+        raise JobFailed(refused.sentence, retry=refused.retry) from None
     return {"manifest": str(index.resolve()), "corpus": str(folder), "corpus_hash": corpus.content_hash}
 
 

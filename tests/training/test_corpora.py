@@ -162,9 +162,7 @@ def test_damaged_shards_fail_with_a_sentence_and_reading_goes_on_when_they_are_w
     shard.write_bytes(whole)
     read = []
     real = corpora.engine.read_samples
-    monkeypatch.setattr(
-        corpora.engine, "read_samples", lambda path, *rest: (read.append(path.name), real(path, *rest))[1]
-    )
+    monkeypatch.setattr(corpora.engine, "read_samples", lambda name, *rest: (read.append(name), real(name, *rest))[1])
     client.post(reverse("corpus_resume", args=[corpus.slug]))
     run_due_jobs(kinds=[corpora.INDEX_KIND])
     corpus.refresh_from_db()

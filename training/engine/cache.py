@@ -4,8 +4,10 @@ Those of dataset versions and of small corpora are made before the first step an
 `encodings`). Of larger corpora that would take days and fill the disk: theirs are made on demand, and kept as far as there is room.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -14,13 +16,14 @@ from torch.nn import functional
 from generation.engine.families import STABLE_DIFFUSION_XL
 from generation.engine.folders import Manifest
 from generation.engine.pipeline import Pipeline
+from training.engine.ahead import read_in_order
 from training.engine.drawn import Drawn
 from training.engine.draws import Draw
 from training.engine.encodings import Encoder, Entries, pooled_key
 from training.engine.lazy import LazySequence
 from training.engine.manifests import Item
 from training.engine.on_demand import OnDemand
-from training.engine.pixels import read_pixels
+from training.engine.pixels import to_pixels
 from training.engine.recipe import CACHED_FIRST
 from training.engine.shapes import Shape
 from training.engine.stores import ShardStore
@@ -143,10 +146,11 @@ def encode_sources(
     missing_captions = [caption for caption, key in captions.items() if key not in texts]
     check_room(_missing_bytes(encoder, texts, [images[key][1] for key in missing_images], len(missing_captions)))
     total = len(missing_images) + len(missing_captions)
-    done = _fill(texts, missing_captions, encoder.encode_caption, report, 0, total)
-    _fill(
-        latents, missing_images, lambda key: {key: encoder.encode_image(read_pixels(*images[key]))}, report, done, total
-    )
+    done = _fill(texts, map(encoder.encode_caption, missing_captions), report, 0, total)
+    missing = [(key, *images[key]) for key in missing_images]
+    with closing(read_in_order(missing, pipeline.resolution)) as read:
+        made = ({key: encoder.encode_image(to_pixels(image))} for key, image in zip(missing_images, read, strict=True))
+        _fill(latents, made, report, done, total)
     length = text_length(pipeline)
     kept = (
         Drawn(cache_dir / "drawn", corpus_bytes, spare_bytes()) if drawn and corpus_bytes > 0 and keeps_drawn else None
@@ -213,17 +217,19 @@ def _text_keys(encoder: Encoder, items: Sequence[Item]) -> Sequence[str]:
 
 def _fill(
     store: ShardStore,
-    names: Sequence[str],
-    encode: Callable[[str], Entries],
+    made: Iterable[Entries],
     report: Report,
     done: int,
     total: int,
 ) -> int:
-    for start in range(0, len(names), SHARD_ENTRIES):
+    """Keep what is made, some of it at a time; returns how many are done by then."""
+    made = iter(made)
+    while True:
         shard: Entries = {}
-        for name in names[start : start + SHARD_ENTRIES]:
-            shard.update(encode(name))
+        for entries in islice(made, SHARD_ENTRIES):
+            shard |= entries
             done += 1
             report(done, total)
+        if not shard:
+            return done
         store.add(shard)
-    return done

@@ -7,7 +7,6 @@ the folder and that hash. `python -m training.engine.corpora FOLDER INDEX` makes
 """
 
 import argparse
-import os
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -26,8 +25,9 @@ from training.engine.corpus_index import (
     shards_of,
 )
 from training.engine.corpus_items import CorpusItems
+from training.engine.places import Place, find_shards, place_of, sealed_shard, status_of
 from training.engine.run_files import sync_folder
-from training.engine.shards import CAPTIONS, CorpusRefused, Entry, Problem, Wanted, open_shard, read_samples, seal
+from training.engine.shards import CAPTIONS, CorpusRefused, Entry, Problem, Wanted, read_samples
 
 # All are counted, so many are kept.
 KEPT_PROBLEMS = 1000
@@ -43,24 +43,8 @@ CREATE TABLE problems (number INTEGER PRIMARY KEY, shard TEXT NOT NULL, member T
 """
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """The .tar files in a folder, not in those below it, by name. Raises CorpusRefused where there is none, or where one
-    is a link or no plain file."""
-    if folder.is_symlink() or not folder.is_dir():
-        raise CorpusRefused(f"{folder.name} is no folder.")
-    shards = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".tar")
-    if not shards:
-        raise CorpusRefused(
-            f"The folder {folder.name} has no .tar file. Shards are plain tar files, not compressed ones."
-        )
-    for path in shards:
-        with open_shard(path):
-            pass
-    return shards
-
-
 def write_index(
-    shards: Sequence[Path],
+    shards: Sequence[Place],
     index: Path,
     report: Report = lambda done, total: None,
     *,
@@ -82,7 +66,7 @@ def write_index(
         with closing(sqlite3.connect(partial, isolation_level=None, timeout=0)) as database:
             wanted = Wanted(least_side, captions)
             _begin(database, shards, wanted)
-            _scan(database, shards, report, wanted)
+            _scan(database, shards, index.parent, report, wanted)
             summary = _seal_index(database, len(shards))
     except sqlite3.Error as error:
         busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
@@ -99,7 +83,7 @@ def partial_of(index: Path) -> Path:
     return index.with_name(f".{index.name}.partial")
 
 
-def _begin(database: sqlite3.Connection, shards: Sequence[Path], wanted: Wanted) -> None:
+def _begin(database: sqlite3.Connection, shards: Sequence[Place], wanted: Wanted) -> None:
     """Keep what a stopped scan has read of the same shards, or begin anew."""
     # One commit a shard: they are worth a sync to the disk, and what is committed outlives a kill.
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -112,7 +96,7 @@ def _begin(database: sqlite3.Connection, shards: Sequence[Path], wanted: Wanted)
     asked = {"schema": str(SCHEMA), "sizes": "upright", **{name: str(value) for name, value in asdict(wanted).items()}}
     said = dict(database.execute("SELECT name, value FROM facts").fetchall())
     done = [(name, size, mtime_ns) for _, name, size, mtime_ns, _ in shards_of(database)]
-    present = [(path.name, status.st_size, status.st_mtime_ns) for path in shards for status in [path.stat()]]
+    present = [(path.name, status.size, status.mtime_ns) for path in shards for status in [status_of(path)]]
     # A scan that was stopped at its very end has been sealed: it is read anew as well.
     if said != asked or done != present[: len(done)]:
         for table in ("facts", "shards", "images", "problems"):
@@ -121,8 +105,9 @@ def _begin(database: sqlite3.Connection, shards: Sequence[Path], wanted: Wanted)
     database.execute("COMMIT")
 
 
-def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report, wanted: Wanted) -> None:
-    total, done = sum(path.stat().st_size for path in shards), 0
+def _scan(database: sqlite3.Connection, shards: Sequence[Place], work: Path, report: Report, wanted: Wanted) -> None:
+    sizes = [status_of(path).size for path in shards]
+    total, done = sum(sizes), 0
     (read,) = database.execute("SELECT count(*) FROM shards").fetchone()
 
     def tell(count: int) -> None:
@@ -130,17 +115,13 @@ def _scan(database: sqlite3.Connection, shards: Sequence[Path], report: Report, 
         done += count
         report(min(done, total), total)
 
-    tell(sum(path.stat().st_size for path in shards[:read]))
+    tell(sum(sizes[:read]))
     for number, path in enumerate(shards[read:], start=read):
         database.execute("BEGIN")
-        with open_shard(path) as file:
-            sealed = seal(file, tell)
-            for sample in read_samples(path, file, wanted):
+        with sealed_shard(path, work, tell) as (file, sealed):
+            for sample in read_samples(path.name, file, wanted):
                 tell(0)
                 _insert(database, number, path.name, sample)
-            status = os.fstat(file.fileno())
-            if (status.st_size, status.st_mtime_ns) != (sealed.size, sealed.mtime_ns):
-                raise CorpusRefused(f"The shard {path.name} changed while it was read.")
         values = (number, path.name, sealed.size, sealed.mtime_ns, sealed.sha256)
         database.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?)", values)
         database.execute("COMMIT")
@@ -188,7 +169,7 @@ def _seal_index(database: sqlite3.Connection, shards: int) -> Summary:
 
 def read_corpus(
     index: Path,
-    folder: Path,
+    folder: Place,
     content_hash: str,
     report: Report = lambda done, total: None,
     *,
@@ -207,7 +188,7 @@ def read_corpus(
 def main(arguments: list[str] | None = None) -> int:
     """Index a folder of shards by hand."""
     parser = argparse.ArgumentParser(prog="python -m training.engine.corpora", description="Index a folder of shards.")
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the folder that holds the .tar files")
+    parser.add_argument("folder", metavar="FOLDER", help="the folder that holds the .tar files, or s3://BUCKET/PREFIX")
     parser.add_argument("index", type=Path, metavar="INDEX", help="the file to write")
     parser.add_argument("--least-side", type=int, default=1, help="leave out images whose shorter side is below")
     parser.add_argument(
@@ -219,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     wanted = {"least_side": given.least_side, "captions": given.captions}
     try:
-        summary = write_index(find_shards(given.folder), given.index, **wanted)
+        summary = write_index(find_shards(place_of(Path(), given.folder)), given.index, **wanted)
     except CorpusRefused as refused:
         sys.stderr.write(f"{refused.sentence}\n")
         return 1

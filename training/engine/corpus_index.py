@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from training.engine.manifests import Item
-from training.engine.shards import CorpusRefused, Seal, check_seal
+from training.engine.places import Place, check_seal, present
+from training.engine.shards import CorpusRefused, Seal
 
 SCHEMA = 1
 
@@ -57,13 +58,13 @@ def count_sizes(index: Path) -> dict[tuple[int, int], int]:
         return {(width, height): count for width, height, count in rows}
 
 
-def read_items(index: Path, folder: Path, numbers: Sequence[int]) -> list[Item]:
+def read_items(index: Path, folder: Place, numbers: Sequence[int]) -> list[Item]:
     """The images of these numbers. Raises CorpusRefused where the index has no such image."""
     with open_index(index) as database:
         return [_item(database, folder, number, index) for number in numbers]
 
 
-def _item(database: sqlite3.Connection, folder: Path, number: int, index: Path) -> Item:
+def _item(database: sqlite3.Connection, folder: Place, number: int, index: Path) -> Item:
     row = database.execute(
         "SELECT shards.name, images.sha256, caption, member, start, images.size, width, height FROM images "
         "JOIN shards ON shards.number = images.shard WHERE images.number = ?",
@@ -85,17 +86,18 @@ def check_index(index: Path, content_hash: str) -> None:
 
 
 def check_shards(
-    index: Path, folder: Path, report: Report = lambda done, total: None, *, every_byte: bool = False
+    index: Path, folder: Place, report: Report = lambda done, total: None, *, every_byte: bool = False
 ) -> None:
     """Raise CorpusRefused where a shard in `folder` is missing or changed. Those of the same size and time are taken for
     the same, unless `every_byte` is to be hashed. `report(done, total)` counts bytes of shards and may raise to stop."""
     with open_index(index) as database:
         shards = list(shards_of(database))
     total, done = sum(size for _, _, size, _, _ in shards), 0
-    for _, name, size, mtime_ns, sha256 in shards:
+    places = present([folder / name for _, name, *_ in shards])
+    for place, (_, _, size, mtime_ns, sha256) in zip(places, shards, strict=True):
         # No file is of this time.
         sealed = Seal(size, -1 if every_byte else mtime_ns, sha256)
-        check_seal(folder / name, sealed, _counter(done, total, report))
+        check_seal(place, sealed, _counter(done, total, report))
         done += size
         report(done, total)
 

@@ -12,6 +12,7 @@ from typing import Any
 from training.engine.corpus_index import connect, open_index, shards_of
 from training.engine.lazy import LazySequence
 from training.engine.manifests import Item
+from training.engine.places import Place
 from training.engine.shards import CorpusRefused
 
 # A step asks for each of its images a few times.
@@ -27,7 +28,7 @@ class CorpusItems(LazySequence[Item]):
     CorpusRefused where the index cannot be read.
     """
 
-    def __init__(self, index: Path, folder: Path, prompt_free: bool = False) -> None:
+    def __init__(self, index: Path, folder: Place, prompt_free: bool = False) -> None:
         self.path, self.folder, self.prompt_free = index, folder, prompt_free
         with open_index(index) as database:
             self._shards = {number: folder / name for number, name, *_ in shards_of(database)}

@@ -8,6 +8,7 @@ full precision: its values depend neither on the others nor on when it is encode
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +46,19 @@ class Encoder:
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         """[2, C, H, W] float32 on the CPU: mean and standard deviation of the latent posterior, not yet scaled. `pixels` are
         [3, height, width] in -1..1."""
-        pipeline = self.pipeline
+        return self.encode_images([pixels])[0]
+
+    def encode_images(self, pixels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The same of several images, each encoded alone; a GPU is waited for once, after the last."""
+        device, dtype, vae = self.pipeline.device, self.pipeline.dtype, self.pipeline.pipe.vae
+        if device.type == "cuda":
+            # From ordinary memory each copy would wait for what the GPU does.
+            pixels = [each.pin_memory() for each in pixels]
+        images = [each.to(device, dtype, non_blocking=True) for each in pixels]
         with self._alone():
-            images = pixels[None].to(pipeline.device, pipeline.dtype)
-            posterior = pipeline.pipe.vae.encode(images).latent_dist
-            latent = torch.stack([posterior.mean[0], posterior.std[0]]).float().cpu()
-        return latent.clone()
+            posteriors = [vae.encode(each[None]).latent_dist for each in images]
+            latents = [torch.stack([each.mean[0], each.std[0]]).float() for each in posteriors]
+        return [each.cpu().clone() for each in latents]
 
     def encode_caption(self, caption: str) -> Entries:
         """The caption's sequence and, where the denoiser takes one, its vector, by their keys."""

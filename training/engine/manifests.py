@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from training.engine.places import Place, read_bytes
 from training.engine.recipe import RunRefused
-from training.engine.shards import read_bytes
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -21,7 +21,7 @@ class Item:
     known.
     """
 
-    image: Path
+    image: Place
     caption: str
     sha256: str
     rejected: Path | None = None
@@ -39,7 +39,14 @@ class Item:
 
     def read(self) -> bytes:
         """The image file's bytes. Raises OSError or RunRefused where it cannot be read."""
-        return read_bytes(self.image, self.offset, self.size) if self.member else self.image.read_bytes()
+        if isinstance(self.image, Path) and not self.member:
+            return self.image.read_bytes()
+        return read_bytes(self.image, self.offset, self.size)
+
+    @property
+    def is_far(self) -> bool:
+        """Whether each read of it waits for another machine."""
+        return not isinstance(self.image, Path)
 
     @property
     def loser(self) -> "Item":

@@ -5,23 +5,16 @@ the step that needs them, unless they are still on disk from an earlier draw (se
 whether it is made now or was kept.
 """
 
-import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
-from PIL import Image
-
+from training.engine.ahead import Ahead, Wanted
 from training.engine.drawn import Drawn
 from training.engine.draws import Draw
 from training.engine.encodings import Encoder, Entries, pooled_key
 from training.engine.manifests import Item
-from training.engine.pixels import read_image, to_pixels
+from training.engine.pixels import to_pixels
 from training.engine.shapes import Shape
 from training.engine.stores import ShardStore
-
-# What is read ahead at most: bytes of decoded images, and threads that decode them.
-AHEAD_BYTES = 256 * 2**20
-THREADS = 4
 
 
 class OnDemand:
@@ -49,45 +42,44 @@ class OnDemand:
         self.sources = frozenset(sources)
         self._items, self._shapes = items, shapes
         self._latents, self._texts = latents, texts
-        self._readers: ThreadPoolExecutor | None = None
-        self._ahead: dict[str, Future[Image.Image]] = {}
-        side = encoder.pipeline.resolution
-        self._room = max(1, AHEAD_BYTES // (3 * side**2))
+        self._ahead = Ahead(encoder.pipeline.resolution)
 
     def expect(self, draws: Iterable[Draw]) -> None:
         """Begin to read the images of draws that will be wanted soon, as many as there is room for."""
         for draw in draws:
-            if len(self._ahead) >= self._room:
+            if self._ahead.is_full:
                 return
             if draw.source not in self.sources:
                 continue
-            item, shape, key = self._image(draw)
-            if key not in self._latents and key not in self._ahead and not self._has([key]):
-                self._ahead[key] = self._pool().submit(read_image, item, shape)
+            wanted = self._image(draw)
+            if wanted[0] not in self._latents and not self._has(wanted[:1]):
+                self._ahead.expect(wanted)
 
     def provide(self, draws: Iterable[Draw]) -> None:
         """Make what is missing for these draws. Raises `RunRefused` for an image that is missing, unreadable or not the one
         of its sha256."""
-        latents, texts = set(), set()
-        for draw in draws:
-            if draw.source not in self.sources:
-                continue
-            item, shape, key = self._image(draw)
-            latents.add(key)
-            if key not in self._latents:
-                self._latents.hold(self._latent(item, shape, key), besides=latents)
+        draws = [draw for draw in draws if draw.source in self.sources]
+        wanted = [self._image(draw) for draw in draws]
+        self._provide_latents({each[0]: each for each in wanted})
+        texts = set()
+        for draw, (_, item, _) in zip(draws, wanted, strict=True):
             text_key = self.encoder.text_key(item.caption)
             if not draw.drop_caption and text_key not in self._texts:
                 entries = self._caption(item.caption, text_key)
                 texts |= set(entries)
                 self._texts.hold(entries, besides=texts)
 
-    def _latent(self, item: Item, shape: Shape, key: str) -> Entries:
-        ahead = self._ahead.pop(key, None)
-        if self.drawn is not None and self._has([key]):
-            return {key: self.drawn[key]}
-        image = ahead.result() if ahead else read_image(item, shape)
-        return self._kept({key: self.encoder.encode_image(to_pixels(image))})
+    def _provide_latents(self, wanted: dict[str, Wanted]) -> None:
+        missing = [key for key in wanted if key not in self._latents]
+        made: Entries = {}
+        for key in missing:
+            if self.drawn is not None and self._has([key]):
+                self._ahead.forget(key)
+                made[key] = self.drawn[key]
+        to_make = [key for key in missing if key not in made]
+        pixels = [to_pixels(self._ahead.take(wanted[key])) for key in to_make]
+        made |= self._kept(dict(zip(to_make, self.encoder.encode_images(pixels), strict=True)))
+        self._latents.hold(made, besides=set(wanted))
 
     def _caption(self, caption: str, key: str) -> Entries:
         keys = [key, pooled_key(key)] if self._has_pooled else [key]
@@ -107,17 +99,10 @@ class OnDemand:
 
     def close(self) -> None:
         """Read nothing ahead any more, and have written what was to be kept."""
-        if self._readers is not None:
-            self._readers.shutdown(wait=True, cancel_futures=True)
+        self._ahead.close()
         if self.drawn is not None:
             self.drawn.close()
-        self._readers, self._ahead = None, {}
 
-    def _image(self, draw: Draw) -> tuple[Item, Shape, str]:
+    def _image(self, draw: Draw) -> Wanted:
         item, shape = self._items[draw.source][draw.image], self._shapes[draw.source][draw.image]
-        return item, shape, self.encoder.latent_key(item.sha256, shape)
-
-    def _pool(self) -> ThreadPoolExecutor:
-        if self._readers is None:
-            self._readers = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1), "images ahead")
-        return self._readers
+        return self.encoder.latent_key(item.sha256, shape), item, shape

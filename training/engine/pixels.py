@@ -15,21 +15,16 @@ from training.engine.recipe import RunRefused
 from training.engine.shapes import Shape, Size, enlargement
 from training.engine.shards import MODES, CorpusRefused
 
-# Part of every latent's key: change it whenever `read_pixels` changes.
+# Part of every latent's key: change it whenever `read_image` or `to_pixels` changes.
 PREPROCESSING = "white lanczos center upright 1"
 
 # An image that would have more than so many times the area of its shape is not resized whole. Others keep their bits.
 MOST_AREAS = 16
 
 
-def read_pixels(item: Item, shape: Shape) -> torch.Tensor:
-    """[3, height, width] in -1..1: composited on white, resized to cover the shape, centre cut out. Raises `RunRefused` for
-    an image that is missing, unreadable or not the one of its sha256."""
-    return to_pixels(read_image(item, shape))
-
-
 def read_image(item: Item, shape: Shape) -> Image.Image:
-    """The same as an RGB image."""
+    """RGB: composited on white, resized to cover the shape, centre cut out. Raises `RunRefused` for an image that is missing,
+    unreadable or not the one of its sha256."""
     return _cover(_open(item, on_white, shape), shape)
 
 

@@ -23,6 +23,7 @@ from training.engine.holdout import Split, split_sources
 from training.engine.learner import Learner, make_learner
 from training.engine.manifests import Item, read_manifest
 from training.engine.parents import open_parent, schedule_of, shape_rule_of, trained_network
+from training.engine.places import place_of
 from training.engine.recipe import RunSettings, Source
 from training.engine.resuming import digest_of
 from training.engine.run import Run, Stopped
@@ -106,7 +107,7 @@ def read_source(
 ) -> Sequence[Item]:
     """The images of a row, from its manifest or, of a corpus, from its index."""
     if source.corpus:
-        index, shards = folder / source.manifest, folder / source.corpus
+        index, shards = folder / source.manifest, place_of(folder, source.corpus)
         return read_corpus(index, shards, source.corpus_hash, report, prompt_free=source.prompt_free)
     manifest = folder / source.manifest
     return read_manifest(manifest, pairs=settings.objective == "dpo", prompt_free=source.prompt_free)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -171,6 +172,8 @@ def _size(item: Item) -> Size:
     """Width and height as it is shown: of a corpus its index knows them; else of the file's head."""
     if item.width:
         return item.width, item.height
+    # What lies in a bucket is of a corpus.
+    assert isinstance(item.image, Path)
     try:
         with Image.open(item.image) as image:
             return upright_size(image.size, orientation_of(image))

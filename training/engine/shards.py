@@ -43,10 +43,19 @@ Tell = Callable[[int], None]
 
 
 class CorpusRefused(RunRefused):
-    """A corpus that cannot be indexed, or is no longer what was indexed; `sentence` is for a person."""
+    """A corpus that cannot be indexed, or is no longer what was indexed; `sentence` is for a person, and `retry` says whether
+    it may be over later."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence, field="sources")
+    def __init__(self, sentence: str, *, retry: bool = False) -> None:
+        super().__init__(sentence, field="sources", retry=retry)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a shard without reading it: `size` in bytes, time of last change in nanoseconds."""
+
+    size: int
+    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -132,13 +141,18 @@ def check_seal(path: Path, sealed: Seal, tell: Tell = lambda count: None) -> Non
         if same and status.st_mtime_ns != sealed.mtime_ns:
             same = seal(file, tell).sha256 == sealed.sha256
         if not same:
-            raise CorpusRefused(
-                f"The shard {path.name} changed since its corpus was indexed. Put the old file back, or index it anew."
-            )
+            raise changed(path.name)
 
 
-def read_samples(path: Path, file: BinaryIO, wanted: Wanted | None = None) -> Iterator[Entry | Problem]:
-    """Every sample of an open shard in its order, as an entry, or as the problem for which it is left out: among them
+def changed(name: str) -> CorpusRefused:
+    """The refusal of a shard that is not what was indexed."""
+    return CorpusRefused(
+        f"The shard {name} changed since its corpus was indexed. Put the old file back, or index it anew."
+    )
+
+
+def read_samples(name: str, file: BinaryIO, wanted: Wanted | None = None) -> Iterator[Entry | Problem]:
+    """Every sample of an open shard of this name in its order, as an entry, or as the problem for which it is left out: among them
     what is not wanted. Images are decoded whole, so that training meets no broken one.
 
     Memory is that of one sample. Raises CorpusRefused where the file is no plain tar file, or is cut off.
@@ -148,7 +162,7 @@ def read_samples(path: Path, file: BinaryIO, wanted: Wanted | None = None) -> It
         with tarfile.open(fileobj=file, mode="r:") as tar:
             yield from _samples(tar, file, wanted or Wanted())
     except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
-        raise CorpusRefused(f"The shard {path.name} is no whole, plain tar file: {error}.") from None
+        raise CorpusRefused(f"The shard {name} is no whole, plain tar file: {error}.") from None
 
 
 def _samples(tar: tarfile.TarFile, file: BinaryIO, wanted: Wanted) -> Iterator[Entry | Problem]:

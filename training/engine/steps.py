@@ -47,9 +47,12 @@ def provide_step(run: Run) -> None:
 
 def _refuse_together(run: Run, refused: RunRefused | None) -> None:
     """Raise in all processes what one of them was refused: the others would wait for its gradients."""
-    said = [each for each in run.group.gather((refused.sentence, refused.field) if refused else None) if each]
+    said = [
+        each for each in run.group.gather((refused.sentence, refused.field, refused.retry) if refused else None) if each
+    ]
     if said:
-        raise RunRefused(said[0][0], field=said[0][1])
+        sentence, field, retry = said[0]
+        raise RunRefused(sentence, field=field, retry=retry)
 
 
 def draws_of(run: Run, step: int) -> list[Draw]:

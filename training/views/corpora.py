@@ -17,6 +17,7 @@ from jobs.models import JobState
 from jobs.progress import describe_progress
 from training import corpora
 from training.corpus_forms import CorpusForm
+from training.engine.shards import CorpusRefused
 from training.models import Corpus, TrainingRun
 
 RUNS_SHOWN = 20
@@ -45,10 +46,16 @@ def corpus_new(request: HttpRequest) -> HttpResponse:
             messages.success(request, f"The shards of {made} are being read. That can take hours; it may be stopped.")
             return redirect(made)
     problem = corpora.root_problem()
+    folders: list[str] = []
+    if not problem:
+        try:
+            folders = corpora.find_folders()
+        except CorpusRefused as refused:
+            problem = refused.sentence
     context = {
         "form": form,
         "problem": problem,
-        "folders": [] if problem else corpora.find_folders(),
+        "folders": folders,
         "may_write": may_write(member(request), *TEAM),
     }
     return render(request, "training/corpus_new.html", context, status=422 if form.errors else 200)

@@ -17,7 +17,7 @@ from training.engine.cache import encode_sources
 from training.engine.draws import Draw
 from training.engine.manifests import read_manifest
 from training.engine.noise import NoiseSchedule
-from training.engine.pixels import read_pixels
+from training.engine.pixels import read_image, to_pixels
 from training.engine.shapes import Shape
 
 
@@ -60,7 +60,7 @@ def test_cache_holds_what_the_model_says_and_repairs_itself(make_run: MakeRun, p
 
     mean, std = encoded.latents[encoded.latent_keys[1][2]]
     with torch.no_grad():
-        posterior = pipeline.pipe.vae.encode(read_pixels(sources[1][2], Shape(32, 32))[None]).latent_dist
+        posterior = pipeline.pipe.vae.encode(to_pixels(read_image(sources[1][2], Shape(32, 32)))[None]).latent_dist
         prompt = pipeline.pipe.encode_prompt(sources[1][2].caption, torch.device("cpu"), 1, False)[0]
     assert torch.equal(mean, posterior.mean[0])
     assert torch.equal(std, posterior.std[0])

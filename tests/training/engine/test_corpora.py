@@ -15,9 +15,10 @@ from generation.engine.folders import hash_file
 from tests.training.engine.conftest import MakeRun
 from tests.training.shards import picture, write_shard
 from training.engine import corpora
-from training.engine.corpora import find_shards, main, read_corpus, write_index
+from training.engine.corpora import main, read_corpus, write_index
 from training.engine.corpus_index import read_problems
-from training.engine.pixels import read_pixels
+from training.engine.pixels import read_image, to_pixels
+from training.engine.places import find_shards
 from training.engine.recipe import RunRefused
 from training.engine.run import Stopped
 from training.engine.shapes import Shape
@@ -91,7 +92,7 @@ def test_index_reads_each_member_where_it_lies(folder: Path, tmp_path: Path) -> 
             assert item.read() == unpacked.read()
         assert hashlib.sha256(item.read()).hexdigest() == item.sha256
     # Of 48 x 36 the middle 36 x 36, made 32 x 32.
-    assert read_pixels(items[0], Shape(32, 32)).shape == (3, 32, 32)
+    assert to_pixels(read_image(items[0], Shape(32, 32))).shape == (3, 32, 32)
 
 
 def test_same_shards_have_the_same_hash_wherever_they_lie(folder: Path, tmp_path: Path) -> None:
@@ -134,9 +135,7 @@ def test_a_stopped_scan_goes_on_after_the_last_whole_shard(
     index = tmp_path / "index"
     stop_in_second_shard(folder, index)
     read = []
-    monkeypatch.setattr(
-        corpora, "read_samples", lambda path, *rest: (read.append(path.name), read_samples(path, *rest))[1]
-    )
+    monkeypatch.setattr(corpora, "read_samples", lambda name, *rest: (read.append(name), read_samples(name, *rest))[1])
     assert write_index(find_shards(folder), index) == whole
     assert read == ["00001.tar"]
 
@@ -292,7 +291,7 @@ def test_image_changed_behind_size_and_time_is_refused_by_its_own_hash(folder: P
     change_in_place(folder / "00000.tar", image, image[:-1] + b"x")
     (again, *_) = read_corpus(index, folder, content_hash)
     with pytest.raises(RunRefused, match=r"set/0000\.png in 00000\.tar is not the one that was frozen"):
-        read_pixels(again, Shape(32, 32))
+        to_pixels(read_image(again, Shape(32, 32)))
 
 
 def test_run_refuses_what_changed(run_of_corpus: MakeRun, folder: Path) -> None:

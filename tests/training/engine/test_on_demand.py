@@ -20,11 +20,12 @@ from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_process import WarmGroup, finish, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import UNET, lines, stop_at
 from tests.training.shards import write_corpus
-from training.engine import cache, on_demand, stores
-from training.engine.corpora import find_shards, write_index
+from training.engine import ahead, cache, stores
+from training.engine.corpora import write_index
 from training.engine.group import Group
 from training.engine.manifests import Item
 from training.engine.pixels import read_image
+from training.engine.places import find_shards
 from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Stopped
@@ -97,13 +98,13 @@ def test_run_goes_on_to_the_same_bits_with_another_number_of_readers(
 
     def train(run: Path, threads: int, stop: Callable[[], bool] = lambda: False) -> None:
         readers.clear()
-        monkeypatch.setattr(on_demand, "THREADS", threads)
+        monkeypatch.setattr(ahead, "THREADS", threads)
         try:
             run_training(run, stop)
         finally:
             assert (len(set(readers)) > 1) == (threads > 1)
 
-    monkeypatch.setattr(on_demand, "read_image", read_slowly)
+    monkeypatch.setattr(ahead, "read_image", read_slowly)
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     changes = {"steps": 6, "checkpoint_every": 6, "validate_every": 0, "corpus_cache_gib": 0, "image_draws": "epochs"}
     whole, torn = run_of_corpus("whole", **changes), run_of_corpus("torn", **changes)

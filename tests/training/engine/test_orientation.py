@@ -12,9 +12,10 @@ import torch
 from PIL import ExifTags, Image, ImageOps
 
 from tests.training.shards import write_shard
-from training.engine.corpora import find_shards, read_corpus, write_index
+from training.engine.corpora import read_corpus, write_index
 from training.engine.manifests import Item
-from training.engine.pixels import is_opaque, read_pixels, read_rgba, to_pixels
+from training.engine.pixels import is_opaque, read_image, read_rgba, to_pixels
+from training.engine.places import find_shards
 from training.engine.shapes import Shape, ShapeRule, shapes_of
 from training.engine.shards import CorpusRefused
 
@@ -49,7 +50,7 @@ def test_image_is_read_as_it_is_shown(tmp_path: Path, kind: str, orientation: in
     size = (30, 60) if orientation > 4 else (60, 30)
     assert shown.size == size
     photographed = item(tmp_path, content)
-    assert torch.equal(read_pixels(photographed, Shape(*size)), to_pixels(shown))
+    assert torch.equal(to_pixels(read_image(photographed, Shape(*size))), to_pixels(shown))
     assert torch.allclose(read_rgba(photographed, Shape(*size))[:3] * 2 - 1, to_pixels(shown), atol=1e-6)
     assert is_opaque(photographed)
     assert shapes_of([[photographed]], RULE, lambda *each: None) == ((RULE.shape_of(size),),)
@@ -57,7 +58,7 @@ def test_image_is_read_as_it_is_shown(tmp_path: Path, kind: str, orientation: in
 
 def test_note_that_cannot_be_understood_turns_nothing(tmp_path: Path) -> None:
     plain, *others = (
-        read_pixels(item(tmp_path, content), Shape(60, 30))
+        to_pixels(read_image(item(tmp_path, content), Shape(60, 30)))
         for content in (photo(None), photo(None, exif=b"Exif\0\0no tiff"), photo(9))
     )
     assert all(torch.equal(plain, each) for each in others)
@@ -73,7 +74,7 @@ def test_index_of_a_corpus_has_the_sizes_as_shown_and_older_ones_are_refused(tmp
     items = read_corpus(index, folder, write_index(find_shards(folder), index).content_hash)
     assert [(each.width, each.height) for each in items] == [(60, 30)] * 4 + [(30, 60)] * 4
     for each in items:
-        read_pixels(each, RULE.shape_of((each.width, each.height)))
+        to_pixels(read_image(each, RULE.shape_of((each.width, each.height))))
 
     index.chmod(0o644)
     with sqlite3.connect(index) as database:
@@ -82,9 +83,9 @@ def test_index_of_a_corpus_has_the_sizes_as_shown_and_older_ones_are_refused(tmp
     older = type(items)(index, folder)
     wide = RULE.shape_of((60, 30))
     for each in list(older)[:4]:
-        read_pixels(each, wide)
+        to_pixels(read_image(each, wide))
     for each in list(older)[4:]:
         with pytest.raises(CorpusRefused, match="Index the corpus anew"):
-            read_pixels(each, wide)
+            to_pixels(read_image(each, wide))
         # Of a square nothing was decided by the sizes.
-        assert read_pixels(each, Shape(32, 32)).shape == (3, 32, 32)
+        assert to_pixels(read_image(each, Shape(32, 32))).shape == (3, 32, 32)

@@ -12,10 +12,11 @@ from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_corpora import stop_in_second_shard
 from tests.training.engine.test_trainer import UNET
 from tests.training.shards import picture, write_corpus, write_shard
-from training.engine.corpora import find_shards, main, read_corpus, write_index
+from training.engine.corpora import main, read_corpus, write_index
 from training.engine.corpus_index import read_problems, read_summary
 from training.engine.draws import Draw
 from training.engine.group import Group
+from training.engine.places import find_shards
 from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
 from training.engine.run import Stopped

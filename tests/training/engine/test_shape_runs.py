@@ -24,7 +24,7 @@ from training.engine import encodings, kernels, objectives, steps
 from training.engine.draws import Draw
 from training.engine.group import Group
 from training.engine.manifests import Item
-from training.engine.pixels import read_pixels
+from training.engine.pixels import read_image, to_pixels
 from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run, parse_run
 from training.engine.resuming import digest_of
@@ -282,7 +282,7 @@ def test_image_covers_its_shape_and_loses_the_same_on_both_sides(tmp_path: Path)
     columns = np.tile(np.arange(60, dtype=np.uint8), (24, 1))
     Image.fromarray(columns).convert("RGB").save(tmp_path / "a.png")
     item = Item(tmp_path / "a.png", "", hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest())
-    pixels = read_pixels(item, Shape(40, 24))
+    pixels = to_pixels(read_image(item, Shape(40, 24)))
     assert pixels.shape == (3, 24, 40)
     assert ((pixels[0, 0] + 1) * 127.5).round().tolist() == list(range(10, 50))
     # A shape of another aspect is another entry of the cache, and the name of a square's changes with the preprocessing alone.
