@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import boto3
 import pytest
@@ -78,6 +79,8 @@ def running_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         monkeypatch.delenv(name, raising=False)
     try:
         bucket.client = boto3.session.Session().client("s3", endpoint_url=address)
+        # moto keeps what it has beside its servers.
+        urlopen(Request(f"{address}/moto-api/reset", method="POST"), timeout=30).close()  # noqa: S310 - our own server.
         bucket.client.create_bucket(Bucket=NAME)
         bucket.asked.clear()
         yield bucket

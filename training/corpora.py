@@ -167,6 +167,11 @@ def root_problem() -> str:
     return ""
 
 
+def bucket() -> str:
+    """The address below which corpora lie, or an empty text where that is a folder."""
+    return settings.CORPORA_ROOT.rstrip("/") if is_address(settings.CORPORA_ROOT) else ""
+
+
 def find_folders() -> list[str]:
     """Folders below the root that hold tar files, to be offered on the form."""
     root = _root()

@@ -16,7 +16,7 @@ class CorpusForm(LicenceForm):
         label="Folder of shards",
         max_length=500,
         widget=forms.TextInput(attrs={"list": "folders", "spellcheck": "false", "autocomplete": "off"}),
-        help_text="Its .tar files are read where they lie, and nothing is copied. Folders below it are not looked into.",
+        help_text="Its .tar files are read where they lie, and none is kept here. Folders below it are not looked into.",
     )
     name = forms.CharField(max_length=120, help_text="What people call the corpus.")
     least_side = forms.IntegerField(

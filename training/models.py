@@ -11,6 +11,7 @@ from django.urls import reverse
 from curation.models import Campaign, DatasetVersion
 from generation.models import GenerationBatch, ModelVersion, PromptSet
 from jobs.models import Job, JobState
+from training.engine.buckets import is_address
 from training.event_words import EventWords
 
 if TYPE_CHECKING:
@@ -116,6 +117,12 @@ class Corpus(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("corpus", args=[self.slug])
+
+    @property
+    def place(self) -> str:
+        """Its folder as people are shown it: with the address where it lies in a bucket."""
+        root = str(settings.CORPORA_ROOT).rstrip("/")
+        return f"{root}/{self.folder}".rstrip("/") if is_address(root) else self.folder or "."
 
     @property
     def state(self) -> CorpusState:

@@ -16,7 +16,7 @@ paths are relative to the manifest. For the objective "dpo" each line is a pair,
 "rejected" (path) with "rejected_sha256".
 
 A source may be a corpus instead: {"name": ..., "manifest": "index made by training.engine.corpora", "corpus": "folder of its
-shards", "corpus_hash": "content hash of the index", ...}. With "prompt_free": true a source of either kind trains without
+shards, or its address in S3", "corpus_hash": "content hash of the index", ...}. With "prompt_free": true a source of either kind trains without
 captions.
 """
 

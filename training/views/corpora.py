@@ -56,6 +56,7 @@ def corpus_new(request: HttpRequest) -> HttpResponse:
         "form": form,
         "problem": problem,
         "folders": folders,
+        "bucket": corpora.bucket(),
         "may_write": may_write(member(request), *TEAM),
     }
     return render(request, "training/corpus_new.html", context, status=422 if form.errors else 200)

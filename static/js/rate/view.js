@@ -134,15 +134,23 @@ export function createView({ config, keymap, act, rows = null }) {
     setState("ready");
   }
 
+  let told = ""; // What the message says, and by which buttons.
+  let runs = [];
+
+  /** The same again leaves all as it is: a button that is being pressed stays the one that is let go. */
   function showMessage(state, title, text, actions = []) {
+    runs = actions.map(({ run }) => run);
+    const tells = JSON.stringify([state, title, text, actions.map(({ label, href, primary }) => [label, href, primary])]);
+    if (tells === told && root.dataset.state === state) return;
+    told = tells;
     const box = find("rate-message");
     const heading = build("h2", "", title);
     box.replaceChildren(heading, build("p", "", text));
     const row = build("div", "cluster");
-    for (const { label, href, run, primary } of actions) {
+    for (const [place, { label, href, primary }] of actions.entries()) {
       const button = build(href ? "a" : "button", `btn${primary ? " btn--primary" : ""}`, label);
       if (href) button.href = href;
-      else button.addEventListener("click", run);
+      else button.addEventListener("click", () => runs[place]());
       row.append(button);
     }
     box.append(row);
