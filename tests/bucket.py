@@ -80,7 +80,7 @@ def running_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     try:
         bucket.client = boto3.session.Session().client("s3", endpoint_url=address)
         # moto keeps what it has beside its servers.
-        urlopen(Request(f"{address}/moto-api/reset", method="POST"), timeout=30).close()  # noqa: S310 - our own server.
+        urlopen(Request(f"{address}/moto-api/reset", method="POST"), timeout=30).close()
         bucket.client.create_bucket(Bucket=NAME)
         bucket.asked.clear()
         yield bucket
