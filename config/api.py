@@ -1,5 +1,6 @@
 """The HTTP API: the rooms' routers behind one OpenAPI document at /api/openapi.json."""
 
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, RawPostDataException
 from django.http.multipartparser import MultiPartParserError
@@ -21,7 +22,8 @@ api.add_router("", curation_router)
 
 @api.exception_handler(RequestDataTooBig)
 def refuse_large_body(request: HttpRequest, refused: Exception) -> HttpResponse:
-    return api.create_response(request, {"detail": "The request is larger than 5 MB."}, status=413)
+    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20
+    return api.create_response(request, {"detail": f"The request is larger than {most} MB."}, status=413)
 
 
 @api.exception_handler(MultiPartParserError)

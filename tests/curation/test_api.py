@@ -265,9 +265,26 @@ def test_batch_of_more_than_ten_thousand_is_refused_with_a_sentence(rater):
     assert response.json() == {"detail": "At most 10,000 judgments are taken at once; this was 10,001."}
 
 
-def test_body_of_ten_megabytes_is_refused(rater):
-    response = post(signed_in(rater), "/api/judgments", json.dumps({"judgments": ["x" * 10_000_000]}))
-    assert (response.status_code, response.json()) == (413, {"detail": "The request is larger than 5 MB."})
+def test_of_a_body_of_ten_megabytes_the_good_rows_are_stored(rater, campaign):
+    client = signed_in(rater)
+    items = lease(client, campaign, 2).json()["items"]
+    answers = dict.fromkeys(["visual_quality", "prompt_alignment", "style_alignment"], "pass")
+    first, last = (make_row(item["assignment"], answers) for item in items)
+    rows = [
+        first,
+        "x" * 5_000_000,
+        make_row(items[0]["assignment"], {**answers, "visual_quality": "x" * 5_000_000}),
+        last,
+    ]
+    results = post(client, "/api/judgments", {"judgments": rows}).json()["results"]
+    assert [row["status"] for row in results] == ["stored", "rejected", "rejected", "stored"]
+    assert all(row["reason"] and len(row["reason"]) < 500 for row in results[1:3])
+    assert Judgment.objects.count() == 2
+
+
+def test_body_that_no_batch_needs_is_refused_with_a_sentence(rater):
+    response = post(signed_in(rater), "/api/judgments", json.dumps({"judgments": ["x" * 17_000_000]}))
+    assert (response.status_code, response.json()) == (413, {"detail": "The request is larger than 16 MB."})
     assert not Judgment.objects.exists()
 
 
