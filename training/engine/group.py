@@ -49,11 +49,15 @@ class Group:
 
     def agree(self, wish: bool) -> bool:
         """What the main process says; the others' word does not count."""
+        return bool(self.hear_main(wish))
+
+    def hear_main(self, value: Any) -> Any:
+        """The main process's value, for all of them."""
         if self.size == 1:
-            return wish
-        said = [wish]
+            return value
+        said = [value]
         distributed.broadcast_object_list(said, src=0)
-        return bool(said[0])
+        return said[0]
 
     @property
     def is_sharded(self) -> bool:

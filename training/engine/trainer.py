@@ -73,16 +73,34 @@ def _loop(run: Run) -> None:
     journal = Journal(run)
     while True:
         run.writer.check()
-        if run.group.is_main or run.group.is_sharded:
-            # Where it goes alone, the others wait for it at the step's first exchange.
-            observe(run)
-        if run.group.agree(run.stop()):
+        refused = _observe(run)
+        # Where the main process looks alone, the others wait for it here, and end as it does.
+        refused, is_stopped = run.group.hear_main((refused, run.stop()))
+        if refused is not None or is_stopped:
             _settle(run, journal)
+            if refused is not None:
+                save_if_new(run)
+                raise refused
             _stop(run)
         if run.learner.step >= run.settings.steps:
             run.writer.wait()
             return
         _step(run, journal)
+
+
+def _observe(run: Run) -> RunRefused | None:
+    """Validate and draw where that is due; returns for what reason it could not be done, an image that is gone for instance,
+    so that what was learned until then can be saved."""
+    if not (run.group.is_main or run.group.is_sharded):
+        return None
+    try:
+        observe(run)
+    except RunRefused as refused:
+        if run.group.is_sharded:
+            # In the middle of a pass that the others are in as well.
+            raise
+        return refused
+    return None
 
 
 def _step(run: Run, journal: Journal) -> None:

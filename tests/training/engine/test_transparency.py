@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from generation.engine.folders import hash_file, hash_folder, inspect_folder
 from tests.rgb_models import without_alpha
 from tests.training.engine.conftest import MakeRun
-from tests.training.engine.test_process import finish, start_warm, trained, wait_until
+from tests.training.engine.test_process import WarmGroup, error_of, finish, start_warm, trained, wait_until
 from tests.training.engine.test_trainer import Killed, kill_at, lines, stop_at
 from training.engine import steps
+from training.engine.__main__ import REFUSED
 from training.engine.group import Group
 from training.engine.preparation import prepare
 from training.engine.recipe import RunRefused, load_run
@@ -220,6 +221,27 @@ def test_image_that_vanishes_ends_the_run_when_it_is_read_and_loses_no_step(
     run_training(run)
     assert [line["step"] for line in lines(run / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
     assert hash_file(run / VAE) == hash_file(whole / VAE)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_image_that_vanishes_before_a_validation_ends_the_run_and_loses_no_step(
+    make_alpha_run: MakeRun, tmp_path: Path, processes: int
+) -> None:
+    changes = {"steps": 40, "batch_size": 2, "checkpoint_every": 40, "validate_every": 20, "sample_every": 0}
+    run = make_alpha_run("run", **changes)
+    prepared = prepare(run, load_run(run / "run.json"), lambda: False, Group())
+    draw = prepared.grid[0].draws[0]
+    path = prepared.items[draw.source][draw.image].image
+    group = WarmGroup(run, processes)
+    wait_until(trained(run, 2))
+    path.rename(tmp_path / "aside")
+    assert group.wait(120) == REFUSED
+    assert "cannot be read" in error_of(run)["sentence"]
+    assert [each.name for each in (run / "checkpoints").iterdir()] == ["step-000020"]
+    (tmp_path / "aside").rename(path)
+    assert WarmGroup(run, processes).wait(120) == 0
+    assert [line["step"] for line in lines(run / "metrics.jsonl")] == list(range(1, 41))
+    assert [line["step"] for line in lines(run / "events.jsonl") if line["kind"] == "validation"] == [0, 20, 40]
 
 
 def test_decoder_of_four_channels_is_finetuned_and_stops_on_request(make_alpha_run: MakeRun, parent: Path) -> None:
