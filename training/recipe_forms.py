@@ -468,9 +468,7 @@ class SweepForm(forms.Form):
     """Several values of T' for one Style Tailoring recipe, each a recipe and a run of its own."""
 
     request_key = forms.UUIDField(widget=forms.HiddenInput, required=False)
-    t_primes = forms.CharField(
-        max_length=60, initial="850, 900, 950", label="Values of T'", help_text="Two to six, separated by commas."
-    )
+    t_primes = forms.CharField(max_length=60, label="Values of T'", help_text="Two to six, separated by commas.")
     sweep_parent = forms.ModelChoiceField(queryset=ModelVersion.objects.none(), label="Parent")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

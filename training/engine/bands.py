@@ -194,6 +194,13 @@ def suggested_t_prime(schedule: Schedule) -> int:
     return min(max(schedule.timestep_at(PAPER_EDGE), possible[0]), possible[-1])
 
 
+def suggested_sweep(schedule: Schedule) -> list[int]:
+    """Values of T' to compare, rising: that to begin with, and a twentieth of the timesteps below and above it as far as there are."""
+    possible, middle = schedule.t_primes, suggested_t_prime(schedule)
+    step = max(1, round(len(possible) / 20))
+    return sorted({min(max(middle + way * step, possible[0]), possible[-1]) for way in (-1, 0, 1)})
+
+
 def describe_band(schedule: Schedule, band: Band) -> str:
     """A band in timesteps, for a person: "t 901 to 999 (99 of 1000)"."""
     return schedule.describe(schedule.timesteps_in(band))

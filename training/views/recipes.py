@@ -20,7 +20,7 @@ from generation.views.members import member
 from jobs.models import JobState
 from training import recipes, runs
 from training.cadence import OF_CADENCE, describe_cadence, suggested_cadence, with_cadence
-from training.engine.bands import Schedule, suggested_t_prime, table_problems
+from training.engine.bands import Schedule, suggested_sweep, suggested_t_prime, table_problems
 from training.engine.flows import FLOW_DEFAULTS
 from training.engine.recipe import SHAPE_DEFAULTS
 from training.models import Preset, Recipe, TrainingRun
@@ -195,7 +195,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
     parent = ModelVersion.objects.promoted()
     chain = recipes.chain_of(found)
     tables: list[TableView] = []
-    problem = ""
+    problem, schedule = "", None
     if parent is None:
         problem = "There is no model yet, so T' cannot be shown on a schedule."
     else:
@@ -214,7 +214,7 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         "problem": problem,
         "parent": parent,
         "hyperparameters": readable(with_cadence(found.hyperparameters)),
-        "sweep_form": SweepForm(initial={"sweep_parent": parent.pk}) if parent and is_split else None,
+        "sweep_form": _sweep_form(parent, schedule) if parent and schedule and is_split else None,
         "runs": its_runs.select_related("job", "parent", "result"),
         "before": Recipe.objects.filter(then=found).first(),
         "may_write": may_write(request),
@@ -222,6 +222,11 @@ def recipe(request: HttpRequest, slug: str) -> HttpResponse:
         "JobState": JobState,
     }
     return render(request, "training/recipe.html", context)
+
+
+def _sweep_form(parent: ModelVersion, schedule: Schedule) -> SweepForm:
+    suggested = ", ".join(map(str, suggested_sweep(schedule)))
+    return SweepForm(initial={"sweep_parent": parent.pk, "t_primes": suggested})
 
 
 @require_POST

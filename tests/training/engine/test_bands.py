@@ -19,6 +19,7 @@ from training.engine.bands import (
     paper_t_prime,
     report_regions,
     split_at,
+    suggested_sweep,
     suggested_t_prime,
     table_problems,
 )
@@ -164,6 +165,21 @@ def test_the_papers_split_is_a_timestep_of_any_schedule(
     schedule = NoiseSchedule.from_config({**STABLE_DIFFUSION, **changes})
     assert (paper_t_prime(schedule), suggested_t_prime(schedule)) == (papers, suggested)
     assert schedule.split(suggested)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [850, 900, 950]),
+        ({"num_train_timesteps": 100, "beta_start": 0.0085, "beta_end": 0.12}, [82, 87, 92]),
+        ({"num_train_timesteps": 2000}, [1196, 1296, 1396]),
+        ({"num_train_timesteps": 4}, [1, 2]),
+    ],
+)
+def test_a_sweep_begins_around_the_papers_noise(changes: dict[str, float], expected: list[int]) -> None:
+    schedule = NoiseSchedule.from_config({**STABLE_DIFFUSION, **changes})
+    assert suggested_sweep(schedule) == expected
+    assert all(schedule.split(t_prime) for t_prime in expected)
 
 
 def test_edges_that_the_trainer_does_not_take_are_named() -> None:
