@@ -1,6 +1,8 @@
 """A real S3 server for tests, moto's, which can be told to be busy, to be cut off, or to be gone."""
 
 import os
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -28,12 +30,12 @@ Start = Callable[..., Any]
 
 
 class Bucket:
-    """The bucket `NAME`. The next `busy` requests are refused, of the next `cut` answers only a half is sent, and while it is
-    `gone` nobody is answered. `asked` are the methods and paths of the requests."""
+    """The bucket `NAME`. The next `busy` requests are refused, of the next `cut` answers only a half is sent, whose connection is
+    reset at once where it `resets`, and while it `is_gone` nobody is answered. `asked` are the methods and paths of the requests."""
 
     def __init__(self) -> None:
         self.busy = self.cut = 0
-        self.is_gone = False
+        self.is_gone = self.resets = False
         self.asked: list[str] = []
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
@@ -52,6 +54,9 @@ class Bucket:
         answer = list(self._app(environ, start_response))
         if is_cut:
             whole = b"".join(answer)
+            if self.resets:
+                # Closed by a reset, which drops what the other side has not taken yet.
+                environ["werkzeug.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             # The length that was promised is the whole one's.
             return [whole[: len(whole) // 2]]
         return answer
@@ -63,6 +68,16 @@ class Bucket:
 
     def address(self, prefix: str = "") -> str:
         return f"s3://{NAME}/{prefix}".rstrip("/")
+
+
+def refusing(code: str, status: int) -> Callable[[dict[str, Any], Start], list[bytes]]:
+    """A server that refuses whatever is asked."""
+
+    def refuse(environ: dict[str, Any], start_response: Start) -> list[bytes]:
+        start_response(f"{status} Refused", [("Content-Type", "application/xml")])
+        return [f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()] if code else []
+
+    return refuse
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -20,11 +21,12 @@ def bucket(monkeypatch):
     from training.engine import buckets
 
     # A test's server has an address of its own.
-    buckets._client_of.cache_clear()
+    buckets.forget_clients()
     monkeypatch.setattr(buckets, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(buckets, "WORK", replace(buckets.WORK, seconds=0.5))
     with running_bucket(monkeypatch) as running:
         yield running
-    buckets._client_of.cache_clear()
+    buckets.forget_clients()
 
 
 @pytest.hookimpl(wrapper=True)

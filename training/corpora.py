@@ -4,6 +4,7 @@ where they lie."""
 import hashlib
 import io
 import math
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
@@ -22,7 +23,7 @@ from jobs import queue
 from jobs.context import JobContext, JobFailed
 from jobs.models import Job
 from training.engine import corpora as engine
-from training.engine.buckets import BucketPath, is_address, list_folder
+from training.engine.buckets import PAGE, BucketPath, CorpusUnread, is_address, list_folder
 from training.engine.corpus_index import (
     Report,
     check_index,
@@ -53,6 +54,8 @@ SHOWN_IMAGES = 12
 SHOWN_PROBLEMS = 50
 OFFERED_DEPTH = 3
 MOST_OFFERED = 50
+OFFERING_SECONDS = 3
+NAMES_LOOKED_AT = 1000
 
 
 def register_corpus(
@@ -66,7 +69,7 @@ def register_corpus(
 ) -> Corpus:
     """Keep a folder below CORPORA_ROOT as a corpus, and queue the job that reads it. Raises CorpusRefused."""
     place = resolve_folder(folder)
-    find_shards(place)
+    find_shards(place, PAGE)
     try:
         with transaction.atomic():
             job = queue.enqueue(INDEX_KIND, {}, label=f"Index the corpus {name}", created_by=by)
@@ -187,16 +190,25 @@ def find_folders() -> list[str]:
 
 def _find_in_bucket(root: BucketPath) -> list[str]:
     """The same of a bucket, of which a limited number of folders is looked into."""
-    found, level = [], [root]
+    found: list[str] = []
+    level, end = [root], time.monotonic() + OFFERING_SECONDS
     for _ in range(OFFERED_DEPTH + 1):
         below: list[BucketPath] = []
-        for folder in level[:MOST_OFFERED]:
-            shards, folders = list_folder(folder)
+        for folder in level:
+            # What could not be looked into in time, or by this server at all, can still be named.
+            if time.monotonic() > end or len(found) >= MOST_OFFERED:
+                return found
+            try:
+                shards, folders = list_folder(folder, patience=PAGE, most=NAMES_LOOKED_AT)
+            except CorpusRefused:
+                if folder == root:
+                    raise
+                continue
             below += folders
-            if any(path.name.endswith(".tar") for path in shards):
+            if shards:
                 found.append(_below_root(folder) or ".")
         level = below
-    return found[:MOST_OFFERED]
+    return found
 
 
 def folder_of(corpus: Corpus) -> Place:
@@ -263,9 +275,9 @@ def check_corpus(context: JobContext) -> dict[str, Any]:
         check_index(index_here(corpus), corpus.content_hash)
         check_shards(index_here(corpus), folder_of(corpus), _reporter(context, "Comparing"), every_byte=True)
         trouble = ""
+    except CorpusUnread as unread:
+        raise JobFailed(unread.sentence, retry=unread.retry) from None
     except CorpusRefused as refused:
-        if refused.retry:
-            raise JobFailed(refused.sentence, retry=True) from None
         trouble = refused.sentence
     except OSError as error:
         raise JobFailed(f"The shards cannot be read: {error.strerror}.", retry=True) from None

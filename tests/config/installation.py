@@ -106,7 +106,7 @@ class Installation:
         return json.loads((self.data_dir / "run" / "services.json").read_text())
 
     def query(self, statement: str) -> list[tuple]:
-        with psycopg.connect(self.services()["database_url"], autocommit=True) as connection:
+        with psycopg.connect(self.services()["database_url"], autocommit=True, connect_timeout=30) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 

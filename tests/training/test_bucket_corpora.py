@@ -1,6 +1,7 @@
 """Corpora and images in an S3 bucket: registered, read and trained on as those of a folder, and sentences where it is not there."""
 
 import json
+from urllib.parse import unquote
 
 import pytest
 from django.core.files.storage import default_storage, storages
@@ -11,14 +12,13 @@ from generation.images import image_exists, image_matches, open_image, store_wit
 from jobs.models import JobState
 from jobs.testing import run_due_jobs
 from tests.accounts.factories import make_person
-from tests.bucket import NAME
+from tests.bucket import NAME, refusing
 from tests.generation.factories import make_png
 from tests.training.factories import make_dataset_version, make_real_parent
 from tests.training.shards import write_corpus
 from tests.training.test_corpora import TINY, make_domain_recipe
 from training import corpora, integrity
 from training.corpora import register_corpus
-from training.engine import buckets
 from training.engine.shards import CorpusRefused
 from training.models import Corpus, Preset
 from training.recipes import create_recipe, schedule_of
@@ -104,13 +104,13 @@ def test_a_root_that_is_no_address_is_said(settings, value):
     assert "must be a folder or s3://BUCKET/PREFIX" in corpora.root_problem()
 
 
-def test_a_bucket_that_is_gone_is_said_on_the_pages_and_the_jobs_try_again(root, client, sign_in, monkeypatch):
-    monkeypatch.setattr(buckets, "READING_TRIES", 2)
+def test_a_bucket_that_is_gone_is_said_on_the_pages_and_the_jobs_try_again(root, client, sign_in):
     corpus = register()
     root.is_gone = True
     sign_in("operator")
-    page = client.get(reverse("corpus_new"))
-    assert (page.status_code, "The bucket stickers does not answer at present." in page.content.decode()) == (200, True)
+    page = client.get(reverse("corpus_new")).content.decode()
+    assert "The bucket stickers does not answer at present." in page
+    assert 'name="folder"' in page
     posted = client.post(reverse("corpus_new"), {"folder": "web/stickers", "name": "Other", "least_side": 1})
     assert (posted.status_code, Corpus.objects.count()) == (422, 1)
     assert "The bucket stickers does not answer at present." in posted.content.decode()
@@ -127,6 +127,28 @@ def test_a_bucket_that_is_gone_is_said_on_the_pages_and_the_jobs_try_again(root,
     run_due_jobs(kinds=[corpora.CHECK_KIND])
     job.refresh_from_db()
     assert (job.state, Corpus.objects.get().trouble) == (JobState.QUEUED, "")
+
+
+def test_credentials_that_ran_out_say_nothing_of_the_corpus(root, monkeypatch):
+    corpus = read()
+    job = corpora.check_again(corpus, by=make_person(Role.CURATOR))
+    monkeypatch.setattr(root, "_app", refusing("ExpiredToken", 400))
+    run_due_jobs(kinds=[corpora.CHECK_KIND])
+    job.refresh_from_db()
+    corpus.refresh_from_db()
+    assert (job.state, corpus.state, corpus.trouble) == (JobState.FAILED, "ready", "")
+    assert job.error == "The bucket stickers refuses to be read by this server (ExpiredToken)."
+
+
+def test_a_folder_that_may_not_be_read_hides_no_other(root, monkeypatch):
+    answer, refuse = root._app, refusing("AccessDenied", 403)
+    root.client.put_object(Bucket=NAME, Key="corpora/secret/00000.tar", Body=b"")
+
+    def app(environ, start_response):
+        return (refuse if "corpora/secret/" in unquote(environ["QUERY_STRING"]) else answer)(environ, start_response)
+
+    monkeypatch.setattr(root, "_app", app)
+    assert corpora.find_folders() == ["web/stickers"]
 
 
 @pytest.fixture

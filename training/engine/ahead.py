@@ -13,7 +13,7 @@ from training.engine.shapes import Shape
 
 # What is read ahead at most: bytes of decoded images.
 AHEAD_BYTES = 256 * 2**20
-# Threads that decode them. Those of another machine's storage mostly wait for it.
+# Threads that read them. Those for another machine's storage mostly wait for it; how many decode at once `pixels` says.
 THREADS, FAR_THREADS = 4, 16
 
 Wanted = tuple[str, Item, Shape]
@@ -25,7 +25,7 @@ class Ahead:
 
     def __init__(self, side: int) -> None:
         self._room = max(1, AHEAD_BYTES // (3 * side**2))
-        self._readers: ThreadPoolExecutor | None = None
+        self._readers: dict[bool, ThreadPoolExecutor] = {}
         self._images: dict[str, Future[Image.Image]] = {}
 
     @property
@@ -36,7 +36,7 @@ class Ahead:
         """Begin to read an image, unless that has begun or there is no room."""
         key, item, shape = wanted
         if key not in self._images and not self.is_full:
-            self._images[key] = self._pool(item).submit(read_image, item, shape)
+            self._images[key] = self._pool(item.is_far).submit(read_image, item, shape)
 
     def take(self, wanted: Wanted) -> Image.Image:
         """The image, by whomever it is read. Raises `RunRefused` where it is missing, unreadable or not the one of its
@@ -51,15 +51,15 @@ class Ahead:
 
     def close(self) -> None:
         """Read nothing any more."""
-        if self._readers is not None:
-            self._readers.shutdown(wait=True, cancel_futures=True)
-        self._readers, self._images = None, {}
+        for pool in self._readers.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+        self._readers, self._images = {}, {}
 
-    def _pool(self, first: Item) -> ThreadPoolExecutor:
-        if self._readers is None:
-            threads = FAR_THREADS if first.is_far else min(THREADS, os.cpu_count() or 1)
-            self._readers = ThreadPoolExecutor(threads, "images ahead")
-        return self._readers
+    def _pool(self, is_far: bool) -> ThreadPoolExecutor:
+        if is_far not in self._readers:
+            threads = FAR_THREADS if is_far else min(THREADS, os.cpu_count() or 1)
+            self._readers[is_far] = ThreadPoolExecutor(threads, "images ahead")
+        return self._readers[is_far]
 
 
 def read_in_order(images: Sequence[Wanted], side: int) -> Generator[Image.Image, None, None]:

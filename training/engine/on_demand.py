@@ -16,6 +16,9 @@ from training.engine.pixels import to_pixels
 from training.engine.shapes import Shape
 from training.engine.stores import ShardStore
 
+# So many images lie as numbers in memory, and on a GPU, at once.
+ENCODED_AT_ONCE = 8
+
 
 class OnDemand:
     """Makes what draws of some sources need, and has the stores hold it in memory for a while.
@@ -77,8 +80,10 @@ class OnDemand:
                 self._ahead.forget(key)
                 made[key] = self.drawn[key]
         to_make = [key for key in missing if key not in made]
-        pixels = [to_pixels(self._ahead.take(wanted[key])) for key in to_make]
-        made |= self._kept(dict(zip(to_make, self.encoder.encode_images(pixels), strict=True)))
+        for start in range(0, len(to_make), ENCODED_AT_ONCE):
+            keys = to_make[start : start + ENCODED_AT_ONCE]
+            pixels = [to_pixels(self._ahead.take(wanted[key])) for key in keys]
+            made |= self._kept(dict(zip(keys, self.encoder.encode_images(pixels), strict=True)))
         self._latents.hold(made, besides=set(wanted))
 
     def _caption(self, caption: str, key: str) -> Entries:

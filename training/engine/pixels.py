@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,11 +22,16 @@ PREPROCESSING = "white lanczos center upright 1"
 # An image that would have more than so many times the area of its shape is not resized whole. Others keep their bits.
 MOST_AREAS = 16
 
+# However many threads read images, so many are decoded at once: one of 64 million pixels takes most of a gigabyte meanwhile.
+_decoding = threading.BoundedSemaphore(4)
+
 
 def read_image(item: Item, shape: Shape) -> Image.Image:
     """RGB: composited on white, resized to cover the shape, centre cut out. Raises `RunRefused` for an image that is missing,
     unreadable or not the one of its sha256."""
-    return _cover(_open(item, on_white, shape), shape)
+    content = _read(item)
+    with _decoding:
+        return _cover(_decode(item, content, on_white, shape), shape)
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:
@@ -38,19 +44,29 @@ def read_rgba(item: Item, shape: Shape) -> torch.Tensor:
 
     Resizing multiplies colours with alpha first, so hidden colours do not bleed into the edge.
     """
-    return _tensor(_cover(_open(item, lambda image: image.convert("RGBA"), shape), shape)) / 255.0
+    return _tensor(_cover(_decode(item, _read(item), lambda image: image.convert("RGBA"), shape), shape)) / 255.0
 
 
 def is_opaque(item: Item) -> bool:
     """Whether the image is transparent nowhere."""
-    return _open(item, lambda image: image.convert("RGBA")).getchannel("A").getextrema() == (255, 255)
+    image = _decode(item, _read(item), lambda image: image.convert("RGBA"))
+    return image.getchannel("A").getextrema() == (255, 255)
 
 
-def _open(item: Item, convert: Callable[[Image.Image], Image.Image], shape: Shape | None = None) -> Image.Image:
+def _read(item: Item) -> bytes:
     try:
         content = item.read()
-        if hashlib.sha256(content).hexdigest() != item.sha256:
-            raise RunRefused(f"The image {item.name} is not the one that was frozen: its hash differs.")
+    except (OSError, ValueError):
+        raise RunRefused(f"The image {item.name} cannot be read.") from None
+    if hashlib.sha256(content).hexdigest() != item.sha256:
+        raise RunRefused(f"The image {item.name} is not the one that was frozen: its hash differs.")
+    return content
+
+
+def _decode(
+    item: Item, content: bytes, convert: Callable[[Image.Image], Image.Image], shape: Shape | None = None
+) -> Image.Image:
+    try:
         opened = Image.open(io.BytesIO(content))
         if opened.mode not in MODES:
             raise RunRefused(f"The image {item.name} has the pixel format {opened.mode}; 8 bits a channel are read.")

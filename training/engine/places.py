@@ -9,22 +9,27 @@ from pathlib import Path
 from typing import BinaryIO
 
 from training.engine import buckets, shards
-from training.engine.buckets import BucketPath
+from training.engine.buckets import BucketPath, Patience
 from training.engine.shards import CorpusRefused, Seal, Status, Tell
 
 Place = Path | BucketPath
 
 
 def place_of(base: Path, named: str) -> Place:
-    """A folder of shards as run.json names it: an address in S3, or a path, which may begin at `base`."""
-    return BucketPath.parse(named) if buckets.is_address(named) else base / named
+    """A folder of shards as run.json names it: an address in S3, or a path, which may begin at `base`. Raises CorpusRefused."""
+    if not buckets.is_address(named):
+        return base / named
+    try:
+        return BucketPath.parse(named)
+    except ValueError as error:
+        raise CorpusRefused(str(error)) from None
 
 
-def find_shards(folder: Place) -> Sequence[Place]:
-    """The .tar files in a folder, not in those below it, by name. Raises CorpusRefused where there is none, or where one
-    is a link or no plain file."""
+def find_shards(folder: Place, patience: Patience | None = None) -> Sequence[Place]:
+    """The .tar files in a folder, not in those below it, by name; `patience` is with a bucket. Raises CorpusRefused where there
+    is none, or where one is a link or no plain file."""
     if isinstance(folder, BucketPath):
-        found: Sequence[Place] = [path for path in buckets.list_folder(folder)[0] if path.name.lower().endswith(".tar")]
+        found: Sequence[Place] = buckets.list_folder(folder, patience=patience)[0]
     else:
         if folder.is_symlink() or not folder.is_dir():
             raise CorpusRefused(f"{folder.name} is no folder.")
@@ -74,13 +79,17 @@ def sealed_shard(shard: Place, work: Path, tell: Tell = lambda count: None) -> I
 def _copied(shard: BucketPath, work: Path, tell: Tell) -> Iterator[tuple[BinaryIO, Seal]]:
     status, digest = buckets.status_of(shard), hashlib.sha256()
     with tempfile.TemporaryFile(dir=work) as copy:
+        copied = 0
         for chunk in buckets.read_chunks(shard, tell):
             digest.update(chunk)
             copy.write(chunk)
+            copied += len(chunk)
+            if copied > status.size:
+                break
+        if copied != status.size:
+            raise CorpusRefused(f"The shard {shard.name} changed while it was read.")
         # Parts are read by position, beside this file's own buffer.
         copy.flush()
-        if copy.tell() != status.size:
-            raise CorpusRefused(f"The shard {shard.name} changed while it was read.")
         yield copy, Seal(status.size, status.mtime_ns, digest.hexdigest())
 
 

@@ -46,15 +46,16 @@ def corpus_new(request: HttpRequest) -> HttpResponse:
             messages.success(request, f"The shards of {made} are being read. That can take hours; it may be stopped.")
             return redirect(made)
     problem = corpora.root_problem()
-    folders: list[str] = []
+    folders, unread = [], ""
     if not problem:
         try:
             folders = corpora.find_folders()
         except CorpusRefused as refused:
-            problem = refused.sentence
+            unread = refused.sentence
     context = {
         "form": form,
         "problem": problem,
+        "unread": unread,
         "folders": folders,
         "bucket": corpora.bucket(),
         "may_write": may_write(member(request), *TEAM),

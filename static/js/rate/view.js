@@ -136,13 +136,19 @@ export function createView({ config, keymap, act, rows = null }) {
 
   let told = ""; // What the message says, and by which buttons.
   let runs = [];
+  let wasPressed = false; // Whoever pressed a button hears what came of it.
 
   /** The same again leaves all as it is: a button that is being pressed stays the one that is let go. */
   function showMessage(state, title, text, actions = []) {
     runs = actions.map(({ run }) => run);
     const tells = JSON.stringify([state, title, text, actions.map(({ label, href, primary }) => [label, href, primary])]);
-    if (tells === told && root.dataset.state === state) return;
+    if (tells === told && root.dataset.state === state) {
+      if (wasPressed) announce(`${title}. ${text}`);
+      wasPressed = false;
+      return;
+    }
     told = tells;
+    wasPressed = false;
     const box = find("rate-message");
     const heading = build("h2", "", title);
     box.replaceChildren(heading, build("p", "", text));
@@ -150,7 +156,11 @@ export function createView({ config, keymap, act, rows = null }) {
     for (const [place, { label, href, primary }] of actions.entries()) {
       const button = build(href ? "a" : "button", `btn${primary ? " btn--primary" : ""}`, label);
       if (href) button.href = href;
-      else button.addEventListener("click", () => runs[place]());
+      else
+        button.addEventListener("click", () => {
+          wasPressed = true;
+          runs[place]();
+        });
       row.append(button);
     }
     box.append(row);

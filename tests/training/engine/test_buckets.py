@@ -1,8 +1,11 @@
 """Corpora in a bucket: the same index, images and weights as from a folder, also while the bucket answers now and then."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +13,16 @@ import pytest
 from django.conf import settings
 
 from generation.engine.folders import hash_file
-from tests.bucket import NAME, Bucket
+from tests.bucket import NAME, Bucket, refusing
 from tests.training.engine.conftest import MakeRun
 from tests.training.engine.test_on_demand import QUIET
 from tests.training.engine.test_trainer import UNET, lines
 from tests.training.shards import picture, write_corpus, write_shard
 from training.engine import buckets, steps
-from training.engine.buckets import BucketPath
+from training.engine.buckets import BucketPath, CorpusUnread
 from training.engine.corpora import main, read_corpus, write_index
 from training.engine.corpus_index import check_shards, read_problems
-from training.engine.places import find_shards, place_of
+from training.engine.places import find_shards, place_of, sealed_shard
 from training.engine.recipe import RunRefused
 from training.engine.shards import CorpusRefused
 from training.engine.trainer import run_training
@@ -48,7 +51,7 @@ def test_a_place_is_named_by_an_address_or_a_path(tmp_path: Path) -> None:
     assert str(BucketPath.parse("s3://stickers")) == "s3://stickers"
     assert BucketPath.parse("s3://stickers") / "a.tar" == BucketPath(NAME, "a.tar")
     assert place_of(tmp_path, "web/cats") == tmp_path / "web/cats"
-    for wrong in ("s3://", "s3:///web", "gs://stickers/web"):
+    for wrong in ("s3://", "s3:///web", "gs://stickers/web", "s3://arn:aws:s3/x"):
         with pytest.raises(ValueError, match="no address"):
             BucketPath.parse(wrong)
 
@@ -147,35 +150,104 @@ def test_a_shard_that_is_replaced_while_it_is_copied_is_refused(
     ("code", "status", "said", "retry"),
     [
         ("NoSuchBucket", 404, "There is no bucket stickers", False),
-        ("AccessDenied", 403, r"may not be read with the credentials of this server \(AccessDenied\)", False),
-        ("InvalidAccessKeyId", 403, r"credentials of this server \(InvalidAccessKeyId\)", False),
+        ("", 404, "There is no folder cats in the bucket", False),
+        ("AccessDenied", 403, r"refuses to be read by this server \(AccessDenied\)", False),
+        ("InvalidObjectState", 403, r"refuses to be read by this server \(InvalidObjectState\)", False),
+        ("", 400, r"refuses to be read by this server \(400\)", False),
         ("SlowDown", 503, "does not answer at present", True),
+        ("RequestTimeout", 400, "does not answer at present", True),
         ("InternalError", 500, "does not answer at present", True),
     ],
 )
 def test_what_a_bucket_answers_is_said_in_a_sentence(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, code: str, status: int, said: str, retry: bool
 ) -> None:
-    def refuse(environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response(f"{status} Refused", [("Content-Type", "application/xml")])
-        return [f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()]
-
-    monkeypatch.setattr(bucket, "_app", refuse)
-    with pytest.raises(CorpusRefused, match=said) as refused:
+    monkeypatch.setattr(bucket, "_app", refusing(code, status))
+    with pytest.raises(CorpusUnread, match=said) as refused:
         find_shards(FOLDER)
     assert refused.value.retry == retry
+    assert (len(bucket.asked) > 1) == retry
+
+
+def test_a_server_that_only_redirects_is_said(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    def redirect(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("301 Moved", [("Location", f"http://{environ['HTTP_HOST']}{environ['PATH_INFO']}")])
+        return []
+
+    monkeypatch.setattr(bucket, "_app", redirect)
+    with pytest.raises(CorpusUnread, match="look at its address and its region"):
+        find_shards(FOLDER)
 
 
 def test_who_has_no_credentials_or_no_network_is_told(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    with pytest.raises(CorpusRefused, match="does not answer at present") as refused:
+    with pytest.raises(CorpusUnread, match="does not answer at present") as refused:
         find_shards(FOLDER)
     assert refused.value.retry
-    buckets._client_of.cache_clear()
+    buckets.forget_clients()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
+    with pytest.raises(CorpusUnread, match="cannot be asked: Invalid endpoint"):
+        find_shards(FOLDER)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(CorpusRefused, match="no credentials for the bucket stickers"):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    with pytest.raises(CorpusUnread, match="no credentials for the bucket stickers"):
         find_shards(FOLDER)
+    # They come later, as those of a machine do, and nobody starts anything again.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
+    with pytest.raises(CorpusUnread, match="does not answer at present"):
+        find_shards(FOLDER)
+
+
+def test_without_boto3_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("boto3", "botocore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(CorpusUnread, match="install the extra s3"):
+        find_shards(FOLDER)
+
+
+@pytest.mark.parametrize("size", [300_000, 3_000_000])
+def test_a_copy_goes_on_where_its_connection_was_reset(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(buckets, "WORK", replace(buckets.WORK, seconds=5))
+    content = os.urandom(size)
+    bucket.client.put_object(Bucket=NAME, Key="web/a.tar", Body=content)
+    bucket.resets, bucket.cut = True, 3
+    with sealed_shard(BucketPath(NAME, "web/a.tar"), tmp_path) as (file, sealed):
+        assert file.seek(0) == 0
+        assert file.read() == content
+    assert (sealed.size, sealed.sha256) == (size, hashlib.sha256(content).hexdigest())
+    assert bucket.cut == 0
+
+
+def test_a_server_that_knows_no_parts_is_refused_and_not_read_whole(
+    folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = bucket._app
+
+    def whole(environ: dict[str, Any], start_response: Any) -> Any:
+        environ.pop("HTTP_RANGE", None)
+        return answer(environ, start_response)
+
+    monkeypatch.setattr(bucket, "_app", whole)
+    shard = FOLDER / "00000.tar"
+    assert buckets.read_range(shard, 0, 100) == (folder / "00000.tar").read_bytes()[:100]
+    with pytest.raises(CorpusUnread, match="does not send parts of objects"):
+        buckets.read_range(shard, 512, 100)
+
+
+def test_names_that_no_folder_has_are_passed_over(bucket: Bucket, tmp_path: Path) -> None:
+    for key in ("/x.tar", "web//x.tar", "web/.tar", "web/b.TAR", "web/ü +%20.tar", "web/c.tar.gz"):
+        bucket.client.put_object(Bucket=NAME, Key=key, Body=b"x")
+    root, web = BucketPath(NAME), BucketPath(NAME, "web")
+    assert buckets.list_folder(root) == ([], [web])
+    shards, folders = buckets.list_folder(web)
+    assert ([path.name for path in shards], folders) == (["b.TAR", "ü +%20.tar"], [])
+    assert buckets.read_range(shards[1], 0, 10) == b"x"
+    with pytest.raises(CorpusRefused, match="is no address of a bucket"):
+        place_of(tmp_path, "s3://Bad Bucket!/web")
 
 
 @pytest.fixture
@@ -217,7 +289,6 @@ def test_a_run_whose_bucket_is_gone_keeps_its_steps_and_goes_on_to_the_same_bits
 
     # Else all that six steps need has been read by then.
     monkeypatch.setattr(steps, "STEPS_AHEAD", 1)
-    monkeypatch.setattr(buckets, "READING_TRIES", 2)
     with pytest.raises(RunRefused, match="stickers does not answer at present") as refused:
         run_training(there, lose)
     assert refused.value.retry
