@@ -60,7 +60,7 @@ def make_batch(
     by = model.created_by
     number = next(_numbers)
     prompt_set = PromptSet.objects.create(
-        slug=f"set-{number}",
+        slug=f"prompts-{number}",
         name=f"Prompts {number}",
         content_hash=f"{number:064x}",
         prompt_count=len(prompts),

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,13 @@ CHANGES = {"steps": 6, "checkpoint_every": 6, "validate_every": 0}
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One number for each image that is encoded."""
     calls: list[int] = []
-    encode = Encoder.encode_image
+    encode = Encoder.encode_images
 
-    def counted(self: Encoder, pixels: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
+    def counted(self: Encoder, pixels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        calls.extend([1] * len(pixels))
         return encode(self, pixels)
 
-    monkeypatch.setattr(Encoder, "encode_image", counted)
+    monkeypatch.setattr(Encoder, "encode_images", counted)
     monkeypatch.setattr(drawn, "FILE_ENTRIES", 4)
     return calls
 
