@@ -253,7 +253,8 @@ def judgments_curve(campaign: Campaign) -> dict[str, Any]:
     short = tallies.total([campaign.pk], TallyKind.SEEN) <= MOST_DRAWN_ONE_BY_ONE
     rows = _curve_of_judgments(campaign) if short else _curve_of_minutes(campaign)
     unit, size = ("Hours", 3600) if rows and rows[-1][0] > 3 * 3600 else ("Minutes", 60)
-    points = [[0.0, 0], *([round(seconds / size, 3), count] for seconds, count in rows)] if rows else []
+    # What came all at once needs a width to be seen.
+    points = [[0.0, 0], *([round(max(seconds, 1) / size, 3), count] for seconds, count in rows)] if rows else []
     return {
         "series": [{"label": "Judgments", "points": points}],
         "x_label": f"{unit} since the first judgment",

@@ -172,6 +172,15 @@ def test_long_campaign_has_its_curve_from_the_minutes():
     assert [points[place][1] for place in (60, 61, 119, 120)] == [6000, 6000, 6000, 6001]
 
 
+def test_judgments_that_came_at_once_can_be_seen():
+    rater = make_rater()
+    campaign = make_campaign(items=2, raters=[rater])
+    judge_all(campaign, rater, {"alignment": "pass"})
+    (begin, _), *_, (end, count) = judgments_curve(campaign)["series"][0]["points"]
+    assert (begin, count) == (0.0, 2)
+    assert end > 0
+
+
 def test_a_few_minutes_of_a_long_campaign_are_a_point_each():
     rater = make_rater()
     campaign = make_campaign(items=1, raters=[rater])
