@@ -49,6 +49,8 @@ def judge_offline(context, campaign):
 
 
 def wait_for_saved(page):
+    # What was judged last is told after its paint, and a quarter of a second later where none comes.
+    page.wait_for_timeout(300)
     page.wait_for_selector("#rate-cloud-box[data-state=saved]")
 
 
