@@ -319,6 +319,8 @@ def test_a_deploy_replaces_the_worker_and_all_of_its_files_and_pages(sign_in, li
         }""",
         list(before),
     )
+    wait_for_kept(page, campaign, 4)
+    wait_for_held(page, rater, campaign, 4)
     page.close()
     line.cut()
     again = open_offline(context, campaign)
