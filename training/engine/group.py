@@ -101,18 +101,13 @@ def own_gpu(local_rank: int, count: int) -> int:
     return local_rank
 
 
-def group_size() -> int:
-    """How many processes the launcher says that there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 @contextmanager
 def join_group(device: str, *, sharded: bool = False) -> Iterator[Group]:
     """The group that the launcher's environment names (WORLD_SIZE, RANK, LOCAL_RANK), or a process alone.
 
     On GPUs each process takes the one of its local rank. `device` and `sharded` are as in run.json.
     """
-    size = group_size()
+    size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group()
         return

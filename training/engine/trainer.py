@@ -15,7 +15,7 @@ from pathlib import Path
 from training.engine import trackers
 from training.engine.checkpoints import clear_leftovers
 from training.engine.finishing import finish
-from training.engine.group import group_size, join_group
+from training.engine.group import join_group
 from training.engine.journal import Journal
 from training.engine.kernels import choose_kernels
 from training.engine.observation import is_looked_at, observe
@@ -38,10 +38,11 @@ def run_training(folder: Path, stop: Callable[[], bool] = lambda: False) -> None
         return
     started = time.monotonic()
     settings = load_run(folder / "run.json")
-    # Before they look for each other: who is refused first would be missed by those that still do.
-    if settings.images_per_step < (size := group_size()):
-        raise RunRefused(f"{size} processes cannot share a step of {settings.images_per_step} images.")
     with join_group(settings.device, sharded=settings.sharded) as group:
+        if settings.images_per_step < group.size:
+            # Who left before all have found each other would be missed by those that still look.
+            group.gather(None)
+            raise RunRefused(f"{group.size} processes cannot share a step of {settings.images_per_step} images.")
         with group.main_first():
             if group.is_main:
                 clear_leftovers(folder)
