@@ -23,7 +23,7 @@ def bucket(monkeypatch):
     # A test's server has an address of its own.
     buckets.forget_clients()
     monkeypatch.setattr(buckets, "FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(buckets, "WORK", replace(buckets.WORK, seconds=0.5))
+    monkeypatch.setattr(buckets, "WORK", replace(buckets.WORK, seconds=3))
     with running_bucket(monkeypatch) as running:
         yield running
     buckets.forget_clients()
