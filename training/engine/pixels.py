@@ -22,7 +22,7 @@ PREPROCESSING = "white lanczos center upright 1"
 # An image that would have more than so many times the area of its shape is not resized whole. Others keep their bits.
 MOST_AREAS = 16
 
-# However many threads read images, so many are decoded at once: one of 64 million pixels takes most of a gigabyte meanwhile.
+# However many threads read images, so many are decoded at once: one of 64 million pixels takes hundreds of megabytes meanwhile.
 _decoding = threading.BoundedSemaphore(4)
 
 

@@ -1,9 +1,8 @@
 """Where shards lie: a folder that is mounted on this machine, or one in an S3 bucket. The rest of the engine asks here."""
 
 import hashlib
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -70,8 +69,7 @@ def sealed_shard(shard: Place, work: Path, tell: Tell = lambda count: None) -> I
     with shards.open_shard(shard) as file:
         sealed = shards.seal(file, tell)
         yield file, sealed
-        status = os.fstat(file.fileno())
-        if (status.st_size, status.st_mtime_ns) != (sealed.size, sealed.mtime_ns):
+        if shards.status_of(file) != Status(sealed.size, sealed.mtime_ns):
             raise CorpusRefused(f"The shard {shard.name} changed while it was read.")
 
 
@@ -96,18 +94,28 @@ def _copied(shard: BucketPath, work: Path, tell: Tell) -> Iterator[tuple[BinaryI
 def check_seal(shard: Place, sealed: Seal, tell: Tell = lambda count: None) -> None:
     """Raise CorpusRefused where a shard is not what was sealed. One of the same size and time is taken for the same: each
     image's own hash is checked when it is read. Of another time, as after copying, all bytes are hashed again."""
-    if isinstance(shard, Path):
-        shards.check_seal(shard, sealed, tell)
-        return
-    status = buckets.status_of(shard)
-    same = status.size == sealed.size
-    if same and status.mtime_ns != sealed.mtime_ns:
-        digest = hashlib.sha256()
-        for chunk in buckets.read_chunks(shard, tell):
-            digest.update(chunk)
-        same = digest.hexdigest() == sealed.sha256
+    if isinstance(shard, BucketPath):
+        same = _is_same(sealed, buckets.status_of(shard), lambda: _hash(shard, tell))
+    else:
+        with shards.open_shard(shard) as file:
+            same = _is_same(sealed, shards.status_of(file), lambda: shards.seal(file, tell).sha256)
     if not same:
-        raise shards.changed(shard.name)
+        raise CorpusRefused(
+            f"The shard {shard.name} changed since its corpus was indexed. Put the old file back, or index it anew."
+        )
+
+
+def _is_same(sealed: Seal, now: Status, hash_now: Callable[[], str]) -> bool:
+    if now.size != sealed.size:
+        return False
+    return now.mtime_ns == sealed.mtime_ns or hash_now() == sealed.sha256
+
+
+def _hash(shard: BucketPath, tell: Tell) -> str:
+    digest = hashlib.sha256()
+    for chunk in buckets.read_chunks(shard, tell):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_bytes(shard: Place, offset: int, size: int) -> bytes:

@@ -121,34 +121,20 @@ def read_bytes(path: Path, offset: int, size: int) -> bytes:
         return os.pread(file.fileno(), size, offset)
 
 
+def status_of(file: BinaryIO) -> Status:
+    """Size and time of last change of an open shard."""
+    status = os.fstat(file.fileno())
+    return Status(status.st_size, status.st_mtime_ns)
+
+
 def seal(file: BinaryIO, tell: Tell = lambda count: None) -> Seal:
     """Hash an open shard from its beginning."""
-    status = os.fstat(file.fileno())
-    digest = hashlib.sha256()
+    status, digest = status_of(file), hashlib.sha256()
     file.seek(0)
     while chunk := file.read(CHUNK):
         digest.update(chunk)
         tell(len(chunk))
-    return Seal(status.st_size, status.st_mtime_ns, digest.hexdigest())
-
-
-def check_seal(path: Path, sealed: Seal, tell: Tell = lambda count: None) -> None:
-    """Raise CorpusRefused where a shard is not what was sealed. One of the same size and time is taken for the same: each
-    image's own hash is checked when it is read. Of another time, as after copying, all bytes are hashed again."""
-    with open_shard(path) as file:
-        status = os.fstat(file.fileno())
-        same = status.st_size == sealed.size
-        if same and status.st_mtime_ns != sealed.mtime_ns:
-            same = seal(file, tell).sha256 == sealed.sha256
-        if not same:
-            raise changed(path.name)
-
-
-def changed(name: str) -> CorpusRefused:
-    """The refusal of a shard that is not what was indexed."""
-    return CorpusRefused(
-        f"The shard {name} changed since its corpus was indexed. Put the old file back, or index it anew."
-    )
+    return Seal(status.size, status.mtime_ns, digest.hexdigest())
 
 
 def read_samples(name: str, file: BinaryIO, wanted: Wanted | None = None) -> Iterator[Entry | Problem]:
