@@ -289,7 +289,7 @@ def check_corpus(context: JobContext) -> dict[str, Any]:
 def _root() -> Place:
     if not settings.CORPORA_ROOT:
         raise CorpusRefused(
-            "This server has no folder for corpora. Whoever runs it names one with the setting CORPORA_ROOT."
+            "This server has no place for corpora. Whoever runs it names a folder or a bucket with the setting CORPORA_ROOT."
         )
     if is_address(settings.CORPORA_ROOT):
         try:
